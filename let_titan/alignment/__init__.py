@@ -1,0 +1,13 @@
+"""The alignment loss: pure torch, no config, no logging."""
+
+from let_titan.alignment.cosine import cosine_alignment
+from let_titan.alignment.inject import Alignment, AlignmentMeter, gradient_of
+from let_titan.alignment.width import interpolate_width
+
+__all__ = [
+    "Alignment",
+    "AlignmentMeter",
+    "cosine_alignment",
+    "gradient_of",
+    "interpolate_width",
+]

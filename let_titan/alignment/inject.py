@@ -1,0 +1,129 @@
+"""Lets an auxiliary loss enter the graph in the middle of a model.
+
+``Alignment.inject`` is the identity in forward. In backward it adds the gradient of coefficient *
+loss to what comes from above, so that the loss works wherever block k lives: inside FSDP2, beside
+a checkpointed block, on an early pipeline stage. MoE balancing losses enter the same way.
+
+Nothing of size [B, S, d_M] is kept for it: the student's states are saved by reference (block
+k + 1 keeps them anyway) and the fp32 work is done again, or for the first time, in backward.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+
+# (hidden [B, S, d_M], teacher [B, S, d_T], mask [B, S]) -> (loss sum, cosine sum)
+AlignmentLoss = Callable[
+    [torch.Tensor, torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor]
+]
+# the same arguments -> (gradient [B, S, d_M], (loss sum, cosine sum))
+AlignmentGradient = Callable[
+    [torch.Tensor, torch.Tensor, torch.Tensor],
+    tuple[torch.Tensor, tuple[torch.Tensor, torch.Tensor]],
+]
+
+
+class AlignmentMeter:
+    """Sums of the alignment over a step, filled in backward, where each token passes once.
+
+    (Forward may run more often: recomputation, shape inference.) Sums stay on the device; nothing
+    is synchronised until ``sums`` is read.
+    """
+
+    def __init__(self) -> None:
+        self._sums: torch.Tensor | None = None
+
+    def add(self, loss: torch.Tensor, cosine: torch.Tensor) -> None:
+        sums = torch.stack((loss, cosine)).detach()
+        self._sums = sums if self._sums is None else self._sums + sums
+
+    def sums(self, device: torch.device) -> torch.Tensor:
+        """Returns [2]: the weighted loss summed over tokens and pairs, and the cosine's sum."""
+        return torch.zeros(2, device=device) if self._sums is None else self._sums
+
+    def reset(self) -> None:
+        self._sums = None
+
+
+def gradient_of(loss: AlignmentLoss) -> AlignmentGradient:
+    """Returns the function that gives ``loss``'s gradient with respect to the hidden states."""
+
+    def with_aux(
+        hidden: torch.Tensor, teacher: torch.Tensor, mask: torch.Tensor
+    ) -> tuple[torch.Tensor, tuple[torch.Tensor, torch.Tensor]]:
+        total, cosine = loss(hidden, teacher, mask)
+        return total, (total, cosine)
+
+    return torch.func.grad(with_aux, has_aux=True)
+
+
+class _Inject(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        hidden: torch.Tensor,
+        teacher: torch.Tensor,
+        mask: torch.Tensor,
+        coefficient: float | torch.Tensor,
+        alignment: "Alignment",
+        weight: float,
+    ) -> torch.Tensor:
+        ctx.save_for_backward(hidden, teacher, mask)
+        ctx.coefficient, ctx.alignment, ctx.weight = coefficient, alignment, weight
+        return hidden.view_as(hidden)
+
+    @staticmethod
+    def backward(ctx: Any, grad_output: torch.Tensor) -> Any:
+        hidden, teacher, mask = ctx.saved_tensors
+        gradient, (loss, cosine) = ctx.alignment.gradient(hidden, teacher, mask)
+        ctx.alignment.meter.add(ctx.weight * loss, cosine)
+        scale = ctx.weight * ctx.coefficient
+        return grad_output + scale * gradient, None, None, None, None, None
+
+
+class Alignment:
+    """What a student needs to be aligned: at which blocks, by which loss, and where to count.
+
+    Args:
+        blocks: (block, weight) each; block counts from 1.
+        loss: for example ``cosine_alignment``.
+        compile_backend: compiles the loss's gradient where given.
+    """
+
+    def __init__(
+        self,
+        blocks: Sequence[tuple[int, float]],
+        loss: AlignmentLoss,
+        compile_backend: str | None = None,
+    ) -> None:
+        self.blocks = tuple(blocks)
+        self.meter = AlignmentMeter()
+        self.gradient = gradient_of(loss)
+        if compile_backend is not None:
+            self.gradient = torch.compile(self.gradient, backend=compile_backend)
+
+    def inject(
+        self,
+        block: int,
+        hidden: torch.Tensor,
+        teacher_hidden: Sequence[torch.Tensor],
+        mask: torch.Tensor,
+        coefficient: float | torch.Tensor,
+    ) -> torch.Tensor:
+        """Attaches the loss of every pair that ends at ``block`` to ``hidden``.
+
+        Args:
+            block: the block that gave ``hidden``, from 1.
+            hidden: [B, S, d_M].
+            teacher_hidden: one [B, S, d_T] per entry of ``blocks``.
+            mask: [B, S] bool, true where the label is not IGNORE_INDEX.
+            coefficient: lambda(s) / global number of valid tokens, a float or a 0-d tensor.
+
+        Returns:
+            ``hidden``, to be used in its stead.
+        """
+        for (aligned, weight), teacher in zip(self.blocks, teacher_hidden, strict=True):
+            if aligned == block:
+                hidden = _Inject.apply(hidden, teacher, mask, coefficient, self, weight)
+        return hidden

@@ -1,0 +1,164 @@
+"""Mistakes in the input, found before anything is loaded: each a sentence with its cure."""
+
+import math
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+from typing import Any, get_args
+
+from torchtitan.protocols.model_converter import _registry_model_converter_cls
+from typeguard import TypeCheckError, check_type
+
+from let_titan.config import LetJobConfig
+from let_titan.data import check_dataset
+from let_titan.errors import ConfigError
+from let_titan.plan import LetPlan, resolve_plan
+from let_titan.student.flavors import FLAVORS
+from let_titan.teacher import check_teacher
+from let_titan.tokenizer import check_same_tokenizer, load_tokenizer
+
+MODEL_NAME = "let_llama"
+
+
+def check_config(config: LetJobConfig) -> LetPlan:
+    """Checks a parsed config and returns its plan.
+
+    Raises:
+        ConfigError: names the first mistake and its cure.
+    """
+    check_types(config)
+    check_model(config)
+    check_layout(config)
+    check_let(config)
+    plan = resolve_plan(config)
+    check_pairs(plan, config)
+    check_data(config)
+    if plan.pairs:
+        check_teacher_of(config, plan)
+    return plan
+
+
+def check_types(section: Any, name: str = "") -> None:
+    """Checks every value against its declared type: torchtitan only warns."""
+    for entry in fields(section):
+        value, path = getattr(section, entry.name), f"{name}{entry.name}"
+        declared: Any = entry.type
+        if is_dataclass(declared):
+            if not is_dataclass(value):
+                raise ConfigError(f"{path} = {value!r} must be a section: write [{path}].")
+            check_types(value, f"{path}.")
+            continue
+        try:
+            check_type(value, declared)
+            wrong = isinstance(value, bool) and declared in (int, float)
+        except TypeCheckError:
+            wrong = True
+        if wrong:
+            plain = isinstance(declared, type) and not get_args(declared)
+            wanted = declared.__name__ if plain else str(declared).replace("typing.", "")
+            raise ConfigError(f"{path} = {value!r} has the wrong type: it must be {wanted}.")
+
+
+def check_model(config: LetJobConfig) -> None:
+    if config.model.name != MODEL_NAME:
+        raise ConfigError(
+            f"model.name = {config.model.name!r} is not trained here: write {MODEL_NAME!r}."
+        )
+    if config.model.flavor not in FLAVORS:
+        raise ConfigError(
+            f"model.flavor = {config.model.flavor!r} is unknown: choose one of "
+            f"{', '.join(FLAVORS)}."
+        )
+    for converter in config.model.converters:
+        if converter not in _registry_model_converter_cls:
+            raise ConfigError(
+                f"model.converters has {converter!r}: choose from "
+                f"{', '.join(_registry_model_converter_cls)}."
+            )
+    folder = Path(config.model.hf_assets_path)
+    if not any((folder / name).exists() for name in ("tokenizer.json", "vocab.json", "vocab.txt")):
+        raise ConfigError(
+            f"model.hf_assets_path = {str(folder)!r} holds no tokenizer.json: give the folder of "
+            "the teacher's tokenizer (scripts/fetch_teacher.py makes the demo's)."
+        )
+
+
+def check_layout(config: LetJobConfig) -> None:
+    """Refuses by name the layouts whose gradients are not proven here yet."""
+    parallelism = config.parallelism
+    for key in ("pipeline_parallel_degree", "context_parallel_degree"):
+        degree = getattr(parallelism, key)
+        if degree > 1:
+            raise ConfigError(
+                f"parallelism.{key} = {degree} is not supported yet: set it to 1 and shard with "
+                "FSDP2 (data_parallel_shard_degree)."
+            )
+    if parallelism.tensor_parallel_degree > 1 and config.let.enable:
+        raise ConfigError(
+            f"parallelism.tensor_parallel_degree = {parallelism.tensor_parallel_degree} is not "
+            "supported with let.enable yet: set it to 1 and shard with FSDP2."
+        )
+    if parallelism.data_parallel_replicate_degree > 1 and (
+        parallelism.data_parallel_shard_degree == 1
+    ):
+        raise ConfigError(
+            f"parallelism.data_parallel_replicate_degree = "
+            f"{parallelism.data_parallel_replicate_degree} without sharding is DDP, whose "
+            "gradients torchtitan 0.2.2 scales wrongly: set data_parallel_shard_degree to -1 or "
+            "above 1."
+        )
+
+
+def check_let(config: LetJobConfig) -> None:
+    let, steps = config.let, config.training.steps
+    if not let.enable:
+        return
+    if not (math.isfinite(let.lambda_0) and let.lambda_0 >= 0):
+        raise ConfigError(f"let.lambda_0 = {let.lambda_0} must be a finite number >= 0.")
+    if let.s_stop == 0 and not 0 < let.s_stop_fraction <= 1:
+        raise ConfigError(
+            f"let.s_stop_fraction = {let.s_stop_fraction} must be above 0 and at most 1."
+        )
+    s_stop = let.s_stop or round(let.s_stop_fraction * steps)
+    if not 1 <= s_stop <= steps:
+        raise ConfigError(f"let.s_stop = {s_stop} must lie between 1 and training.steps = {steps}.")
+    if not config.teacher.checkpoint and let.lambda_0 > 0:
+        raise ConfigError(
+            "let.enable = true needs teacher.checkpoint: give a hub id, a local folder or a "
+            ".gguf file."
+        )
+
+
+def check_pairs(plan: LetPlan, config: LetJobConfig) -> None:
+    n_layers = FLAVORS[config.model.flavor].n_layers
+    for pair in plan.pairs:
+        if not 1 <= pair.block <= n_layers:
+            key = "let.pairs' student block" if config.let.pairs else "let.k"
+            raise ConfigError(
+                f"{key} = {pair.block} must lie between 1 and the {n_layers} blocks of "
+                f"{config.model.flavor!r}."
+            )
+        if not (math.isfinite(pair.weight) and pair.weight > 0):
+            raise ConfigError(f"let.pairs has a weight of {pair.weight}: it must be above 0.")
+
+
+def check_data(config: LetJobConfig) -> None:
+    check_dataset(config.training.dataset, config.training.dataset_path, "training")
+    if not config.validation.enable:
+        return
+    check_dataset(config.validation.dataset, config.validation.dataset_path, "validation")
+    if config.validation.steps < 1:
+        raise ConfigError(
+            f"validation.steps = {config.validation.steps} must be at least 1: without a number "
+            "ranks with different shares of the data would wait for each other forever."
+        )
+
+
+def check_teacher_of(config: LetJobConfig, plan: LetPlan) -> None:
+    teacher = config.teacher
+    numbers = [pair.layer for pair in plan.pairs if isinstance(pair.layer, int)]
+    check_teacher(teacher.checkpoint, config.training.seq_len, numbers, teacher.trust_remote_code)
+    folder = Path(teacher.checkpoint)
+    if (folder / "tokenizer.json").exists():
+        check_same_tokenizer(
+            load_tokenizer(config.model.hf_assets_path), load_tokenizer(str(folder))
+        )

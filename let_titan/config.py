@@ -1,0 +1,196 @@
+"""The [let] and [teacher] sections, and model.init_scheme, on top of torchtitan's JobConfig.
+
+Precedence: command line > TOML > let.recipe's named defaults > the defaults below. Values are
+checked in ``let_titan.checks`` after parsing: torchtitan only warns of a wrong type in TOML.
+"""
+
+import sys
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from torchtitan.config import ConfigManager, JobConfig
+from torchtitan.config.job_config import Model as TitanModel
+
+from let_titan.errors import ConfigError
+
+RECIPES: dict[str, dict[str, Any]] = {
+    "paper": {
+        "loss": "cosine",
+        "width_map": "interpolate",
+        "schedule": "linear",
+        "lambda_0": 0.1,
+        "s_stop_fraction": 0.15,
+    },
+}
+"""Named defaults of [let]. The paper's also is "last -> k", which is what teacher.layer says."""
+
+
+@dataclass
+class Model(TitanModel):
+    name: str = "let_llama"
+    """Which model to train: torchtitan's Llama 3 with the alignment, registered by let_titan"""
+
+    init_scheme: Literal["torchtitan", "llama"] = "torchtitan"
+    """
+    Initial weights, for LET and baseline alike. "torchtitan": its own (embedding std 1, output
+    projections scaled by depth). "llama": every matrix and embedding normal with std 0.02, as in
+    the LLaMA lineage (`initializer_range` of Hugging Face's LlamaConfig).
+    """
+
+
+@dataclass
+class Let:
+    enable: bool = False
+    """Align the student with the teacher. Without a [let] section the run is a plain baseline"""
+
+    recipe: str = ""
+    """Named defaults beneath the keys given explicitly. "paper": arXiv 2602.05393's settings"""
+
+    k: int = 3
+    """Student block whose output is aligned, 1..n_layers (paper, section 3: an early one)"""
+
+    lambda_0: float = 0.1
+    """Initial weight of the alignment loss, >= 0 (0.1 is the paper's best). 0 loads no teacher"""
+
+    s_stop: int = 0
+    """Optimiser step at which the weight reaches zero and the teacher leaves; 0: s_stop_fraction"""
+
+    s_stop_fraction: float = 0.15
+    """s_stop as a fraction of training.steps, in (0, 1]; give s_stop or this, not both"""
+
+    schedule: Literal["linear", "constant", "cosine", "step"] = "linear"
+    """Shape of the weight before s_stop (paper: linear)"""
+
+    loss: Literal["cosine"] = "cosine"
+    """Alignment loss. "cosine": minus the mean cosine over valid tokens (paper, section 3)"""
+
+    width_map: Literal["interpolate"] = "interpolate"
+    """
+    How widths meet. "interpolate": the teacher's hidden vector is interpolated linearly along its
+    feature axis to the student's width (paper)
+    """
+
+    pairs: list[str] = field(default_factory=list)
+    """
+    "TEACHER_LAYER:STUDENT_BLOCK:WEIGHT" each, e.g. "last:3:1.0,middle:6:0.5". Overrides let.k and
+    teacher.layer
+    """
+
+
+@dataclass
+class Teacher:
+    checkpoint: str = ""
+    """The teacher: a Hugging Face hub id, a local folder, or a .gguf file"""
+
+    layer: int | Literal["last", "middle"] = "last"
+    """
+    Which of its hidden states: "last" is the output of the final norm; a number is that block's
+    output (from 1), before any final norm; "middle" is block round(n_blocks / 2)
+    """
+
+    placement: Literal["auto", "shard", "replicate"] = "auto"
+    """
+    "shard": FSDP2 over the data-parallel ranks, block by block. "replicate": whole on every rank.
+    "auto": replicate below 1 GiB of weights or without sharding ranks, else shard
+    """
+
+    dtype: Literal["bfloat16", "float32"] = "bfloat16"
+    """dtype of the teacher's weights and hidden states"""
+
+    trust_remote_code: bool = False
+    """Run Python code that comes with the checkpoint; leave it off unless you have read it"""
+
+    tokenizer: Literal["same"] = "same"
+    """"same": the student trains on the teacher's vocabulary"""
+
+
+@dataclass
+class LetJobConfig(JobConfig):
+    model: Model = field(default_factory=Model)
+    let: Let = field(default_factory=Let)
+    teacher: Teacher = field(default_factory=Teacher)
+
+
+def keys_on_command_line(args: list[str], section: str) -> set[str]:
+    """Returns the keys of ``section`` that ``args`` set: ``--let.s-stop 5`` gives {"s_stop"}."""
+    keys = set()
+    for arg in args:
+        name = arg.removeprefix("--").partition("=")[0].replace("-", "_")
+        if arg.startswith("--") and name.startswith(f"{section}."):
+            keys.add(name.removeprefix(f"{section}.").removeprefix("no_"))
+    return keys
+
+
+class LetConfigManager(ConfigManager):
+    """torchtitan's ConfigManager, with recipes and with [let] keys known to be explicit or not.
+
+    Overrides one private name of torchtitan 0.2.2, ``_maybe_load_toml``: the only place where the
+    TOML's own keys can be told from defaults.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(LetJobConfig)
+
+    def parse_args(self, args: list[str] | None = None) -> LetJobConfig:
+        """Parses TOML and command line; s_stop and s_stop_fraction never both remain set.
+
+        Raises:
+            ConfigError: the file cannot be read, a key or a [let] section is wrong.
+        """
+        args = sys.argv[1:] if args is None else args
+        try:
+            config = super().parse_args(args)
+        except ConfigError:
+            raise
+        except (FileNotFoundError, IsADirectoryError, PermissionError) as error:
+            raise ConfigError(
+                f"The config file {error.filename!r} cannot be read ({error.strerror}): give "
+                "--job.config_file the path of a TOML file."
+            ) from error
+        except ValueError as error:
+            raise ConfigError(f"The config is not valid: {error}") from error
+        assert isinstance(config, LetJobConfig)
+        return config
+
+    def _maybe_load_toml(self, args: list[str]) -> dict[str, Any]:
+        values = super()._maybe_load_toml(args) or {}
+        section = values.get("let", {})
+        if not isinstance(section, dict):
+            raise ConfigError("let must be a section: write [let] and its keys below it.")
+        from_cli = keys_on_command_line(args, "let")
+        explicit = set(section) | from_cli
+        if explicit and "enable" not in explicit:
+            raise ConfigError(
+                f"[let] sets {', '.join(sorted(explicit))} but not enable: add enable = true to "
+                "train with a teacher, or drop these keys for a baseline."
+            )
+        if explicit:
+            values["let"] = beneath(section, recipe_name(section, args), from_cli)
+        return values
+
+
+def recipe_name(section: dict[str, Any], args: list[str]) -> str:
+    """Returns let.recipe as the command line or else the TOML sets it."""
+    for i, arg in enumerate(args):
+        name, equals, value = arg.partition("=")
+        if name == "--let.recipe":
+            return value if equals else "".join(args[i + 1 : i + 2])
+    return section.get("recipe", "")
+
+
+def beneath(section: dict[str, Any], recipe: str, from_cli: set[str]) -> dict[str, Any]:
+    """Puts a recipe's defaults beneath ``section`` and lets only one form of s_stop stand."""
+    if recipe and recipe not in RECIPES:
+        raise ConfigError(
+            f"let.recipe = {recipe!r} is unknown: choose one of {', '.join(RECIPES)}."
+        )
+    forms = {"s_stop", "s_stop_fraction"}
+    if forms <= set(section) or forms <= from_cli:
+        raise ConfigError("let.s_stop and let.s_stop_fraction are both set: keep the one you mean.")
+    defaults = dict(RECIPES.get(recipe, {}).items())
+    merged = {**defaults, **section}
+    if "s_stop" in section or "s_stop" in from_cli:
+        merged["s_stop_fraction"] = 0.0
+    if "s_stop_fraction" in from_cli:
+        merged["s_stop"] = 0
+    return merged

@@ -1,0 +1,112 @@
+"""What torch lacks on a CPU so that torchtitan 0.2.2 runs there; nothing of it is active on CUDA.
+
+torchtitan asks ``torch._utils`` for the device while ``torchtitan.tools.utils`` is imported, and
+takes "no accelerator" for "cuda". Only during that import do we answer for it, with a proxy of
+``torch.cpu`` that has the functions torchtitan calls; torch itself stays unpatched.
+
+Private upstream names used: ``torch._utils._get_available_device_type``, ``_get_device_module``.
+"""
+
+import ctypes
+import gc
+import os
+import platform
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
+from unittest import mock
+
+import psutil
+import torch
+import torch._utils
+
+HAS_ACCELERATOR = torch._utils._get_available_device_type() is not None
+
+
+def resident_bytes() -> int:
+    """Returns the resident set of this process in bytes, after garbage and free pages went."""
+    gc.collect()
+    if platform.libc_ver()[0] == "glibc":
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
+    return psutil.Process().memory_info().rss
+
+
+def memory_gib() -> float:
+    """Returns this process's memory now, in GiB: reserved on the GPU, resident on a CPU."""
+    n_bytes = torch.cuda.memory_reserved() if torch.cuda.is_available() else resident_bytes()
+    return n_bytes / 2**30
+
+
+def free_cached_memory() -> None:
+    """Collects what nothing refers to any more and gives free memory back to the device.
+
+    torchtitan switches automatic collection off, so freed modules wait for this.
+    """
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+def cpu_name() -> str:
+    """Returns the processor's model name, or its architecture where the system hides it."""
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        for line in cpuinfo.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+class CpuModule(ModuleType):
+    """``torch.cpu`` with the accelerator functions that torchtitan calls."""
+
+    def __init__(self) -> None:
+        super().__init__("let_titan.device.cpu", torch.cpu.__doc__)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(torch.cpu, name)
+
+    def current_device(self) -> int:
+        """An index: ``barrier(device_ids=...)`` refuses torch.cpu's own "cpu"."""
+        return int(os.environ.get("LOCAL_RANK", 0))
+
+    def get_device_name(self, device: Any = None) -> str:
+        return cpu_name()
+
+    def get_device_properties(self, device: Any = None) -> SimpleNamespace:
+        return SimpleNamespace(total_memory=psutil.virtual_memory().total)
+
+    def memory_stats(self, device: Any = None) -> dict[str, int]:
+        """A CPU keeps no peak: "peak" is the resident set at the time of asking."""
+        resident = resident_bytes()
+        return {"active_bytes.all.peak": resident, "reserved_bytes.all.peak": resident}
+
+    def reset_peak_memory_stats(self, device: Any = None) -> None:
+        pass
+
+    def empty_cache(self) -> None:
+        pass
+
+
+@contextmanager
+def cpu_as_device() -> Iterator[None]:
+    """While active, ``torch._utils`` names the CPU as the available device."""
+    proxy = CpuModule()
+    with (
+        mock.patch.object(torch._utils, "_get_available_device_type", lambda: "cpu"),
+        mock.patch.object(torch._utils, "_get_device_module", lambda device_type: proxy),
+    ):
+        yield
+
+
+if not HAS_ACCELERATOR:
+    if "torchtitan.tools.utils" in sys.modules:
+        raise ImportError(
+            "Without an accelerator let_titan must be imported before torchtitan: put "
+            "`import let_titan` above the first import of torchtitan."
+        )
+    with cpu_as_device():
+        import torchtitan.tools.utils  # noqa: F401  (its import is what asks for the device)

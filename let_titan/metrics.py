@@ -1,0 +1,71 @@
+"""torchtitan's metrics with LET's: lambda, alignment, the teacher's FLOPs, metrics.jsonl."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torchtitan.components.metrics import BaseLogger, LoggerContainer, MetricsProcessor
+from torchtitan.config import JobConfig
+from torchtitan.distributed import ParallelDims
+from torchtitan.tools.logging import logger
+
+from let_titan.record import MetricsFile
+from let_titan.wandb_run import prepare_wandb
+
+
+class LetMetricsProcessor(MetricsProcessor):
+    """Adds LET's figures to every train line, on the console and in every logger.
+
+    Attributes:
+        let_figures: set by the trainer; called by all ranks at a log step, since it reduces.
+        file: metrics.jsonl, on rank 0 only.
+    """
+
+    let_figures: Callable[[], dict[str, float]] | None = None
+    file: MetricsFile | None = None
+    logger: BaseLogger
+
+    def __init__(self, job_config: JobConfig, parallel_dims: ParallelDims) -> None:
+        prepare_wandb(job_config)
+        super().__init__(job_config, parallel_dims)
+        if torch.distributed.get_rank() == 0:
+            path = Path(job_config.job.dump_folder) / "metrics.jsonl"
+            self.file = MetricsFile(path, parallel_dims.world_size)
+            loggers = LoggerContainer()
+            loggers.add_logger(self.logger)
+            loggers.add_logger(self.file)
+            self.logger = loggers
+
+    def log(
+        self,
+        step: int,
+        global_avg_loss: float,
+        global_max_loss: float,
+        grad_norm: float,
+        extra_metrics: dict[str, Any] | None = None,
+    ) -> None:
+        """Logs as torchtitan does, with LET's figures beside its own."""
+        figures = self.let_figures() if self.let_figures else {}
+        super().log(
+            step,
+            global_avg_loss,
+            global_max_loss,
+            grad_norm,
+            extra_metrics={**(extra_metrics or {}), **figures},
+        )
+        if figures.get("let/teacher_active"):
+            logger.info(
+                f"{self.color.red}step: {step:2}  "
+                f"{self.color.green}lambda: {figures['let/lambda']:.5f}  "
+                f"{self.color.orange}align_cosine: {figures['let/align_cosine']:.4f}  "
+                f"{self.color.turquoise}align_loss: {figures['let/align_loss']:.4f}"
+                f"{self.color.reset}"
+            )
+
+
+def build_let_metrics_processor(
+    job_config: JobConfig, parallel_dims: ParallelDims, model_args: Any = None
+) -> LetMetricsProcessor:
+    """Builds the processor for TrainSpec."""
+    return LetMetricsProcessor(job_config, parallel_dims)

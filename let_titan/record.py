@@ -1,0 +1,78 @@
+"""A run's ``metrics.jsonl``: one JSON object a line, written by one rank, cut on resume.
+
+The keys are listed in the README ("What a run leaves").
+"""
+
+import json
+import math
+import time
+from pathlib import Path
+from typing import Any
+
+from torchtitan.components.metrics import BaseLogger
+
+from let_titan.runs import read_lines
+
+# our key: the key under which torchtitan's MetricsProcessor (or ours) logs it
+TRAIN_KEYS = {
+    "loss": "loss_metrics/global_avg_loss",
+    "align_loss": "let/align_loss",
+    "align_cosine": "let/align_cosine",
+    "lambda": "let/lambda",
+    "grad_norm": "grad_norm",
+    "lr": "lr",
+    "tokens": "n_tokens_seen",
+}
+COST_KEYS = {
+    "memory_gib": "memory/max_reserved(GiB)",
+    "teacher_active": "let/teacher_active",
+    "student_flops": "let/student_flops",
+    "teacher_flops": "let/teacher_flops",
+}
+VALIDATION_KEY = "validation_metrics/loss"
+
+
+class MetricsFile(BaseLogger):
+    """Takes what torchtitan hands its loggers and appends a line to ``metrics.jsonl``.
+
+    Args:
+        path: the file.
+        world_size: the number of devices, to make tokens/s the whole run's.
+    """
+
+    def __init__(self, path: Path, world_size: int) -> None:
+        self.path = path
+        self.world_size = world_size
+        self._origin = time.perf_counter()
+
+    def resume(self, step: int) -> None:
+        """Continues after ``step``: later lines go (all of them at step 0), the clock goes on."""
+        lines = [line for line in self.lines() if step > 0 and line["step"] <= step]
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        scratch = self.path.with_suffix(".tmp")
+        scratch.write_text("".join(json.dumps(line) + "\n" for line in lines))
+        scratch.replace(self.path)
+        elapsed = max((line.get("elapsed_s", 0.0) for line in lines), default=0.0)
+        self._origin = time.perf_counter() - elapsed
+
+    def lines(self) -> list[dict[str, Any]]:
+        """Returns all lines so far."""
+        return read_lines(self.path) if self.path.exists() else []
+
+    def log(self, metrics: dict[str, Any], step: int) -> None:
+        if VALIDATION_KEY in metrics:
+            line = {
+                "step": step,
+                "val_loss": metrics[VALIDATION_KEY],
+                "val_ppl": math.exp(min(metrics[VALIDATION_KEY], 700.0)),
+                "val_bits_per_byte": metrics["validation_metrics/bits_per_byte"],
+            }
+        else:
+            line = {"step": step, **{ours: metrics.get(key) for ours, key in TRAIN_KEYS.items()}}
+            line["elapsed_s"] = time.perf_counter() - self._origin
+            # torchtitan's figure is per device
+            line["tokens_per_s"] = metrics["throughput(tps)"] * self.world_size
+            line |= {ours: metrics.get(key) for ours, key in COST_KEYS.items()}
+            line["teacher_active"] = bool(line["teacher_active"])
+        with self.path.open("a") as file:
+            file.write(json.dumps(line) + "\n")

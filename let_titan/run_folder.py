@@ -1,0 +1,117 @@
+"""What a run leaves beside its checkpoints: metrics.jsonl and summary.json (rank 0 writes)."""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+from torchtitan.tools.logging import logger
+
+from let_titan.data import data_fingerprint
+from let_titan.record import MetricsFile
+from let_titan.summary import outcome, surroundings, write_summary
+from let_titan.tokenizer import fingerprint
+
+PHASES = {"let_phase": "With the teacher", "after": "Without a teacher"}
+
+
+class RunFolder:
+    """Keeps a run's files in step with it.
+
+    Args:
+        file: the run's metrics.jsonl; None on ranks that do not write.
+        facts: what does not change during the run, from ``describe_run``.
+    """
+
+    def __init__(self, file: MetricsFile | None, facts: dict[str, Any]) -> None:
+        self.file = file
+        self.facts = facts
+
+    def begin(self, step: int) -> None:
+        """Continues the files after ``step`` (0: starts them)."""
+        if self.file is None:
+            return
+        if step > 0 and self._path.exists():
+            # Past s_stop no teacher is loaded any more, but its cost still counts.
+            self.facts["teacher"] = json.loads(self._path.read_text())["teacher"]
+        self.file.resume(step)
+        self._write("running")
+
+    def end(self, exit_state: str) -> None:
+        """Writes the outcome: "completed", "interrupted" or "failed: ..."."""
+        if self.file is None:
+            return
+        self._write(exit_state)
+        for phase, cost in outcome(self.file.lines())["throughput"].items():
+            if cost is not None:
+                logger.info(
+                    f"{PHASES[phase]}: {cost['tokens_per_s']:,.0f} tokens/s, "
+                    f"{cost['peak_memory_gib']:.2f} GiB at most"
+                )
+
+    def teacher_flops(self, tokens: int) -> int:
+        """Returns the teacher's FLOPs over ``tokens``; 0 for a baseline."""
+        teacher = self.facts["teacher"]
+        return teacher["flops_per_token"] * tokens if teacher else 0
+
+    def note_teacher(self, facts: dict[str, Any]) -> None:
+        """Adds what is known of the teacher once it is loaded."""
+        self.facts["teacher"] = facts
+
+    def teacher_left(self, step: int, before_gib: float, after_gib: float) -> None:
+        """Logs what the teacher's leaving freed, and how fast the LET phase was."""
+        if self.file is None:
+            return
+        cost = outcome(self.file.lines())["throughput"]["let_phase"]
+        rate = f", {cost['tokens_per_s']:,.0f} tokens/s with it" if cost else ""
+        logger.info(
+            f"Step {step}: the teacher has left. Memory {before_gib:.2f} GiB before, "
+            f"{after_gib:.2f} GiB after{rate}"
+        )
+
+    def _write(self, exit_state: str) -> None:
+        assert self.file is not None
+        summary = {**self.facts, **outcome(self.file.lines()), "exit_state": exit_state}
+        write_summary(self._path, summary)
+
+    @property
+    def _path(self) -> Path:
+        assert self.file is not None
+        return self.file.path.with_name("summary.json")
+
+
+def describe_run(trainer: Any) -> dict[str, Any]:
+    """Returns the facts of a built ``LetTrainer`` that stand in summary.json."""
+    config, tokenizer = trainer.job_config, trainer.tokenizer
+    plan = dataclasses.asdict(trainer.plan) if trainer.plan.pairs else None
+    return {
+        "config": config.to_dict(),
+        **surroundings(),
+        "parameters": parameter_counts(trainer),
+        "let_plan": plan,
+        "teacher": None,
+        "tokenizer": {"path": config.model.hf_assets_path, "sha256": fingerprint(tokenizer)},
+        "special_tokens": {
+            "add_bos": tokenizer.bos_id is not None,
+            "bos_id": tokenizer.bos_id,
+            "add_eos": tokenizer.eos_id is not None,
+            "eos_id": tokenizer.eos_id,
+        },
+        "data": data_fingerprint(config.training.dataset, config.training.dataset_path),
+        "validation_data": data_fingerprint(
+            config.validation.dataset, config.validation.dataset_path
+        )
+        if config.validation.enable
+        else None,
+        "tokens_per_step": trainer.tokens_per_step,
+        "student_flops_per_token": trainer.metrics_processor.num_flops_per_token,
+    }
+
+
+def parameter_counts(trainer: Any) -> dict[str, int]:
+    """Returns the student's parameters, all of them and those in its blocks."""
+    names = [item for part in trainer.model_parts for item in part.named_parameters()]
+    return {
+        "total": sum(p.numel() for _, p in names),
+        "blocks": sum(p.numel() for name, p in names if name.startswith("layers.")),
+    }

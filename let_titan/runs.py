@@ -1,0 +1,165 @@
+"""One run's folder, read back: metrics.jsonl and summary.json. Standard library only."""
+
+import json
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+Line = dict[str, Any]
+
+SUMMARY_KEYS = (
+    "config",
+    "hardware",
+    "let_plan",
+    "parameters",
+    "throughput",
+    "versions",
+    "wall_time_s",
+)
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run, as ``let_titan.train`` left it.
+
+    Attributes:
+        name: the folder's name.
+        train: train lines in the order of their steps: ``loss`` in nats per token; ``tokens``,
+            ``elapsed_s`` and the FLOPs count from the start of the run.
+        validation: validation lines in the order of their steps, ``val_loss`` in nats per token.
+        summary: summary.json.
+    """
+
+    name: str
+    train: list[Line]
+    validation: list[Line]
+    summary: dict[str, Any]
+
+    @classmethod
+    def load(cls, folder: str | Path) -> "Run":
+        """Reads ``folder``.
+
+        Raises:
+            ValueError: a file is missing or damaged; the message names it and the cure.
+        """
+        folder = Path(folder)
+        if not folder.is_dir():
+            raise ValueError(f"{folder} is not a folder: give the job.dump_folder of a run.")
+        lines = read_lines(folder / "metrics.jsonl")
+        train = by_step(line for line in lines if "loss" in line)
+        validation = by_step(line for line in lines if "val_loss" in line)
+        if not train or not validation:
+            raise ValueError(
+                f"{folder / 'metrics.jsonl'} has no {'validation' if train else 'train'} line: "
+                "let the run go on until it has logged and validated once."
+            )
+        return cls(folder.resolve().name, train, validation, read_summary(folder / "summary.json"))
+
+    @property
+    def curve(self) -> list[tuple[int, float]]:
+        """(step, validation loss in nats per token)."""
+        return [(line["step"], line["val_loss"]) for line in self.validation]
+
+    def fact(self, path: str) -> Any:
+        """Returns ``summary["a"]["b"]`` for "a.b", None where a part is missing or null.
+
+        "last.KEY" is of the last train line; a key of the objects in a list gives "1, 2, ...".
+        """
+        value: Any = {**self.summary, "last": self.train[-1]}
+        for key in path.split("."):
+            if isinstance(value, list):
+                value = ", ".join(str(item[key]) for item in value)
+            else:
+                value = value.get(key) if isinstance(value, dict) else None
+        return value
+
+    def total(self, keys: Iterable[str], step: float) -> float | None:
+        """Interpolates the running counts ``keys``, summed, at ``step``; they are 0 at step 0.
+
+        None where a count falls (a clock that a resumed run set to 0), since it measures nothing.
+        """
+        points = [(0, 0.0)] + [(line["step"], sum(line[k] for k in keys)) for line in self.train]
+        if any(after[1] < before[1] for before, after in pairwise(points)):
+            return None
+        before, after = next(
+            (pair for pair in pairwise(points) if step <= pair[1][0]),
+            (points[-2], points[-1]),  # past the last line logged: at the pace before it
+        )
+        return before[1] + (after[1] - before[1]) * (step - before[0]) / (after[0] - before[0])
+
+
+def crossing_step(points: list[tuple[int, float]], level: float) -> float | None:
+    """Returns where the best loss so far reaches ``level``, or None.
+
+    Between two evaluations the best so far is taken as a straight line: a noisy curve that goes
+    up again neither delays nor repeats the crossing. Losses that are not finite are left out.
+    """
+    before: tuple[int, float] | None = None
+    for step, loss in points:
+        if not math.isfinite(loss):
+            continue
+        if loss <= level:
+            if before is None:
+                return float(step)
+            return before[0] + (step - before[0]) * (before[1] - level) / (before[1] - loss)
+        before = (step, loss if before is None else min(loss, before[1]))
+    return None
+
+
+def read_lines(path: Path) -> list[Line]:
+    """Reads JSON lines; a torn last one is left out, since a killed run leaves one."""
+    lines: list[Line] = []
+    texts = read_text(path).split("\n")  # the last one is empty, or torn
+    for number, text in enumerate(texts, start=1):
+        try:
+            line = json.loads(text)
+        except json.JSONDecodeError as error:
+            if number == len(texts):
+                break
+            raise ValueError(
+                f"{path}, line {number}, is not JSON ({error.msg}): remove that line."
+            ) from None
+        if not isinstance(line, dict) or not isinstance(line.get("step"), int):
+            raise ValueError(f"{path}, line {number}, has no step: remove that line.")
+        lines.append(line)
+    return lines
+
+
+def read_summary(path: Path) -> dict[str, Any]:
+    """Reads summary.json and makes sure that it has what a comparison needs."""
+    try:
+        summary = json.loads(read_text(path))
+    except json.JSONDecodeError as error:
+        raise ValueError(
+            f"{path} is not JSON ({error.msg}): resume the run, which writes it anew at its end."
+        ) from None
+    missing = [key for key in SUMMARY_KEYS if key not in summary]
+    if missing:
+        raise ValueError(
+            f"{path} lacks {', '.join(missing)}: repeat the run with this version of let_titan."
+        )
+    return summary
+
+
+def read_text(path: Path) -> str:
+    if not path.is_file():
+        raise ValueError(
+            f"{path} is missing: give the folder of a run that has ended, or resume the run."
+        )
+    return path.read_text(encoding="utf-8", errors="replace")
+
+
+def by_step(lines: Iterable[Line]) -> list[Line]:
+    """Keeps steps rising: a line that goes back drops what it repeats.
+
+    A resumed run cuts its file at the checkpoint; one that could not would count steps twice.
+    """
+    kept: list[Line] = []
+    for line in lines:
+        while kept and kept[-1]["step"] >= line["step"]:
+            kept.pop()
+        kept.append(line)
+    return kept

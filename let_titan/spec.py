@@ -1,0 +1,45 @@
+"""Registers the student and its parts with torchtitan as the model ``let_llama``."""
+
+import torchtitan.protocols.train_spec as train_specs
+from torchtitan.components.loss import build_cross_entropy_loss
+from torchtitan.components.lr_scheduler import build_lr_schedulers
+from torchtitan.components.optimizer import build_optimizers
+from torchtitan.config import JobConfig
+from torchtitan.hf_datasets.text_datasets import build_text_dataloader
+from torchtitan.models.llama3.model.state_dict_adapter import Llama3StateDictAdapter
+from torchtitan.protocols.train_spec import TrainSpec
+
+from let_titan.checks import MODEL_NAME
+from let_titan.data import register_pile
+from let_titan.metrics import build_let_metrics_processor
+from let_titan.student import FLAVORS, LetTransformer, parallelize_student
+from let_titan.tokenizer import HuggingFaceTokenizer, load_tokenizer
+from let_titan.validator import build_let_validator
+
+
+def build_tokenizer(job_config: JobConfig) -> HuggingFaceTokenizer:
+    return load_tokenizer(job_config.model.hf_assets_path)
+
+
+def register() -> None:
+    """Adds ``let_llama`` and the ``pile`` data set to torchtitan's tables; safe to call again."""
+    register_pile()
+    if MODEL_NAME in train_specs._extra_train_specs:
+        return
+    train_specs.register_train_spec(
+        MODEL_NAME,
+        TrainSpec(
+            model_cls=LetTransformer,
+            model_args=FLAVORS,
+            parallelize_fn=parallelize_student,
+            pipelining_fn=None,
+            build_optimizers_fn=build_optimizers,
+            build_lr_schedulers_fn=build_lr_schedulers,
+            build_dataloader_fn=build_text_dataloader,
+            build_tokenizer_fn=build_tokenizer,
+            build_loss_fn=build_cross_entropy_loss,
+            build_validator_fn=build_let_validator,
+            build_metrics_processor_fn=build_let_metrics_processor,
+            state_dict_adapter=Llama3StateDictAdapter,
+        ),
+    )

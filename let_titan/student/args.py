@@ -1,0 +1,26 @@
+"""The student's arguments: torchtitan's, with the vocabulary of the run's tokenizer."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from torchtitan.config import JobConfig
+from torchtitan.models.llama3 import TransformerModelArgs
+from torchtitan.models.llama3.model.args import RoPEScalingArgs
+
+from let_titan.tokenizer import vocab_size
+
+
+@dataclass
+class LetModelArgs(TransformerModelArgs):
+    # torchtitan's Llama 3 always scales RoPE (factor 8); LLaMA as in the paper does not.
+    rope_scaling_args: RoPEScalingArgs = field(
+        default_factory=lambda: RoPEScalingArgs(scaling_factor=1.0)
+    )
+    depth_init: bool = True
+    init_scheme: str = "torchtitan"
+
+    def update_from_config(self, job_config: JobConfig, **kwargs: Any) -> None:
+        """Takes seq_len, model.init_scheme and the tokenizer's vocabulary from the config."""
+        super().update_from_config(job_config, **kwargs)
+        self.vocab_size = vocab_size(job_config.model.hf_assets_path)
+        self.init_scheme = job_config.model.init_scheme  # type: ignore[attr-defined]

@@ -1,0 +1,34 @@
+"""The students by name (model.flavor). Blocks, width and heads; the tokenizer gives the rest."""
+
+from copy import deepcopy
+
+from let_titan.student.args import LetModelArgs
+
+
+class Flavors(dict[str, LetModelArgs]):
+    """Hands out copies: torchtitan writes a run's settings into the arguments it looks up."""
+
+    def __getitem__(self, name: str) -> LetModelArgs:
+        return deepcopy(super().__getitem__(name))
+
+
+FLAVORS = Flavors(
+    {
+        # tests: a few seconds on a CPU
+        "debug": LetModelArgs(dim=64, n_layers=4, n_heads=4, multiple_of=32),
+        # scripts/demo.sh: 5.1M parameters in the blocks
+        "demo": LetModelArgs(dim=256, n_layers=6, n_heads=4),
+        "1.4B": LetModelArgs(dim=2048, n_layers=24, n_heads=16),
+        "1.4B_gqa": LetModelArgs(dim=2048, n_layers=24, n_heads=16, n_kv_heads=4),
+        "3B": LetModelArgs(dim=2560, n_layers=32, n_heads=20),
+        "7B": LetModelArgs(dim=4096, n_layers=32, n_heads=32),
+        "70B": LetModelArgs(
+            dim=8192,
+            n_layers=80,
+            n_heads=64,
+            n_kv_heads=8,
+            ffn_dim_multiplier=1.3,
+            multiple_of=4096,
+        ),
+    }
+)

@@ -1,0 +1,72 @@
+"""The student: torchtitan's Llama 3 with an alignment at the output of block k."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torchtitan.models.llama3 import Transformer
+
+from let_titan.alignment import Alignment
+from let_titan.student.args import LetModelArgs
+from let_titan.student.init import init_like_one_process, init_llama, shards_share_random_numbers
+
+
+class LetTransformer(Transformer):
+    """torchtitan's Transformer, bit for bit, until it is given an alignment and teacher states.
+
+    Block k's output is taken in this module's own loop: hooks do not capture under
+    ``fullgraph=True`` and fire again when a checkpointed block is recomputed.
+    """
+
+    model_args: LetModelArgs
+    alignment: Alignment | None = None
+
+    def init_weights(self, buffer_device: torch.device | None = None) -> None:
+        """Initialises by ``model.init_scheme``; the same weights in every layout on a CPU."""
+        if not shards_share_random_numbers(self):
+            self._init_by_scheme(buffer_device)
+            return
+        with torch.random.fork_rng(devices=[]):
+            self._init_by_scheme(buffer_device)  # for its buffers
+        with torch.device("meta"):
+            twin = LetTransformer(self.model_args)
+        init_like_one_process(self, twin.to_empty(device="cpu"))
+
+    def _init_by_scheme(self, buffer_device: torch.device | None) -> None:
+        super().init_weights(buffer_device=buffer_device)
+        if self.model_args.init_scheme == "llama":
+            init_llama(self)
+
+    def forward(
+        self,
+        tokens: torch.Tensor,
+        attention_masks: Any = None,
+        positions: torch.Tensor | None = None,
+        teacher_hidden: Sequence[torch.Tensor] | None = None,
+        align_mask: torch.Tensor | None = None,
+        align_coefficient: float | torch.Tensor = 0.0,
+    ) -> torch.Tensor:
+        """Computes logits; with teacher states, attaches the alignment on the way.
+
+        Args:
+            tokens: [B, S] ids (or [B, S, d_M] from the previous pipeline stage).
+            attention_masks: as torchtitan's.
+            positions: as torchtitan's.
+            teacher_hidden: one [B, S, d_T] per aligned block, or None for a plain forward.
+            align_mask: [B, S] bool, true where the label is not IGNORE_INDEX.
+            align_coefficient: lambda(s) / global number of valid tokens.
+
+        Returns:
+            Logits [B, S, V] (or [B, S, d_M] before the last pipeline stage).
+        """
+        if teacher_hidden is None:
+            return super().forward(tokens, attention_masks, positions)
+        assert self.alignment is not None and align_mask is not None
+        hidden = tokens if self.tok_embeddings is None else self.tok_embeddings(tokens)
+        for name, block in self.layers.items():
+            hidden = block(hidden, self.freqs_cis, attention_masks, positions)
+            hidden = self.alignment.inject(
+                int(name) + 1, hidden, teacher_hidden, align_mask, align_coefficient
+            )
+        hidden = hidden if self.norm is None else self.norm(hidden)
+        return hidden if self.output is None else self.output(hidden)

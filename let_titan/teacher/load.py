@@ -1,0 +1,167 @@
+"""Loads a teacher: built without weights, placed, then filled with each rank's part only."""
+
+import logging
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed.checkpoint as dcp
+from torch import nn
+from torch.distributed.checkpoint import HuggingFaceStorageReader
+from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.fsdp import fully_shard
+from torch.overrides import TorchFunctionMode
+from transformers import AutoConfig, AutoModel
+
+from let_titan.errors import ConfigError
+from let_titan.plan import Layer
+from let_titan.teacher.model import ResolvedLayer, Teacher, block_list, flops_per_token
+
+logger = logging.getLogger(__name__)
+
+REPLICATE_BELOW_BYTES = 1 << 30
+"""``placement = "auto"``: a smaller teacher is cheaper to keep whole than to gather every step."""
+
+
+def load_teacher(
+    folder: Path,
+    layers: Sequence[Layer],
+    *,
+    dtype: torch.dtype,
+    device: torch.device,
+    seq_len: int,
+    mesh: DeviceMesh | None = None,
+    placement: str = "auto",
+    trust_remote_code: bool = False,
+) -> Teacher:
+    """Loads the part of a causal LM that the chosen layers need.
+
+    Nothing is drawn from the random state, and no rank ever holds more than its part (plus one
+    tensor on its way).
+
+    Args:
+        folder: config.json and safetensors, from ``prepare_teacher``.
+        layers: the hidden states to give: "last", "middle" or a block's number from 1.
+        dtype: of weights and states.
+        device: where the teacher lives.
+        seq_len: tokens per sequence, for its cost.
+        mesh: the ranks to shard over; None: nothing to shard over.
+        placement: "shard", "replicate" or "auto".
+        trust_remote_code: allow the checkpoint's own code.
+
+    Raises:
+        ConfigError: a weight is missing in the folder, or has another shape.
+    """
+    begin = time.monotonic()
+    config = AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)
+    resolved = [resolve_layer(layer, config.num_hidden_layers) for layer in layers]
+    if "last" not in resolved:
+        config.num_hidden_layers = max(int(layer) for layer in resolved)
+    model = build_without_weights(config, dtype, trust_remote_code)
+    facts = describe(model, folder, resolved, dtype, seq_len)
+    n_bytes = facts["bytes"]
+    facts["placement"] = "replicate"
+    sharded = mesh is not None and shards(placement, n_bytes)
+    if sharded:
+        facts["placement"] = "shard"
+        for block in block_list(model):
+            fully_shard(block, mesh=mesh, reshard_after_forward=True)
+        fully_shard(model, mesh=mesh, reshard_after_forward=True)
+    materialise(model, device)
+    read_weights(model, folder)
+    logger.info(
+        f"Teacher {folder.name}: {config.num_hidden_layers} blocks of width {config.hidden_size}, "
+        f"{n_bytes / 2**30:.2f} GiB in {dtype}, {'sharded' if sharded else 'replicated'}, "
+        f"loaded in {time.monotonic() - begin:.1f} s"
+    )
+    return Teacher(model, resolved, facts)
+
+
+def resolve_layer(layer: Layer, n_blocks: int) -> ResolvedLayer:
+    """Turns "middle" into block round(n_blocks / 2)."""
+    return max(1, round(n_blocks / 2)) if layer == "middle" else layer
+
+
+def shards(placement: str, n_bytes: int) -> bool:
+    """Whether a teacher of ``n_bytes`` is sharded under ``placement``."""
+    return placement == "shard" or (placement == "auto" and n_bytes >= REPLICATE_BELOW_BYTES)
+
+
+def describe(
+    model: nn.Module,
+    folder: Path,
+    layers: Sequence[ResolvedLayer],
+    dtype: torch.dtype,
+    seq_len: int,
+) -> dict[str, Any]:
+    """Returns the teacher's facts for summary.json, of the part that is loaded."""
+    config: Any = model.config
+    parameters = sum(p.numel() for p in model.parameters())
+    return {
+        "name": folder.name,
+        "architecture": type(model).__name__,
+        "layers": list(layers),
+        "n_blocks": config.num_hidden_layers,
+        "width": config.hidden_size,
+        "vocab_size": config.vocab_size,
+        "parameters": parameters,
+        "block_parameters": sum(p.numel() for p in block_list(model).parameters()),
+        "bytes": sum(p.numel() * p.element_size() for p in model.parameters()),
+        "dtype": str(dtype).removeprefix("torch."),
+        "flops_per_token": flops_per_token(model, seq_len),
+    }
+
+
+class _EmptyOnMeta(TorchFunctionMode):
+    """Sends ``torch.empty`` to the meta device: parameters get no storage, buffers their values."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = dict(kwargs or {})
+        if func is torch.empty:
+            kwargs["device"] = "meta"
+        return func(*args, **kwargs)
+
+
+def build_without_weights(config: Any, dtype: torch.dtype, trust_remote_code: bool) -> nn.Module:
+    """Builds the base model (no LM head), frozen, in eval mode, its large parameters on meta.
+
+    Buffers such as rotary frequencies are computed as ever: they are not in the checkpoint, and
+    after a plain meta build they would be garbage.
+    """
+    with torch.random.fork_rng(devices=[]), _EmptyOnMeta():
+        model = AutoModel.from_config(
+            config,
+            dtype=dtype,
+            attn_implementation="sdpa",
+            trust_remote_code=trust_remote_code,
+        )
+    return model.eval().requires_grad_(False)
+
+
+def materialise(model: nn.Module, device: torch.device) -> None:
+    """Gives every parameter storage on ``device`` and takes the buffers' values there."""
+    buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
+    model.to_empty(device=device)
+    for name, buffer in model.named_buffers():
+        buffer.copy_(buffers[name])
+
+
+def read_weights(model: nn.Module, folder: Path) -> None:
+    """Reads the model's parameters from safetensors, each rank its slices, cast on the way."""
+    reader = HuggingFaceStorageReader(str(folder))
+    stored = reader.read_metadata().state_dict_metadata
+    prefix = getattr(model, "base_model_prefix", "") + "."
+    wanted = {}
+    for name, parameter in model.named_parameters():
+        key = name if name in stored else prefix + name
+        size = getattr(stored.get(key), "size", None)
+        if size != parameter.shape:
+            found = "is missing" if size is None else f"has shape {list(size)}"
+            raise ConfigError(
+                f"The teacher's weight {key!r} {found} in {str(folder)!r} (wanted "
+                f"{list(parameter.shape)}): its config.json and weights do not belong together."
+            )
+        wanted[key] = parameter.data
+    dcp.load(wanted, storage_reader=reader)

@@ -1,0 +1,75 @@
+"""The frozen teacher at work: tokens in, hidden states out."""
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+ResolvedLayer = int | Literal["last"]
+
+
+class Teacher:
+    """A Hugging Face base model without LM head that gives the hidden states asked for.
+
+    Not an ``nn.Module``, so that no walk over the student's modules, optimizer or checkpoint can
+    meet it.
+
+    Args:
+        model: the base model, frozen, possibly sharded, truncated to the blocks in use.
+        layers: one entry per state to give: "last" (after the final norm) or a block's number.
+        facts: what summary.json says of it.
+    """
+
+    def __init__(
+        self, model: nn.Module, layers: Sequence[ResolvedLayer], facts: dict[str, Any]
+    ) -> None:
+        self.model = model
+        self.facts = facts
+        self.layers = tuple(layers)
+        self._captured: dict[int, torch.Tensor] = {}
+        blocks = block_list(model)
+        for number in {layer for layer in layers if layer != "last"}:
+            blocks[number - 1].register_forward_hook(self._capture(number))
+
+    def _capture(self, number: int) -> Any:
+        def hook(module: nn.Module, args: Any, output: Any) -> None:
+            # transformers 4 gives a tuple, 5 the tensor itself
+            self._captured[number] = output[0] if isinstance(output, tuple) else output
+
+        return hook
+
+    @torch.no_grad()
+    def __call__(self, tokens: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Reads [B, S] ids; returns one [B, S, d_T] per entry of ``layers``, in its dtype."""
+        # The student may run under autocast; the teacher has a dtype of its own.
+        with torch.autocast(tokens.device.type, enabled=False):
+            last = self.model(input_ids=tokens, use_cache=False).last_hidden_state
+        captured, self._captured = self._captured, {}
+        return tuple(last if layer == "last" else captured[layer] for layer in self.layers)
+
+
+def block_list(model: nn.Module) -> nn.ModuleList:
+    """Returns the list of decoder blocks, whatever its architecture calls it.
+
+    Raises:
+        ValueError: the model has no list of ``num_hidden_layers`` modules.
+    """
+    n_blocks = model.config.num_hidden_layers  # type: ignore[union-attr]
+    for module in model.modules():
+        if isinstance(module, nn.ModuleList) and len(module) == n_blocks:
+            return module
+    raise ValueError(f"{type(model).__name__} has no list of {n_blocks} blocks.")
+
+
+def flops_per_token(model: nn.Module, seq_len: int) -> int:
+    """Returns the forward FLOPs of one token through a base model, without an LM head.
+
+    2 per parameter of the blocks, plus attention's two products, 4 * width * seq_len a block; no
+    saving for causality, as torchtitan counts the student.
+    """
+    config: Any = model.config
+    blocks = block_list(model)
+    parameters = sum(p.numel() for p in blocks.parameters())
+    head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    return 2 * parameters + 4 * len(blocks) * config.num_attention_heads * head_dim * seq_len

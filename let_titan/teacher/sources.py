@@ -1,0 +1,223 @@
+"""Where a teacher comes from: a hub id, a local folder or a GGUF file; always to safetensors.
+
+GGUF files and ``.bin`` weights are converted once into a cache (``$LET_TITAN_CACHE``, else
+``~/.cache/let_titan``), so that every rank can read just its part later.
+"""
+
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PretrainedConfig
+
+from let_titan.errors import ConfigError
+
+CAUSAL_LM_ENDINGS = ("ForCausalLM", "LMHeadModel")
+HUB_TIMEOUT_S = "5"
+
+
+def cache_root() -> Path:
+    """Returns the folder of converted teachers."""
+    return Path(os.environ.get("LET_TITAN_CACHE", "~/.cache/let_titan")).expanduser()
+
+
+def read_config(checkpoint: str, trust_remote_code: bool = False) -> PretrainedConfig:
+    """Reads a teacher's configuration, without its weights.
+
+    Args:
+        checkpoint: hub id, local folder or ``.gguf`` file.
+        trust_remote_code: allow the checkpoint's own code.
+
+    Raises:
+        ConfigError: nothing there, or nothing that transformers reads.
+    """
+    os.environ.setdefault("HF_HUB_ETAG_TIMEOUT", HUB_TIMEOUT_S)
+    path = Path(checkpoint).expanduser()
+    try:
+        if path.suffix == ".gguf" and path.is_file():
+            return AutoConfig.from_pretrained(path.parent, gguf_file=path.name)
+        if path.is_dir() or not looks_like_a_path(checkpoint):
+            return AutoConfig.from_pretrained(checkpoint, trust_remote_code=trust_remote_code)
+    except (OSError, ValueError, KeyError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ConfigError(
+            f"teacher.checkpoint = {checkpoint!r} cannot be read ({reason}): give a local folder "
+            "or a .gguf file, or a hub id that this machine can reach."
+        ) from error
+    raise ConfigError(
+        f"teacher.checkpoint = {checkpoint!r} does not exist: give a hub id, a folder with "
+        "config.json, or a .gguf file."
+    )
+
+
+def looks_like_a_path(checkpoint: str) -> bool:
+    """Whether ``checkpoint`` cannot be a hub id ("name" or "owner/name")."""
+    return (
+        checkpoint.startswith((".", "/", "~"))
+        or checkpoint.count("/") > 1
+        or (Path(checkpoint).suffix == ".gguf")
+    )
+
+
+def check_teacher(
+    checkpoint: str, seq_len: int, layer_numbers: list[int], trust_remote_code: bool = False
+) -> None:
+    """Checks what can be known of a teacher before its weights are touched.
+
+    Args:
+        checkpoint: hub id, local folder or ``.gguf`` file.
+        seq_len: tokens per sequence that it will read.
+        layer_numbers: the blocks whose output is asked for, from 1.
+        trust_remote_code: allow the checkpoint's own code.
+
+    Raises:
+        ConfigError: not a causal LM, too short a context, no such block.
+    """
+    config = read_config(checkpoint, trust_remote_code)
+    architectures = config.architectures or []
+    if architectures and not any(name.endswith(CAUSAL_LM_ENDINGS) for name in architectures):
+        raise ConfigError(
+            f"teacher.checkpoint = {checkpoint!r} is a {architectures[0]}, not a causal language "
+            "model: choose one such as HuggingFaceTB/SmolLM-135M."
+        )
+    context = getattr(config, "max_position_embeddings", None)
+    if context is not None and context < seq_len:
+        raise ConfigError(
+            f"training.seq_len = {seq_len} is longer than the teacher's context of {context}: "
+            "shorten it or choose another teacher."
+        )
+    for number in layer_numbers:
+        if not 1 <= number <= config.num_hidden_layers:
+            raise ConfigError(
+                f"Teacher layer {number} does not exist in {checkpoint!r}: choose 1 to "
+                f'{config.num_hidden_layers}, "middle" or "last".'
+            )
+
+
+def prepare_teacher(checkpoint: str, trust_remote_code: bool = False) -> Path:
+    """Brings a teacher to a local folder with config.json and safetensors; called by all ranks.
+
+    Rank 0 downloads or converts; then, on nodes that do not see its result, one rank each.
+
+    Returns:
+        The folder.
+    """
+    folder, fetch = plan_fetch(checkpoint, trust_remote_code)
+    if fetch is None:
+        return folder
+    distributed = dist.is_available() and dist.is_initialized()
+    rank = dist.get_rank() if distributed else 0
+    for fetches in (rank == 0, os.environ.get("LOCAL_RANK", "0") == "0"):
+        if fetches and not (folder / "config.json").exists():
+            fetch(folder)
+        if distributed:
+            dist.barrier()
+    return folder
+
+
+def plan_fetch(
+    checkpoint: str, trust_remote_code: bool
+) -> tuple[Path, Callable[[Path], None] | None]:
+    """Returns the folder the teacher will be in, and what fills it if it is not there yet."""
+    path = Path(checkpoint).expanduser()
+    if path.suffix == ".gguf" and path.is_file():
+        return cache_folder(path), lambda out: convert_gguf(path, out)
+    if path.is_dir():
+        if any(path.glob("*.safetensors")):
+            return path, None
+        return cache_folder(path), lambda out: convert_bin(path, out, trust_remote_code)
+    name = checkpoint.replace("/", "--")
+    return cache_root() / name, lambda out: download(checkpoint, out, trust_remote_code)
+
+
+def cache_folder(path: Path) -> Path:
+    """Returns the cache's folder for a local file or folder: another one after each change."""
+    files = sorted(path.iterdir()) if path.is_dir() else [path]
+    stats = [(str(file.resolve()), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
+    digest = hashlib.sha256(repr(stats).encode()).hexdigest()[:12]
+    return cache_root() / f"{path.stem}-{digest}"
+
+
+def download(checkpoint: str, out: Path, trust_remote_code: bool) -> None:
+    """Takes a hub id's safetensors, or its ``.bin`` weights where it has none, to ``out``."""
+    from huggingface_hub import snapshot_download
+
+    text = ["*.json", "*.model", "*.txt", *(["*.py"] if trust_remote_code else [])]
+    try:
+        folder = Path(snapshot_download(checkpoint, allow_patterns=[*text, "*.safetensors"]))
+        if not any(folder.glob("*.safetensors")):
+            folder = Path(snapshot_download(checkpoint, allow_patterns=[*text, "*.bin"]))
+            return convert_bin(folder, out, trust_remote_code)
+    except OSError as error:
+        raise ConfigError(
+            f"teacher.checkpoint = {checkpoint!r} cannot be downloaded "
+            f"({str(error).splitlines()[0]}): check the name and the network, or give a local "
+            "folder."
+        ) from error
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.symlink_to(folder, target_is_directory=True)
+
+
+def convert_gguf(path: Path, out: Path) -> None:
+    """Writes a GGUF file as a Hugging Face folder (fp32 safetensors, config, tokenizer).
+
+    transformers dequantises on loading and then refuses to save until its quantiser is gone.
+    """
+
+    def convert(folder: Path) -> None:
+        model: Any = AutoModelForCausalLM.from_pretrained(
+            path.parent, gguf_file=path.name, dtype=torch.float32
+        )
+        model.hf_quantizer, model.is_quantized = None, False
+        if hasattr(model.config, "quantization_config"):
+            del model.config.quantization_config
+        model.save_pretrained(folder)
+        AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name).save_pretrained(folder)
+
+    write_whole(out, convert)
+
+
+def convert_bin(source: Path, out: Path, trust_remote_code: bool = False) -> None:
+    """Writes a folder of ``.bin`` weights, read as weights only, as safetensors."""
+    if not any(source.glob("*.bin")):
+        raise ConfigError(
+            f"The teacher's folder {str(source)!r} holds neither *.safetensors nor *.bin: "
+            "point teacher.checkpoint to a folder with weights."
+        )
+
+    def convert(folder: Path) -> None:
+        model = AutoModelForCausalLM.from_pretrained(
+            source,
+            use_safetensors=False,
+            weights_only=True,
+            dtype="auto",
+            trust_remote_code=trust_remote_code,
+        )
+        model.save_pretrained(folder)
+        for file in source.glob("*token*"):
+            shutil.copy(file, folder)
+
+    write_whole(out, convert)
+
+
+def write_whole(out: Path, write: Callable[[Path], None]) -> None:
+    """Lets ``write`` fill a folder that appears as ``out`` only when it is complete.
+
+    A model is built on the way, so the random state is put back as it was.
+    """
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with (
+        tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as scratch,
+        torch.random.fork_rng(devices=[]),
+    ):
+        folder = Path(scratch) / out.name
+        folder.mkdir()
+        write(folder)
+        if not out.exists():
+            os.replace(folder, out)

@@ -1,0 +1,66 @@
+"""What a run needs to know of its tokenizer beside encoding: vocabulary, fingerprint, bytes."""
+
+import functools
+import hashlib
+
+import torch
+from tokenizers import Tokenizer
+from torchtitan.components.tokenizer import HuggingFaceTokenizer
+
+from let_titan.errors import ConfigError
+
+
+@functools.lru_cache(maxsize=4)
+def load_tokenizer(folder: str) -> HuggingFaceTokenizer:
+    """Reads a tokenizer folder once per process."""
+    return HuggingFaceTokenizer(folder)
+
+
+def vocab_size(folder: str) -> int:
+    """Returns the number of ids of the tokenizer in ``folder``, added tokens included."""
+    return load_tokenizer(folder).get_vocab_size()
+
+
+def fingerprint(tokenizer: HuggingFaceTokenizer) -> str:
+    """Returns a sha256 over all that the tokenizer does: vocabulary, merges, special tokens."""
+    return hashlib.sha256(tokenizer.tokenizer.to_str().encode()).hexdigest()
+
+
+def token_bytes(tokenizer: Tokenizer) -> torch.Tensor:
+    """Returns [V] int64: how many bytes of text each id stands for; special tokens have none.
+
+    Byte-level BPE (GPT-2, Llama 3, SmolLM, Pythia, OPT) writes one character per byte.
+    SentencePiece style vocabularies write a space as U+2581 and a byte as <0xNN>.
+    """
+    special = {i for i, added in tokenizer.get_added_tokens_decoder().items() if added.special}
+    byte_level = "ByteLevel" in str(tokenizer.decoder)
+    lengths = torch.zeros(tokenizer.get_vocab_size(), dtype=torch.int64)
+    for token, index in tokenizer.get_vocab().items():
+        if index in special:
+            continue
+        if byte_level:
+            lengths[index] = len(token)
+        elif len(token) == 6 and token.startswith("<0x"):
+            lengths[index] = 1
+        else:
+            lengths[index] = len(token.replace("\u2581", " ").encode())
+    return lengths
+
+
+def check_same_tokenizer(student: HuggingFaceTokenizer, teacher: HuggingFaceTokenizer) -> None:
+    """Checks that every id means the same to student and teacher.
+
+    Raises:
+        ConfigError: names the first token that differs.
+    """
+    ours, theirs = student.get_vocab(), teacher.get_vocab()
+    different = sorted(
+        token for token in ours.keys() | theirs.keys() if ours.get(token) != theirs.get(token)
+    )
+    if different:
+        token = different[0]
+        raise ConfigError(
+            f"The student's tokenizer differs from the teacher's in {len(different)} tokens "
+            f"({token!r} is {ours.get(token)} here and {theirs.get(token)} there): set "
+            "model.hf_assets_path to the teacher's tokenizer."
+        )

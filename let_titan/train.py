@@ -1,0 +1,205 @@
+"""torchrun --nproc_per_node N -m let_titan.train --job.config_file FILE.toml
+
+LetTrainer is torchtitan's Trainer with a teacher beside the student for the first s_stop steps.
+"""
+
+import os
+import sys
+from collections.abc import Iterator
+from typing import Any, NoReturn
+
+import torch
+import torch.distributed._functional_collectives as funcol
+from torchtitan.components.loss import IGNORE_INDEX
+from torchtitan.config import TORCH_DTYPE_MAP
+from torchtitan.tools.logging import init_logger
+from torchtitan.train import Trainer
+
+from let_titan.alignment import Alignment, cosine_alignment
+from let_titan.checks import check_config
+from let_titan.config import LetConfigManager, LetJobConfig
+from let_titan.device import free_cached_memory, memory_gib
+from let_titan.errors import ConfigError
+from let_titan.plan import resolve_plan
+from let_titan.run_folder import RunFolder, describe_run
+from let_titan.spec import register
+from let_titan.teacher import Teacher, load_teacher, prepare_teacher
+
+
+class LetTrainer(Trainer):
+    """Aligns the student with a teacher while lambda(s) > 0, then trains on as torchtitan does.
+
+    The teacher arrives with the first step that needs it and leaves with the last. It is no part
+    of ``model_parts``: no optimizer, clipping or checkpoint meets it.
+    """
+
+    job_config: LetJobConfig
+    teacher: Teacher | None = None
+
+    def __init__(self, job_config: LetJobConfig) -> None:
+        register()
+        self.plan = resolve_plan(job_config)
+        super().__init__(job_config)
+        self.alignment = self._build_alignment()
+        for part in self.model_parts:
+            part.alignment = self.alignment
+        self.metrics_processor.let_figures = self._let_figures
+        batch_size = job_config.training.local_batch_size * self.gradient_accumulation_steps
+        replicas = self.parallel_dims.dp_replicate * self.parallel_dims.dp_shard
+        self.tokens_per_step = batch_size * replicas * job_config.training.seq_len
+        self.run_folder = RunFolder(self.metrics_processor.file, describe_run(self))
+        self._begun = False
+
+    def _build_alignment(self) -> Alignment | None:
+        if not self.plan.pairs:
+            return None
+        compiled = self.job_config.compile
+        return Alignment(
+            [(pair.block, pair.weight) for pair in self.plan.pairs],
+            cosine_alignment,
+            compiled.backend if compiled.enable and "loss" in compiled.components else None,
+        )
+
+    def train_step(
+        self, data_iterator: Iterator[tuple[dict[str, torch.Tensor], torch.Tensor]]
+    ) -> None:
+        """One optimiser step, with the teacher's coming and going around it."""
+        if not self._begun:
+            self._begin()
+        if self.alignment is not None:
+            self.alignment.meter.reset()
+        if self.plan.teacher_in(self.step) and self.teacher is None:
+            self.teacher = self._load_teacher()
+        super().train_step(data_iterator)
+        if self.teacher is not None and not self.plan.teacher_in(self.step + 1):
+            self._release_teacher()
+
+    def _begin(self) -> None:
+        """What must happen between the checkpoint's loading and the first step."""
+        self._begun = True
+        start = self.step - 1
+        self.run_folder.begin(start)
+        # Step 0's. On a resume the checkpoint's own step was validated after it was saved.
+        if start == 0 and self.job_config.validation.enable:
+            self.validator.validate(self.model_parts, start)
+
+    def forward_backward_step(
+        self,
+        *,
+        input_dict: dict[str, torch.Tensor],
+        labels: torch.Tensor,
+        global_valid_tokens: torch.Tensor,
+    ) -> torch.Tensor:
+        """Notes lambda(s) / global_valid_tokens, then as torchtitan; returns the NLL alone."""
+        self._coefficient = self.plan.lambda_in(self.step) / global_valid_tokens
+        self._global_valid_tokens = global_valid_tokens
+        return super().forward_backward_step(
+            input_dict=input_dict, labels=labels, global_valid_tokens=global_valid_tokens
+        )
+
+    def post_dataloading_process(
+        self, input_dict: dict[str, torch.Tensor], labels: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor, dict[str, torch.Tensor], dict[str, Any]]:
+        """Adds the teacher's states, the mask and the coefficient to the model's kwargs."""
+        inputs, labels, extra_inputs, extra_kwargs = super().post_dataloading_process(
+            input_dict, labels
+        )
+        if self.teacher is not None:
+            extra_kwargs |= {
+                "teacher_hidden": self.teacher(inputs),
+                "align_mask": labels != IGNORE_INDEX,
+                "align_coefficient": self._coefficient,
+            }
+        return inputs, labels, extra_inputs, extra_kwargs
+
+    def _let_figures(self) -> dict[str, Any]:
+        """Returns this step's figures for the log; reduces, so every rank calls it."""
+        tokens = self.tokens_per_step * self.step
+        figures = {
+            "let/lambda": self.plan.lambda_in(self.step),
+            "let/teacher_active": int(self.teacher is not None),
+            "let/student_flops": self.metrics_processor.num_flops_per_token * tokens,
+            "let/teacher_flops": self.run_folder.teacher_flops(
+                min(tokens, self.tokens_per_step * self.plan.s_stop)
+            ),
+        }
+        if self.alignment is not None and self.teacher is not None:
+            loss, cosine = self._reduced_alignment()
+            figures |= {"let/align_loss": loss, "let/align_cosine": cosine}
+        return figures
+
+    def _reduced_alignment(self) -> tuple[float, float]:
+        """Returns alignment loss and mean cosine per valid token over all ranks."""
+        assert self.alignment is not None
+        sums = self.alignment.meter.sums(self.device)
+        if self.parallel_dims.dp_cp_enabled:
+            sums = funcol.all_reduce(sums, "sum", self.parallel_dims.get_mesh("loss"))
+        loss, cosine = (sums / self._global_valid_tokens).tolist()
+        return loss, cosine / len(self.plan.pairs)
+
+    def _load_teacher(self) -> Teacher:
+        config = self.job_config.teacher
+        teacher = load_teacher(
+            prepare_teacher(config.checkpoint, config.trust_remote_code),
+            [pair.layer for pair in self.plan.pairs],
+            dtype=TORCH_DTYPE_MAP[config.dtype],
+            device=self.device,
+            seq_len=self.job_config.training.seq_len,
+            mesh=self.parallel_dims.get_optional_mesh("fsdp"),
+            placement=config.placement,
+            trust_remote_code=config.trust_remote_code,
+        )
+        self.run_folder.note_teacher(teacher.facts)
+        return teacher
+
+    def _release_teacher(self) -> None:
+        """Frees weights, buffers and all-gather storage; the run is plain from here on."""
+        before = memory_gib()
+        self.teacher = None
+        free_cached_memory()
+        self.run_folder.teacher_left(self.step, before, memory_gib())
+
+
+def main(args: list[str] | None = None) -> None:
+    """Parses, checks and runs; a mistake in the input is one sentence and exit code 2."""
+    init_logger()
+    try:
+        config = LetConfigManager().parse_args(args)
+        check_config(config)
+        run(config)
+    except ConfigError as error:
+        refuse(error)
+
+
+def run(config: LetJobConfig) -> None:
+    """Trains, or writes a seed checkpoint, and leaves the run's folder complete."""
+    trainer: LetTrainer | None = None
+    exit_state = "completed"
+    try:
+        trainer = LetTrainer(config)
+        if config.checkpoint.create_seed_checkpoint:
+            trainer.checkpointer.save(curr_step=0, last_step=True)
+        else:
+            trainer.train()
+    except KeyboardInterrupt:
+        exit_state = "interrupted"
+        raise
+    except Exception as error:
+        exit_state = f"failed: {type(error).__name__}: {error}"
+        raise
+    finally:
+        if trainer is not None:
+            trainer.run_folder.end(exit_state)
+            trainer.close()
+    torch.distributed.destroy_process_group()
+
+
+def refuse(error: ConfigError) -> NoReturn:
+    """Prints the sentence once, on rank 0, and exits with 2 on every rank."""
+    if os.environ.get("RANK", "0") == "0":
+        print(f"let_titan: {error}", file=sys.stderr, flush=True)
+    sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,85 @@
+"""Validation on the same tokens every time: NLL per token, perplexity, bits per byte."""
+
+import itertools
+import math
+import time
+from typing import Any
+
+import torch
+import torch.distributed._functional_collectives as funcol
+from torch import nn
+from torch.distributed.fsdp import FSDPModule
+from torch.distributed.tensor import DTensor
+from torchtitan.components.loss import IGNORE_INDEX
+from torchtitan.components.validate import Validator
+
+from let_titan.plan import resolve_plan
+from let_titan.tokenizer import token_bytes
+
+
+class LetValidator(Validator):
+    """torchtitan's Validator with a fixed set of batches and sums that are divided once.
+
+    Upstream's leaves its packing buffer filled between calls, so that each call reads other
+    tokens, and averages the means of its batches (components/validate.py, v0.2.2).
+    """
+
+    def __init__(self, job_config: Any, **kwargs: Any) -> None:
+        super().__init__(job_config=job_config, **kwargs)
+        self._always = {0, resolve_plan(job_config).s_stop, job_config.training.steps}
+        # Read once, kept on the CPU: 16 bytes a token.
+        self._batches = list(
+            itertools.islice(self.validation_dataloader, job_config.validation.steps)
+        )
+        self._token_bytes = token_bytes(self.tokenizer.tokenizer)  # type: ignore[attr-defined]
+
+    def should_validate(self, step: int) -> bool:
+        """At step 0, at s_stop, at the last step, and every validation.freq steps."""
+        return step in self._always or step % self.job_config.validation.freq == 0
+
+    @torch.no_grad()
+    def validate(self, model_parts: list[nn.Module], step: int) -> None:
+        """Evaluates the model and logs the result for ``step``."""
+        processor = self.metrics_processor
+        # The throughput that is logged is validation's own.
+        processor.ntokens_since_last_log, processor.time_last_log = 0, time.perf_counter()
+        model = model_parts[0]
+        model.eval()
+        sums = torch.stack([self._sums(model, *batch) for batch in self._batches]).sum(0)
+        if self.parallel_dims.dp_cp_enabled:
+            sums = funcol.all_reduce(sums, "sum", self.parallel_dims.get_mesh("loss"))
+        nll, tokens, n_bytes = sums.tolist()
+        processor.log_validation(
+            loss=nll / tokens,
+            step=step,
+            extra_metrics={"validation_metrics/bits_per_byte": nll / math.log(2) / n_bytes},
+        )
+        model.train()
+        # FSDP2 keeps the last weights gathered after forward, for a backward that does not come.
+        for module in model.modules():
+            if isinstance(module, FSDPModule):
+                module.reshard()
+
+    def _sums(
+        self, model: nn.Module, input_dict: dict[str, torch.Tensor], labels: torch.Tensor
+    ) -> torch.Tensor:
+        """Returns [3] fp64: NLL in nats, valid tokens and their bytes of text in one batch."""
+        valid = labels[labels != IGNORE_INDEX]
+        n_bytes = self._token_bytes[valid].sum()
+        self.metrics_processor.ntokens_since_last_log += labels.numel()
+        device = next(model.parameters()).device
+        inputs, labels, extra_inputs, extra_kwargs = self.post_dataloading_process(
+            {key: value.to(device) for key, value in input_dict.items()},
+            labels.to(device),
+            [model],
+        )
+        with self.validation_context(), self.maybe_enable_amp:
+            nll = self.loss_fn(model(inputs, **extra_inputs, **extra_kwargs), labels)
+        nll = nll.full_tensor() if isinstance(nll, DTensor) else nll
+        counts = torch.tensor([valid.numel(), n_bytes], dtype=torch.float64).to(device)
+        return torch.cat((nll.double().view(1), counts))
+
+
+def build_let_validator(**kwargs: Any) -> LetValidator:
+    """Builds the validator for TrainSpec."""
+    return LetValidator(**kwargs)

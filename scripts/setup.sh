@@ -1,0 +1,43 @@
+#!/usr/bin/env bash
+# Makes .venv and installs let_titan into it, with all that the tests and the demo need.
+# Safe to run again: it does nothing while pyproject.toml stays as it was.
+# PYTHON=python3.12 scripts/setup.sh takes another interpreter than python3.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+python=${PYTHON:-python3}
+stamp=.venv/let_titan.stamp
+# The folder counts too: a .venv holds absolute paths, so a moved or copied one is made anew.
+wanted="$(cksum < pyproject.toml) $PWD"
+found=$(cat "$stamp" 2> /dev/null || true)
+
+if [[ $found == "$wanted" ]]; then
+    echo "setup: .venv is up to date"
+    exit 0
+fi
+
+if ! "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2> /dev/null; then
+    echo "setup: '$python' is missing or older than Python 3.11: install a newer one or name it," \
+        "as in PYTHON=python3.12 bash scripts/setup.sh" >&2
+    exit 2
+fi
+
+if [[ -n $found && $found != *" $PWD" ]] || ! .venv/bin/python -m pip --version &> /dev/null; then
+    echo "setup: making .venv with $("$python" --version)"
+    "$python" -m venv --clear .venv
+fi
+
+if ! nvidia-smi -L &> /dev/null; then
+    # PyPI's torch for Linux brings gigabytes of CUDA. Where this index cannot be reached, the next
+    # step takes torch from wherever pip is configured to look.
+    echo "setup: no NVIDIA GPU, so trying PyTorch's CPU index first"
+    torch=$(grep -om1 'torch>=[0-9.,<]*' pyproject.toml)
+    .venv/bin/python -m pip install --no-deps --retries 0 --timeout 5 \
+        --index-url https://download.pytorch.org/whl/cpu "$torch" 2> /dev/null ||
+        echo "setup: the CPU index did not answer, going on without it"
+fi
+
+echo "setup: installing let_titan and its dependencies"
+.venv/bin/python -m pip install -e ".[dev]"
+echo "$wanted" > "$stamp"
+echo "setup: done"

@@ -1,0 +1,1 @@
+import let_titan as let_titan  # before torchtitan, which looks for a device when imported

@@ -1,0 +1,80 @@
+"""Fixtures: one gloo world of one process, a tiny tokenizer, corpus and teachers."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+import torch
+import torch.distributed as dist
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from tests.support import Lab, do_not_linger, free_port, set_rank
+
+VOCAB = 320
+TEXTS = [
+    f"Document {i}: the quick brown fox number {i * i} jumps over {i % 7} lazy dogs. " * (1 + i % 5)
+    for i in range(120)
+]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def single_process_world():
+    torch.set_num_threads(1)
+    do_not_linger()
+    os.environ["HF_HUB_OFFLINE"] = "1"
+    set_rank(0, 1, free_port())
+    dist.init_process_group("gloo")
+    yield
+    dist.destroy_process_group()
+
+
+def make_tokenizer(folder: Path) -> None:
+    """Trains a byte-level BPE of VOCAB ids with BOS and EOS."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=VOCAB,
+        special_tokens=["<s>", "</s>"],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(TEXTS, trainer)
+    folder.mkdir()
+    tokenizer.save(str(folder / "tokenizer.json"))
+    config = {"bos_token": "<s>", "eos_token": "</s>"}
+    (folder / "tokenizer_config.json").write_text(json.dumps(config))
+
+
+def write_jsonl(path: Path, texts: list[str]) -> None:
+    rows = ({"text": text, "meta": {"pile_set_name": "Test"}} for text in texts)
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+@pytest.fixture(scope="session")
+def assets(tmp_path_factory) -> Path:
+    """A folder with tokenizer/, teacher/ (a Llama of width 48), train.jsonl, validation.jsonl."""
+    folder = tmp_path_factory.mktemp("assets")
+    make_tokenizer(folder / "tokenizer")
+    write_jsonl(folder / "train.jsonl", TEXTS[:100])
+    write_jsonl(folder / "validation.jsonl", TEXTS[100:])
+    torch.manual_seed(11)
+    config = LlamaConfig(
+        vocab_size=VOCAB,
+        hidden_size=48,
+        intermediate_size=96,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=128,
+        initializer_range=0.2,
+    )
+    LlamaForCausalLM(config).save_pretrained(folder / "teacher")
+    return folder
+
+
+@pytest.fixture
+def lab(assets: Path, tmp_path: Path) -> Lab:
+    return Lab(assets, tmp_path)

@@ -1,0 +1,244 @@
+"""What the tests share: tiny runs, fixed batches, spawned gloo worlds."""
+
+import json
+import os
+import socket
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+import torchtitan.train
+from torch import nn
+from torch.distributed.tensor import DTensor
+from torchtitan.components.dataloader import BaseDataLoader
+from torchtitan.components.loss import IGNORE_INDEX
+from torchtitan.train import Trainer
+
+from let_titan.checks import check_config
+from let_titan.config import LetConfigManager, LetJobConfig
+from let_titan.train import LetTrainer
+
+SEQ_LEN = 64
+
+BASE: dict[str, dict[str, Any]] = {
+    "model": {"flavor": "debug", "init_scheme": "llama"},
+    "training": {
+        "dataset": "pile",
+        "local_batch_size": 4,
+        "seq_len": SEQ_LEN,
+        "steps": 6,
+        "mixed_precision_param": "float32",
+        "max_norm": float("inf"),
+    },
+    "optimizer": {"lr": 1e-2, "eps": 1e-8},
+    "lr_scheduler": {"warmup_steps": 2},
+    "metrics": {"log_freq": 1, "disable_color_printing": True},
+    "activation_checkpoint": {"mode": "none"},
+    "checkpoint": {"last_save_model_only": False, "interval": 1000},
+    "debug": {"seed": 7},
+    "comm": {"trace_buf_size": 0},
+}
+
+
+def toml_value(value: Any) -> str:
+    return "inf" if value == float("inf") else json.dumps(value)
+
+
+def write_toml(path: Path, sections: dict[str, dict[str, Any]]) -> Path:
+    lines: list[str] = []
+    for name, values in sections.items():
+        lines += [f"[{name}]", *(f"{key} = {toml_value(v)}" for key, v in values.items()), ""]
+    path.write_text("\n".join(lines))
+    return path
+
+
+class Lab:
+    """Makes configs of tiny runs over one tokenizer, corpus and teacher.
+
+    Args:
+        assets: folder with tokenizer/, teacher/, train.jsonl and validation.jsonl.
+        folder: where dump folders and TOML files go.
+    """
+
+    def __init__(self, assets: Path, folder: Path) -> None:
+        self.assets, self.folder = assets, folder
+
+    def sections(self, let: dict[str, Any] | None, **changes: Any) -> dict[str, dict[str, Any]]:
+        """Returns a config's sections: BASE, with "section.key" changes; let=None: a baseline."""
+        sections = {name: dict(values) for name, values in BASE.items()}
+        sections["job"] = {"dump_folder": str(self.folder / "run")}
+        sections["model"]["hf_assets_path"] = str(self.assets / "tokenizer")
+        sections["training"]["dataset_path"] = str(self.assets / "train.jsonl")
+        if let is not None:
+            sections["let"] = {"enable": True, "k": 2, "lambda_0": 0.5, "s_stop": 4, **let}
+            sections["teacher"] = {
+                "checkpoint": str(self.assets / "teacher"),
+                "dtype": "float32",
+            }
+        for name, value in changes.items():
+            section, _, key = name.partition("__")
+            sections.setdefault(section, {})[key] = value
+        return sections
+
+    def config(self, let: dict[str, Any] | None = None, *args: str, **changes: Any) -> LetJobConfig:
+        """Parses and checks a config as ``main`` does."""
+        name = f"run-{os.environ['RANK']}.toml"  # ranks write at the same time
+        path = write_toml(self.folder / name, self.sections(let, **changes))
+        config = LetConfigManager().parse_args(["--job.config_file", str(path), *args])
+        check_config(config)
+        return config
+
+
+class FixedBatches(BaseDataLoader):
+    """Gives each data-parallel rank its rows of one global batch, over and over.
+
+    A fifth of the labels is ignored, and the share grows with the row: ranks and microbatches
+    hold different numbers of valid tokens.
+    """
+
+    def __init__(self, vocab_size: int, rows: int, micro: int, rank: int, ranks: int) -> None:
+        generator = torch.Generator().manual_seed(3)
+        tokens = torch.randint(0, vocab_size, (rows, SEQ_LEN + 1), generator=generator)
+        labels = tokens[:, 1:].clone()
+        share = torch.linspace(0.0, 0.4, rows).unsqueeze(1)
+        labels[torch.rand(labels.shape, generator=generator) < share] = IGNORE_INDEX
+        mine = slice(rank * rows // ranks, (rank + 1) * rows // ranks)
+        self.inputs = tokens[mine, :-1].split(micro)
+        self.labels = labels[mine].split(micro)
+
+    def __iter__(self) -> Iterator[tuple[dict[str, torch.Tensor], torch.Tensor]]:
+        while True:
+            for inputs, labels in zip(self.inputs, self.labels, strict=True):
+                yield {"input": inputs.clone()}, labels.clone()
+
+    def state_dict(self) -> dict[str, Any]:
+        return {}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        pass
+
+
+def use_fixed_batches(trainer: Trainer, rows: int = 8) -> Iterator[Any]:
+    """Returns an iterator for ``train_step`` over one global batch of ``rows`` sequences."""
+    dims = trainer.parallel_dims
+    rank = dims.get_mesh("batch").get_local_rank() if dims.dp_enabled else 0
+    ranks = dims.dp_replicate * dims.dp_shard
+    micro = trainer.job_config.training.local_batch_size
+    batches = FixedBatches(trainer.model_args.vocab_size, rows, micro, rank, ranks)
+    return trainer.batch_generator(batches)
+
+
+def full(tensor: torch.Tensor) -> torch.Tensor:
+    tensor = tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+    return tensor.detach().clone()
+
+
+def clean_name(name: str) -> str:
+    """A parameter's name without what checkpointing and compile put in between."""
+    return name.replace("_checkpoint_wrapped_module.", "").replace("_orig_mod.", "")
+
+
+def gradients(model: nn.Module) -> dict[str, torch.Tensor]:
+    return {clean_name(n): full(p.grad) for n, p in model.named_parameters() if p.grad is not None}
+
+
+def weights(model: nn.Module) -> dict[str, torch.Tensor]:
+    return {clean_name(name): full(p) for name, p in model.named_parameters()}
+
+
+@contextmanager
+def logged(trainer: Trainer) -> Iterator[list[dict[str, Any]]]:
+    """Collects what the trainer hands to its loggers."""
+    lines: list[dict[str, Any]] = []
+    processor = trainer.metrics_processor
+    log = processor.logger.log
+    processor.logger.log = lambda metrics, step: (
+        lines.append({**metrics, "step": step}),
+        log(metrics, step),
+    )[1]
+    yield lines
+    processor.logger.log = log
+
+
+def one_step(config: LetJobConfig, loss_fn: Callable[..., Any] | None = None) -> dict[str, Any]:
+    """Trains step 1 on the fixed global batch: loss, un-clipped gradients, alignment."""
+    trainer = LetTrainer(config)
+    trainer.loss_fn = loss_fn or trainer.loss_fn
+    try:
+        batches = use_fixed_batches(trainer)
+        initial = weights(trainer.model_parts[0])
+        with logged(trainer) as lines:
+            trainer.step = 1
+            trainer.train_step(batches)
+        return {
+            "line": {k: v for k, v in lines[0].items() if isinstance(v, int | float)},
+            "gradients": gradients(trainer.model_parts[0]),
+            "weights": initial,
+        }
+    finally:
+        trainer.close()
+
+
+def relative_error(found: torch.Tensor, wanted: torch.Tensor) -> float:
+    wanted = wanted.double()
+    return float((found.double() - wanted).norm() / wanted.norm().clamp_min(1e-12))
+
+
+def worst_gradient(found: dict[str, torch.Tensor], wanted: dict[str, torch.Tensor]) -> float:
+    """Returns the largest relative error over all parameters; both must have the same ones."""
+    assert found.keys() == wanted.keys()
+    return max(relative_error(found[name], wanted[name]) for name in wanted)
+
+
+def cosine(found: dict[str, torch.Tensor], wanted: dict[str, torch.Tensor]) -> float:
+    a = torch.cat([found[name].double().flatten() for name in wanted])
+    b = torch.cat([wanted[name].double().flatten() for name in wanted])
+    return float(torch.nn.functional.cosine_similarity(a, b, dim=0))
+
+
+def do_not_linger() -> None:
+    """Takes out the two seconds that torchtitan's train() sleeps at its end."""
+    torchtitan.train.time = SimpleNamespace(perf_counter=time.perf_counter, sleep=lambda _: None)
+
+
+def set_rank(rank: int, world_size: int, port: int) -> None:
+    os.environ.update(
+        RANK=str(rank),
+        LOCAL_RANK=str(rank),
+        WORLD_SIZE=str(world_size),
+        MASTER_ADDR="127.0.0.1",
+        MASTER_PORT=str(port),
+    )
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def _worker(
+    rank: int, world_size: int, port: int, function: Callable[..., Any], out: str, args: Any
+) -> None:
+    set_rank(rank, world_size, port)
+    torch.set_num_threads(1)
+    do_not_linger()
+    dist.init_process_group("gloo")
+    result = function(*args)
+    if rank == 0:
+        torch.save(result, out)
+    dist.barrier()
+    dist.destroy_process_group()
+
+
+def run_world(world_size: int, function: Callable[..., Any], folder: Path, *args: Any) -> Any:
+    """Runs a module-level ``function(*args)`` on gloo ranks; returns what rank 0 returned."""
+    out = folder / "result.pt"
+    mp.spawn(_worker, (world_size, free_port(), function, str(out), args), nprocs=world_size)
+    return torch.load(out, weights_only=False)
