@@ -1,6 +1,7 @@
 """Mistakes in the input, found before anything is loaded: each a sentence with its cure."""
 
 import math
+import os
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any, get_args
@@ -28,6 +29,7 @@ def check_config(config: LetJobConfig) -> LetPlan:
     check_types(config)
     check_model(config)
     check_layout(config)
+    check_seed_checkpoint(config)
     check_let(config)
     plan = resolve_plan(config)
     check_pairs(plan, config)
@@ -105,6 +107,16 @@ def check_layout(config: LetJobConfig) -> None:
             f"{parallelism.data_parallel_replicate_degree} without sharding is DDP, whose "
             "gradients torchtitan 0.2.2 scales wrongly: set data_parallel_shard_degree to -1 or "
             "above 1."
+        )
+
+
+def check_seed_checkpoint(config: LetJobConfig) -> None:
+    if not config.checkpoint.create_seed_checkpoint:
+        return
+    if not config.checkpoint.enable or int(os.environ.get("WORLD_SIZE", 1)) > 1:
+        raise ConfigError(
+            "checkpoint.create_seed_checkpoint = true needs checkpoint.enable = true and a single "
+            "process: start it with --nproc_per_node 1."
         )
 
 

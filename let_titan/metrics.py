@@ -27,9 +27,11 @@ class LetMetricsProcessor(MetricsProcessor):
     logger: BaseLogger
 
     def __init__(self, job_config: JobConfig, parallel_dims: ParallelDims) -> None:
-        prepare_wandb(job_config)
+        writes = torch.distributed.get_rank() == 0
+        if writes:
+            prepare_wandb(job_config)
         super().__init__(job_config, parallel_dims)
-        if torch.distributed.get_rank() == 0:
+        if writes:
             path = Path(job_config.job.dump_folder) / "metrics.jsonl"
             self.file = MetricsFile(path, parallel_dims.world_size)
             loggers = LoggerContainer()

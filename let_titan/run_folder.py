@@ -26,9 +26,11 @@ class RunFolder:
     def __init__(self, file: MetricsFile | None, facts: dict[str, Any]) -> None:
         self.file = file
         self.facts = facts
+        self._begun = False
 
     def begin(self, step: int) -> None:
         """Continues the files after ``step`` (0: starts them)."""
+        self._begun = True
         if self.file is None:
             return
         if step > 0 and self._path.exists():
@@ -38,8 +40,11 @@ class RunFolder:
         self._write("running")
 
     def end(self, exit_state: str) -> None:
-        """Writes the outcome: "completed", "interrupted" or "failed: ..."."""
-        if self.file is None:
+        """Writes the outcome: "completed", "interrupted" or "failed: ...".
+
+        A run that found nothing left to do leaves its folder as it was.
+        """
+        if self.file is None or not self._begun:
             return
         self._write(exit_state)
         for phase, cost in outcome(self.file.lines())["throughput"].items():

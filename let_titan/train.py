@@ -5,6 +5,7 @@ LetTrainer is torchtitan's Trainer with a teacher beside the student for the fir
 
 import os
 import sys
+import time
 from collections.abc import Iterator
 from typing import Any, NoReturn
 
@@ -29,8 +30,8 @@ from let_titan.teacher import Teacher, load_teacher, prepare_teacher
 class LetTrainer(Trainer):
     """Aligns the student with a teacher while lambda(s) > 0, then trains on as torchtitan does.
 
-    The teacher arrives with the first step that needs it and leaves with the last. It is no part
-    of ``model_parts``: no optimizer, clipping or checkpoint meets it.
+    The teacher is loaded once the checkpoint has said where the run stands, and only if a step
+    still needs it. It is no part of ``model_parts``: no optimizer, clipping or checkpoint meets it.
     """
 
     job_config: LetJobConfig
@@ -63,13 +64,11 @@ class LetTrainer(Trainer):
     def train_step(
         self, data_iterator: Iterator[tuple[dict[str, torch.Tensor], torch.Tensor]]
     ) -> None:
-        """One optimiser step, with the teacher's coming and going around it."""
+        """One optimiser step; the teacher comes before the first and goes after its last."""
         if not self._begun:
             self._begin()
         if self.alignment is not None:
             self.alignment.meter.reset()
-        if self.plan.teacher_in(self.step) and self.teacher is None:
-            self.teacher = self._load_teacher()
         super().train_step(data_iterator)
         if self.teacher is not None and not self.plan.teacher_in(self.step + 1):
             self._release_teacher()
@@ -79,9 +78,12 @@ class LetTrainer(Trainer):
         self._begun = True
         start = self.step - 1
         self.run_folder.begin(start)
-        # Step 0's. On a resume the checkpoint's own step was validated after it was saved.
+        if self.plan.teacher_in(self.step):
+            self.teacher = self._load_teacher()
         if start == 0 and self.job_config.validation.enable:
             self.validator.validate(self.model_parts, start)
+        # None of this belongs to the first window's throughput.
+        self.metrics_processor.time_last_log = time.perf_counter()
 
     def forward_backward_step(
         self,

@@ -81,6 +81,10 @@ def as_markdown(results: list[dict[str, Any]], surroundings: dict[str, Any]) -> 
             "|---|---|" + "---|" * len(steps),
             *rows,
             "",
+            "The llama scheme differs in the embedding (std 0.02 for 1), in the output matrix (0.02 for "
+            "0.0625) and in output projections that do not shrink with depth. This is one short run "
+            "an arm of a small model on a small corpus: a choice for the demo, not a finding.",
+            "",
             "{cpu}, {cpu_threads} threads; ".format(**surroundings["hardware"])
             + "torch {torch}, torchtitan {torchtitan}.".format(**surroundings["versions"]),
             "",
