@@ -22,6 +22,11 @@ CONFIG = "train_configs/demo_baseline.toml"
 RUNS = Path("outputs/tune_demo_baseline")
 RESULTS = Path("recipes/results/demo_baseline")
 SCHEMES = ("torchtitan", "llama")
+CAVEAT = (
+    "The llama scheme differs in the embedding (std 0.02 for 1), in the output matrix (0.02 for "
+    "0.0625) and in output projections that do not shrink with depth. This is one short run an "
+    "arm of a small model on a small corpus: a choice for the demo, not a finding."
+)
 LEARNING_RATES = ("1e-3", "3e-3", "6e-3")
 
 
@@ -81,9 +86,7 @@ def as_markdown(results: list[dict[str, Any]], surroundings: dict[str, Any]) -> 
             "|---|---|" + "---|" * len(steps),
             *rows,
             "",
-            "The llama scheme differs in the embedding (std 0.02 for 1), in the output matrix (0.02 for "
-            "0.0625) and in output projections that do not shrink with depth. This is one short run "
-            "an arm of a small model on a small corpus: a choice for the demo, not a finding.",
+            CAVEAT,
             "",
             "{cpu}, {cpu_threads} threads; ".format(**surroundings["hardware"])
             + "torch {torch}, torchtitan {torchtitan}.".format(**surroundings["versions"]),
