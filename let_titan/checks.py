@@ -34,9 +34,23 @@ def check_config(config: LetJobConfig) -> LetPlan:
     plan = resolve_plan(config)
     check_pairs(plan, config)
     check_data(config)
-    if plan.pairs:
+    if plan.pairs and resume_step(config) < plan.s_stop:
         check_teacher_of(config, plan)
     return plan
+
+
+def resume_step(config: LetJobConfig) -> int:
+    """Returns the step whose checkpoint the run will load, 0 without one.
+
+    A run that is past s_stop needs no teacher, and none is looked for.
+    """
+    if not config.checkpoint.enable:
+        return 0
+    if config.checkpoint.load_step >= 0:
+        return config.checkpoint.load_step
+    folder = Path(config.job.dump_folder) / config.checkpoint.folder
+    complete = folder.glob("step-*/.metadata")
+    return max((int(path.parent.name.removeprefix("step-")) for path in complete), default=0)
 
 
 def check_types(section: Any, name: str = "") -> None:
@@ -99,15 +113,41 @@ def check_layout(config: LetJobConfig) -> None:
             f"parallelism.tensor_parallel_degree = {parallelism.tensor_parallel_degree} is not "
             "supported with let.enable yet: set it to 1 and shard with FSDP2."
         )
-    if parallelism.data_parallel_replicate_degree > 1 and (
-        parallelism.data_parallel_shard_degree == 1
-    ):
+    replicate, shard = data_parallel_degrees(config)
+    if replicate > 1 and shard == 1:
         raise ConfigError(
-            f"parallelism.data_parallel_replicate_degree = "
-            f"{parallelism.data_parallel_replicate_degree} without sharding is DDP, whose "
-            "gradients torchtitan 0.2.2 scales wrongly: set data_parallel_shard_degree to -1 or "
-            "above 1."
+            f"parallelism.data_parallel_replicate_degree = {replicate} without sharding is DDP, "
+            "whose gradients torchtitan 0.2.2 scales wrongly: set it to 1, or to less than the "
+            "number of processes for HSDP."
         )
+
+
+def data_parallel_degrees(config: LetJobConfig) -> tuple[int, int]:
+    """Returns (replicate, shard) for this number of processes.
+
+    Raises:
+        ConfigError: the processes, or the global batch, do not divide.
+    """
+    parallelism, training = config.parallelism, config.training
+    world = int(os.environ.get("WORLD_SIZE", 1))
+    replicate = parallelism.data_parallel_replicate_degree
+    others = replicate * parallelism.tensor_parallel_degree
+    shard = parallelism.data_parallel_shard_degree
+    shard = world // others if shard < 0 else shard
+    if shard * others != world or shard < 1:
+        raise ConfigError(
+            f"{world} processes do not make data_parallel_replicate_degree = {replicate} x "
+            f"data_parallel_shard_degree = {parallelism.data_parallel_shard_degree} x "
+            f"tensor_parallel_degree = {parallelism.tensor_parallel_degree}: change "
+            "--nproc_per_node or a degree (-1 shards over what is left)."
+        )
+    micro = training.local_batch_size * replicate * shard
+    if training.global_batch_size > 0 and training.global_batch_size % micro:
+        raise ConfigError(
+            f"training.global_batch_size = {training.global_batch_size} is no multiple of "
+            f"local_batch_size x data-parallel ranks = {micro}: change one of them."
+        )
+    return replicate, shard
 
 
 def check_seed_checkpoint(config: LetJobConfig) -> None:

@@ -46,8 +46,13 @@ class MetricsFile(BaseLogger):
         self._origin = time.perf_counter()
 
     def resume(self, step: int) -> None:
-        """Continues after ``step``: later lines go (all of them at step 0), the clock goes on."""
-        lines = [line for line in self.lines() if step > 0 and line["step"] <= step]
+        """Continues after ``step``: later lines go (all of them at step 0), the clock goes on.
+
+        The validation line of ``step`` itself goes, too: it is written after the checkpoint, so a
+        kill may have come before it, and the resumed run validates there again.
+        """
+        lines = [line for line in self.lines() if line["step"] <= step - ("val_loss" in line)]
+        lines = lines if step > 0 else []
         self.path.parent.mkdir(parents=True, exist_ok=True)
         scratch = self.path.with_suffix(".tmp")
         scratch.write_text("".join(json.dumps(line) + "\n" for line in lines))

@@ -62,6 +62,8 @@ class RunFolder:
     def note_teacher(self, facts: dict[str, Any]) -> None:
         """Adds what is known of the teacher once it is loaded."""
         self.facts["teacher"] = facts
+        if self.file is not None:
+            self._write("running")
 
     def teacher_left(self, step: int, before_gib: float, after_gib: float) -> None:
         """Logs what the teacher's leaving freed, and how fast the LET phase was."""

@@ -80,7 +80,7 @@ class LetTrainer(Trainer):
         self.run_folder.begin(start)
         if self.plan.teacher_in(self.step):
             self.teacher = self._load_teacher()
-        if start == 0 and self.job_config.validation.enable:
+        if self.job_config.validation.enable and self.validator.should_validate(start):
             self.validator.validate(self.model_parts, start)
         # None of this belongs to the first window's throughput.
         self.metrics_processor.time_last_log = time.perf_counter()

@@ -6,6 +6,7 @@ import shutil
 import pytest
 import torch
 
+from let_titan.errors import ConfigError
 from let_titan.train import LetTrainer
 from tests.support import Lab, run_world, weights
 
@@ -91,11 +92,16 @@ def test_on_two_ranks(assets, tmp_path):
     assert_resumes_exactly(run_world(2, uninterrupted_and_resumed, tmp_path, assets, tmp_path))
 
 
-def test_past_s_stop_no_teacher_is_needed(lab, monkeypatch):
-    changes = {"validation__dataset_path": str(lab.assets / "validation.jsonl")}
-    train(lab, **changes)
-    shutil.rmtree(lab.folder / "run" / "checkpoint" / f"step-{STEPS}")
-    shutil.rmtree(lab.folder / "run" / "checkpoint" / f"step-{STEPS - 1}")
-    monkeypatch.setattr("let_titan.train.load_teacher", pytest.fail)
-    resumed = train(lab, **changes)
-    assert resumed["lines"][-1]["step"] == STEPS
+def test_from_s_stop_on_no_teacher_is_needed(lab):
+    teacher = lab.folder / "teacher"
+    shutil.copytree(lab.assets / "teacher", teacher)
+    changes = {"teacher__checkpoint": str(teacher)}
+    whole = train(lab, **changes)
+    shutil.rmtree(teacher)
+    checkpoints = lab.folder / "run" / "checkpoint"
+    for step in range(S_STOP + 1, STEPS + 1):
+        shutil.rmtree(checkpoints / f"step-{step}")
+    assert train(lab, **changes)["lines"] == whole["lines"]
+    shutil.rmtree(checkpoints)
+    with pytest.raises(ConfigError, match="does not exist"):
+        train(lab, **changes)
