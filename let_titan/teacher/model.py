@@ -65,11 +65,12 @@ def block_list(model: nn.Module) -> nn.ModuleList:
 def flops_per_token(model: nn.Module, seq_len: int) -> int:
     """Returns the forward FLOPs of one token through a base model, without an LM head.
 
-    2 per parameter of the blocks, plus attention's two products, 4 * width * seq_len a block; no
+    2 per parameter of the blocks' matrices, plus attention's two products, 4 * width * seq_len a block; no
     saving for causality, as torchtitan counts the student.
     """
     config: Any = model.config
     blocks = block_list(model)
-    parameters = sum(p.numel() for p in blocks.parameters())
-    head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    return 2 * parameters + 4 * len(blocks) * config.num_attention_heads * head_dim * seq_len
+    parameters = sum(p.numel() for p in blocks.parameters() if p.ndim > 1)
+    heads = config.num_attention_heads
+    head_dim = getattr(config, "head_dim", None) or config.hidden_size // heads
+    return 2 * parameters + 4 * len(blocks) * heads * head_dim * seq_len

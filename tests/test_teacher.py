@@ -1,0 +1,331 @@
+"""The teacher against an untouched fp32 Hugging Face model, and its life beside a student."""
+
+import gc
+import weakref
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+from torch.distributed.checkpoint import FileSystemReader
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.tensor import DTensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+from transformers import (
+    AutoModelForCausalLM,
+    BertConfig,
+    GPT2Config,
+    GPTNeoXConfig,
+    LlamaConfig,
+    OPTConfig,
+)
+
+from let_titan.errors import ConfigError
+from let_titan.teacher import check_teacher, load_teacher, prepare_teacher
+from let_titan.teacher.load import shards
+from let_titan.teacher.model import block_list
+from let_titan.train import LetTrainer
+from tests.support import Lab, clean_name, relative_error, run_world, use_fixed_batches
+
+GGUF = Path("assets/teachers/SmolLM2-135M-Instruct.Q4_1.gguf")  # scripts/fetch_teacher.py brings it
+BF16_ERROR = 3e-2  # relative, Frobenius: bf16 keeps 8 bits over a few blocks
+LAYERS = ["last", 2, "middle"]
+SIZES = {"vocab_size": 320, "max_position_embeddings": 128}
+CONFIGS = {
+    "llama": LlamaConfig(
+        **SIZES,
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=4,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        initializer_range=0.2,
+    ),
+    "opt": OPTConfig(
+        **SIZES,
+        hidden_size=32,
+        ffn_dim=64,
+        num_hidden_layers=4,
+        num_attention_heads=4,
+        word_embed_proj_dim=32,
+        init_std=0.2,
+    ),
+    "gpt_neox": GPTNeoXConfig(
+        **SIZES,
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=4,
+        num_attention_heads=4,
+        initializer_range=0.2,
+    ),
+    "gpt2": GPT2Config(
+        vocab_size=320,
+        n_positions=128,
+        n_embd=32,
+        n_layer=4,
+        n_head=4,
+        initializer_range=0.2,
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def checkpoints(tmp_path_factory) -> Path:
+    """One random model per architecture, saved by transformers."""
+    folder = tmp_path_factory.mktemp("checkpoints")
+    for name, config in CONFIGS.items():
+        torch.manual_seed(5)
+        AutoModelForCausalLM.from_config(config).save_pretrained(folder / name)
+    return folder
+
+
+def tokens(length: int = 48) -> torch.Tensor:
+    return torch.randint(0, 320, (3, length), generator=torch.Generator().manual_seed(1))
+
+
+def untouched(folder: Path) -> list[torch.Tensor]:
+    """States "last", block 2 and the middle block (2 of 4) of the whole fp32 model."""
+    model = AutoModelForCausalLM.from_pretrained(folder).eval()
+    with torch.no_grad():
+        states = model(tokens(), output_hidden_states=True).hidden_states
+    return [states[-1], states[2], states[2]]
+
+
+def load(folder: Path, layers=LAYERS, dtype=torch.float32, mesh=None, placement="replicate"):
+    return load_teacher(
+        folder,
+        layers,
+        dtype=dtype,
+        device=torch.device("cpu"),
+        seq_len=48,
+        mesh=mesh,
+        placement=placement,
+    )
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_fp32_states_equal_the_untouched_model(name, checkpoints):
+    teacher = load(checkpoints / name)
+    for found, wanted in zip(teacher(tokens()), untouched(checkpoints / name), strict=True):
+        assert relative_error(found, wanted) < 1e-5
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_only_the_needed_blocks_are_built_frozen(name, checkpoints):
+    teacher = load(checkpoints / name, layers=[3, 1])
+    assert len(block_list(teacher.model)) == 3 == teacher.facts["n_blocks"]
+    model = AutoModelForCausalLM.from_pretrained(checkpoints / name).eval()
+    with torch.no_grad():
+        states = model(tokens(), output_hidden_states=True).hidden_states
+    for found, layer in zip(teacher(tokens()), (3, 1), strict=True):
+        assert relative_error(found, states[layer]) < 1e-5
+        assert not found.requires_grad
+    assert not teacher.model.training
+    for parameter in teacher.model.parameters():
+        assert not parameter.requires_grad and not parameter.is_meta
+    assert not any("lm_head" in key for key, _ in teacher.model.named_parameters())
+
+
+def sharded_states(checkpoints):
+    """On every rank: the sharded bf16 states, and the bytes of weights held here."""
+    mesh = init_device_mesh("cpu", (torch.distributed.get_world_size(),))
+    results = {}
+    for name in CONFIGS:
+        teacher = load(checkpoints / name, LAYERS, torch.bfloat16, mesh, "shard")
+        parameters = list(teacher.model.parameters())
+        assert all(isinstance(p, DTensor) and p.dtype == torch.bfloat16 for p in parameters)
+        here = sum(p.to_local().nbytes for p in parameters)
+        results[name] = (teacher(tokens()), here / teacher.facts["bytes"])
+    return results
+
+
+def test_sharded_over_two_ranks_in_bf16(checkpoints, tmp_path):
+    for name, (states, share) in run_world(2, sharded_states, tmp_path, checkpoints).items():
+        assert share == pytest.approx(0.5, abs=0.05)
+        for found, wanted in zip(states, untouched(checkpoints / name), strict=True):
+            assert relative_error(found, wanted) < BF16_ERROR, name
+
+
+def test_bin_weights_are_converted_once(checkpoints, tmp_path, monkeypatch):
+    monkeypatch.setenv("LET_TITAN_CACHE", str(tmp_path / "cache"))
+    source = tmp_path / "bin"
+    model = AutoModelForCausalLM.from_pretrained(checkpoints / "llama")
+    model.config.save_pretrained(source)
+    torch.save(model.state_dict(), source / "pytorch_model.bin")
+    folder = prepare_teacher(str(source))
+    assert folder.parent == tmp_path / "cache" and any(folder.glob("*.safetensors"))
+    for found, wanted in zip(load(folder)(tokens()), untouched(checkpoints / "llama"), strict=True):
+        assert relative_error(found, wanted) < 1e-5
+    monkeypatch.setattr("let_titan.teacher.sources.convert_bin", pytest.fail)
+    assert prepare_teacher(str(source)) == folder
+
+
+class Bomb:
+    def __reduce__(self):
+        return (Path("exploded").write_text, ("boom",))
+
+
+def test_a_bin_file_that_would_run_code_is_refused(checkpoints, tmp_path, monkeypatch):
+    monkeypatch.setenv("LET_TITAN_CACHE", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+    source = tmp_path / "bin"
+    CONFIGS["llama"].save_pretrained(source)
+    torch.save({"model.norm.weight": Bomb()}, source / "pytorch_model.bin")
+    with pytest.raises(Exception, match=r"[Ww]eights"):
+        prepare_teacher(str(source))
+    assert not Path("exploded").exists()
+    assert not list((tmp_path / "cache").glob("*/config.json"))
+
+
+def test_gguf_against_transformers_own_reading(tmp_path, monkeypatch):
+    monkeypatch.setenv("LET_TITAN_CACHE", str(tmp_path / "cache"))
+    folder = prepare_teacher(str(GGUF))
+    teacher = load(folder, ["last", 15], torch.bfloat16)
+    model = AutoModelForCausalLM.from_pretrained(
+        GGUF.parent, gguf_file=GGUF.name, dtype=torch.float32
+    )
+    with torch.no_grad():
+        states = model.eval()(tokens(), output_hidden_states=True).hidden_states
+    for found, wanted in zip(teacher(tokens()), (states[-1], states[15]), strict=True):
+        assert relative_error(found, wanted) < 2 * BF16_ERROR  # 30 blocks
+
+
+def test_loading_draws_nothing_from_the_random_state(checkpoints, tmp_path, monkeypatch):
+    monkeypatch.setenv("LET_TITAN_CACHE", str(tmp_path / "cache"))
+    source = tmp_path / "bin"
+    model = AutoModelForCausalLM.from_pretrained(checkpoints / "opt")
+    model.config.save_pretrained(source)
+    torch.save(model.state_dict(), source / "pytorch_model.bin")
+    before = torch.random.get_rng_state()
+    load(prepare_teacher(str(source)))(tokens())
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
+def test_weights_that_do_not_fit_are_named(checkpoints, tmp_path):
+    folder = tmp_path / "broken"
+    model = AutoModelForCausalLM.from_pretrained(checkpoints / "llama")
+    model.save_pretrained(folder)
+    model.config.num_hidden_layers = 5
+    model.config.save_pretrained(folder)
+    with pytest.raises(ConfigError, match=r"model\.layers\.4\..* is missing"):
+        load(folder)
+    model.config.num_hidden_layers, model.config.intermediate_size = 4, 128
+    model.config.save_pretrained(folder)
+    with pytest.raises(ConfigError, match=r"mlp\..* has shape"):
+        load(folder)
+
+
+def test_what_cannot_teach_is_refused(checkpoints, tmp_path):
+    BertConfig(architectures=["BertModel"]).save_pretrained(tmp_path / "bert")
+    llama = str(checkpoints / "llama")
+    for arguments, sentence in (
+        ((str(tmp_path / "bert"), 64, []), "not a causal language model"),
+        ((llama, 256, []), "longer than the teacher's context of 128"),
+        ((llama, 64, [5]), "Teacher layer 5 does not exist"),
+        (("./nowhere", 64, []), "does not exist"),
+        ((str(tmp_path), 64, []), "cannot be read"),
+    ):
+        with pytest.raises(ConfigError, match=sentence):
+            check_teacher(*arguments)
+
+
+def test_auto_placement_goes_by_bytes():
+    assert not shards("auto", 2**30 - 1) and shards("auto", 2**30)
+    assert shards("shard", 1) and not shards("replicate", 2**40)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_flops_against_torchs_counter(name, checkpoints):
+    teacher = load(checkpoints / name, ["last"])
+    # The counter does not know the CPU's fused attention; "math" is two products, all of them.
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        teacher(tokens())
+    counted = counter.get_total_flops() / tokens().numel()
+    assert teacher.facts["flops_per_token"] == pytest.approx(counted, rel=0.01)
+
+
+def life(assets, folder, placement, compiled):
+    """Trains beyond s_stop = 2; returns what was seen of the teacher on the way.
+
+    The student is fp32 throughout, so every bf16 tensor of the process is the teacher's.
+    """
+    lab = Lab(assets, folder)
+    config = lab.config(
+        {"s_stop": 2},
+        teacher__placement=placement,
+        teacher__dtype="bfloat16",
+        compile__enable=compiled,
+        checkpoint__enable=True,
+        checkpoint__interval=1,
+        training__steps=3,
+    )
+    trainer = LetTrainer(config)
+    ranks = trainer.parallel_dims.world_size
+    batches = use_fixed_batches(trainer, rows=config.training.local_batch_size * ranks)
+    seen = {}
+    for step in (1, 2, 3):
+        trainer.step = step
+        trainer.train_step(batches)
+        trainer.checkpointer.save(step)
+        if step == 1:
+            model = trainer.teacher.model
+            parts = [*model.modules(), *model.parameters(), *model.buffers()]
+            watched = [weakref.ref(part) for part in parts]
+            trained = {id(p) for group in trainer.optimizers.param_groups for p in group["params"]}
+            seen["in the optimizer"] = any(id(p) in trained for p in model.parameters())
+            seen["unchanged by step 1"] = weights_of(model) == weights_of(reloaded(trainer))
+            del model, parts
+        seen[f"alive after {step}"] = sum(reference() is not None for reference in watched)
+        seen[f"bf16 after {step}"] = bf16_tensors()
+    reader = FileSystemReader(folder / "run" / "checkpoint" / "step-1")
+    seen["saved"] = set(reader.read_metadata().state_dict_metadata)
+    seen["student"] = {name for name, _ in trainer.model_parts[0].named_parameters()}
+    trainer.close()
+    return seen
+
+
+def reloaded(trainer) -> nn.Module:
+    return trainer._load_teacher().model
+
+
+def weights_of(model: nn.Module) -> list[bytes]:
+    """Returns the bytes of this rank's part of every weight."""
+    parts = [p.to_local() if isinstance(p, DTensor) else p for p in model.parameters()]
+    return [part.detach().contiguous().view(torch.uint8).numpy().tobytes() for part in parts]
+
+
+def bf16_tensors() -> int:
+    return sum(
+        isinstance(item, torch.Tensor) and item.dtype == torch.bfloat16 for item in gc.get_objects()
+    )
+
+
+def assert_comes_and_goes(seen):
+    assert not seen["in the optimizer"]
+    assert seen["unchanged by step 1"]
+    assert seen["alive after 1"] > 30 and seen["bf16 after 1"] > 10
+    assert seen["alive after 2"] == seen["bf16 after 2"] == 0
+    assert seen["alive after 3"] == seen["bf16 after 3"] == 0
+    students = {clean_name(name) for name in seen["student"]}
+    names = {key.removeprefix("optimizer.state.") for key in seen["saved"] if "weight" in key}
+    names -= {key for key in names if key.startswith("optimizer.param_groups.")}
+    assert {
+        name.removesuffix(".exp_avg").removesuffix(".exp_avg_sq").removesuffix(".step")
+        for name in names
+    } == students
+
+
+def test_beside_a_student_in_one_process(assets, tmp_path):
+    assert_comes_and_goes(life(assets, tmp_path, "replicate", False))
+
+
+def both_placements_compiled(assets, folder):
+    return [life(assets, folder / name, name, True) for name in ("replicate", "shard")]
+
+
+def test_beside_a_student_under_fsdp_and_compile(assets, tmp_path):
+    for name in ("replicate", "shard"):
+        (tmp_path / name).mkdir()
+    for seen in run_world(2, both_placements_compiled, tmp_path, assets, tmp_path):
+        assert_comes_and_goes(seen)
