@@ -5,6 +5,7 @@ checked in ``let_titan.checks`` after parsing: torchtitan only warns of a wrong 
 """
 
 import sys
+import tomllib
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -142,17 +143,13 @@ class LetConfigManager(ConfigManager):
             config = super().parse_args(args)
         except ConfigError:
             raise
-        except (FileNotFoundError, IsADirectoryError, PermissionError) as error:
-            raise ConfigError(
-                f"The config file {error.filename!r} cannot be read ({error.strerror}): give "
-                "--job.config_file the path of a TOML file."
-            ) from error
         except ValueError as error:
             raise ConfigError(f"The config is not valid: {error}") from error
         assert isinstance(config, LetJobConfig)
         return config
 
     def _maybe_load_toml(self, args: list[str]) -> dict[str, Any]:
+        check_file(value_of("job.config_file", args))
         values = super()._maybe_load_toml(args) or {}
         section = values.get("let", {})
         if not isinstance(section, dict):
@@ -164,31 +161,50 @@ class LetConfigManager(ConfigManager):
                 f"[let] sets {', '.join(sorted(explicit))} but not enable: add enable = true to "
                 "train with a teacher, or drop these keys for a baseline."
             )
+        if "let" in values and not explicit:
+            raise ConfigError(
+                "[let] is empty: add enable = true to train with a teacher, or drop the section."
+            )
         if explicit:
-            values["let"] = beneath(section, recipe_name(section, args), from_cli)
+            recipe = value_of("let.recipe", args) or section.get("recipe", "")
+            values["let"] = beneath(section, recipe, from_cli)
         return values
 
 
-def recipe_name(section: dict[str, Any], args: list[str]) -> str:
-    """Returns let.recipe as the command line or else the TOML sets it."""
+def value_of(key: str, args: list[str]) -> str | None:
+    """Returns what the command line gives for ``key``, as "--key=value" or "--key value"."""
     for i, arg in enumerate(args):
         name, equals, value = arg.partition("=")
-        if name == "--let.recipe":
-            return value if equals else "".join(args[i + 1 : i + 2])
-    return section.get("recipe", "")
+        if name.replace("-", "_") == f"__{key}":
+            return value if equals else next(iter(args[i + 1 :]), None)
+    return None
+
+
+def check_file(path: str | None) -> None:
+    """Reads the TOML once before torchtitan does, which would log a traceback."""
+    if path is None:
+        return
+    try:
+        with open(path, "rb") as file:
+            tomllib.load(file)
+    except (OSError, ValueError) as error:  # TOMLDecodeError and UnicodeDecodeError are ValueErrors
+        reason = getattr(error, "strerror", None) or error
+        raise ConfigError(
+            f"The config file {path!r} cannot be read ({reason}): give --job.config_file a TOML "
+            "file."
+        ) from error
 
 
 def beneath(section: dict[str, Any], recipe: str, from_cli: set[str]) -> dict[str, Any]:
     """Puts a recipe's defaults beneath ``section`` and lets only one form of s_stop stand."""
-    if recipe and recipe not in RECIPES:
+    if recipe != "" and recipe not in list(RECIPES):
         raise ConfigError(
             f"let.recipe = {recipe!r} is unknown: choose one of {', '.join(RECIPES)}."
         )
     forms = {"s_stop", "s_stop_fraction"}
     if forms <= set(section) or forms <= from_cli:
         raise ConfigError("let.s_stop and let.s_stop_fraction are both set: keep the one you mean.")
-    defaults = dict(RECIPES.get(recipe, {}).items())
-    merged = {**defaults, **section}
+    merged = {**RECIPES.get(recipe, {}), **section}
     if "s_stop" in section or "s_stop" in from_cli:
         merged["s_stop_fraction"] = 0.0
     if "s_stop_fraction" in from_cli:

@@ -5,12 +5,11 @@ from torchtitan.components.loss import build_cross_entropy_loss
 from torchtitan.components.lr_scheduler import build_lr_schedulers
 from torchtitan.components.optimizer import build_optimizers
 from torchtitan.config import JobConfig
-from torchtitan.hf_datasets.text_datasets import build_text_dataloader
 from torchtitan.models.llama3.model.state_dict_adapter import Llama3StateDictAdapter
 from torchtitan.protocols.train_spec import TrainSpec
 
 from let_titan.checks import MODEL_NAME
-from let_titan.data import register_pile
+from let_titan.data import build_dataloader, register_pile
 from let_titan.metrics import build_let_metrics_processor
 from let_titan.student import FLAVORS, LetTransformer, parallelize_student
 from let_titan.tokenizer import HuggingFaceTokenizer, load_tokenizer
@@ -35,7 +34,7 @@ def register() -> None:
             pipelining_fn=None,
             build_optimizers_fn=build_optimizers,
             build_lr_schedulers_fn=build_lr_schedulers,
-            build_dataloader_fn=build_text_dataloader,
+            build_dataloader_fn=build_dataloader,
             build_tokenizer_fn=build_tokenizer,
             build_loss_fn=build_cross_entropy_loss,
             build_validator_fn=build_let_validator,

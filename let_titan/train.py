@@ -7,6 +7,7 @@ import os
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack, redirect_stderr, redirect_stdout
 from typing import Any, NoReturn
 
 import torch
@@ -166,7 +167,11 @@ def main(args: list[str] | None = None) -> None:
     """Parses, checks and runs; a mistake in the input is one sentence and exit code 2."""
     init_logger()
     try:
-        config = LetConfigManager().parse_args(args)
+        with open(os.devnull, "w") as devnull, ExitStack() as stack:
+            if os.environ.get("RANK", "0") != "0":  # one rank tells what is wrong
+                stack.enter_context(redirect_stderr(devnull))
+                stack.enter_context(redirect_stdout(devnull))
+            config = LetConfigManager().parse_args(args)
         check_config(config)
         run(config)
     except ConfigError as error:

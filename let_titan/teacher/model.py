@@ -65,8 +65,8 @@ def block_list(model: nn.Module) -> nn.ModuleList:
 def flops_per_token(model: nn.Module, seq_len: int) -> int:
     """Returns the forward FLOPs of one token through a base model, without an LM head.
 
-    2 per parameter of the blocks' matrices, plus attention's two products, 4 * width * seq_len a block; no
-    saving for causality, as torchtitan counts the student.
+    2 per parameter of the blocks' matrices, plus attention's two products, 4 * width * seq_len a
+    block; no saving for causality, as torchtitan counts the student.
     """
     config: Any = model.config
     blocks = block_list(model)

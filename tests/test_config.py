@@ -1,0 +1,190 @@
+"""Configs: precedence, recipes, and a sentence for each mistake."""
+
+import itertools
+import tomllib
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from let_titan.checks import check_config
+from let_titan.config import LetConfigManager
+from let_titan.errors import ConfigError
+from let_titan.plan import LetPlan, Pair, parse_pair, resolve_plan
+from tests.support import write_toml
+
+SHIPPED = Path("train_configs")
+
+
+def test_without_a_let_section_the_run_is_a_baseline(lab):
+    config = lab.config(None)
+    assert not config.let.enable
+    assert resolve_plan(config) == LetPlan()
+
+
+def test_command_line_beats_toml_beats_recipe_beats_default(lab):
+    let = {"recipe": "paper", "lambda_0": 0.3, "s_stop": 5}
+    assert lab.config(let).let.lambda_0 == 0.3
+    assert lab.config(let, "--let.lambda-0", "0.2").let.lambda_0 == 0.2
+    assert lab.config({"lambda_0": 0.3}, "--let.recipe=paper").let.lambda_0 == 0.3
+    assert lab.config(let).let.schedule == "linear"
+
+
+def test_s_stop_in_either_form_and_the_command_lines_form_wins(lab):
+    def s_stop(let, *args):
+        sections = lab.sections({})
+        sections["let"] = {"enable": True, "k": 2, **let}
+        path = write_toml(lab.folder / "s.toml", sections)
+        config = LetConfigManager().parse_args(["--job.config_file", str(path), *args])
+        check_config(config)
+        return resolve_plan(config).s_stop
+
+    assert s_stop({"s_stop": 5}) == 5
+    assert s_stop({"s_stop_fraction": 0.5}) == 3
+    assert s_stop({}) == 1  # 0.15 of 6 steps
+    assert s_stop({"s_stop": 5}, "--let.s_stop_fraction", "0.34") == 2
+    assert s_stop({"s_stop_fraction": 0.5}, "--let.s-stop=4") == 4
+    assert s_stop({"recipe": "paper", "s_stop": 5}) == 5
+    with pytest.raises(ConfigError, match="both set"):
+        s_stop({"s_stop": 5, "s_stop_fraction": 0.5})
+
+
+@pytest.mark.parametrize(
+    ("let", "args", "sentence"),
+    [
+        (None, ["--let.lambda_0", "0.2"], "not enable"),
+        (None, ["--nonsense.key", "1"], None),
+        ({"recipe": "secret"}, [], "let.recipe = 'secret' is unknown"),
+        ({"k": 0}, [], "let.k = 0 must lie between 1 and the 4 blocks"),
+        ({"k": 5}, [], "let.k = 5"),
+        ({"k": "3"}, [], "let.k = '3' has the wrong type: it must be int"),
+        ({"k": True}, [], "let.k = True has the wrong type"),
+        ({"k": 2.5}, [], "let.k = 2.5 has the wrong type"),
+        ({"pairs": "last:2"}, [], "let.pairs = 'last:2' has the wrong type"),
+        ({"pairs": ["last"]}, [], "let.pairs has 'last'"),
+        ({"pairs": ["last:9:1"]}, [], "let.pairs' student block = 9"),
+        ({"pairs": ["last:2:-1"]}, [], "weight of -1"),
+        ({"lambda_0": -0.1}, [], "let.lambda_0 = -0.1 must be"),
+        ({"lambda_0": float("inf")}, [], "let.lambda_0 = inf must be"),
+        ({"s_stop": 7}, [], "let.s_stop = 7 must lie between 1 and training.steps = 6"),
+        ({"s_stop": -1}, [], "let.s_stop = -1"),
+        ({"schedule": "wavy"}, [], "let.schedule = 'wavy'"),
+        ({"lamda": 0.1}, [], "lamda"),
+        ({}, ["--teacher.checkpoint", ""], "needs teacher.checkpoint"),
+        ({}, ["--teacher.checkpoint", "./nowhere"], "'./nowhere' does not exist"),
+        ({}, ["--model.flavor", "8B"], "model.flavor = '8B' is unknown"),
+        ({}, ["--model.name", "llama3"], "model.name = 'llama3'"),
+        ({}, ["--model.converters", "float8"], "model.converters has 'float8'"),
+        ({}, ["--model.hf_assets_path", "nowhere"], "holds no tokenizer.json"),
+        ({}, ["--training.dataset_path", "nowhere/*.jsonl"], "matches no file"),
+        ({}, ["--training.dataset", "piles"], "training.dataset = 'piles' is unknown"),
+        ({}, ["--validation.enable", "--validation.dataset", "pile"], "matches no file"),
+        ({}, ["--training.global_batch_size", "6"], "no multiple of"),
+        ({}, ["--parallelism.pipeline_parallel_degree", "2"], "pipeline_parallel_degree = 2"),
+        ({}, ["--parallelism.context_parallel_degree", "2"], "context_parallel_degree = 2"),
+        ({}, ["--parallelism.tensor_parallel_degree", "2"], "tensor_parallel_degree = 2"),
+        ({}, ["--parallelism.data_parallel_shard_degree", "3"], "1 processes do not make"),
+        ({}, ["--checkpoint.create_seed_checkpoint"], "needs checkpoint.enable"),
+    ],
+)
+def test_a_mistake_gets_a_sentence(let, args, sentence, lab, capsys):
+    if sentence is None:  # the command line's own mistakes are tyro's: a box, and exit code 2
+        with pytest.raises(SystemExit, match="2"):
+            lab.config(let, *args)
+        assert "nonsense" in capsys.readouterr().err
+        return
+    with pytest.raises(ConfigError) as error:
+        lab.config(let, *args)
+    assert sentence in str(error.value)
+
+
+def test_ddp_is_refused_however_it_is_written(lab, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    hsdp = ["--parallelism.data_parallel_replicate_degree", "2"]
+    lab.config({}, *hsdp)
+    with pytest.raises(ConfigError, match="is DDP"):
+        lab.config({}, "--parallelism.data_parallel_replicate_degree", "4")
+
+
+def test_validation_needs_a_number_of_steps(lab):
+    changes = {
+        "validation__enable": True,
+        "validation__dataset": "pile",
+        "validation__dataset_path": str(lab.assets / "validation.jsonl"),
+    }
+    with pytest.raises(ConfigError, match=r"validation.steps = -1 must be at least 1"):
+        lab.config(None, **changes)
+
+
+@pytest.mark.parametrize("text", ["[let\n", "let = 3\n", "[let]\n", "\xff\xfe"])
+def test_a_broken_file_gets_a_sentence(text, tmp_path):
+    path = tmp_path / "broken.toml"
+    path.write_text(text, encoding="latin-1")
+    with pytest.raises(ConfigError):
+        LetConfigManager().parse_args(["--job.config_file", str(path)])
+    with pytest.raises(ConfigError, match="No such file"):
+        LetConfigManager().parse_args([f"--job.config_file={tmp_path}/none.toml"])
+
+
+def test_pairs_are_read():
+    assert parse_pair("last:3:0.5") == Pair("last", 3, 0.5)
+    assert parse_pair("middle:6") == Pair("middle", 6, 1.0)
+    assert parse_pair("12:1:2") == Pair(12, 1, 2.0)
+
+
+values = st.one_of(
+    st.integers(-5, 50),
+    st.floats(),
+    st.booleans(),
+    st.text(max_size=5).filter(str.isascii),
+    st.lists(st.sampled_from(["last:1:1", "x", "1:2:3", "last:2:nan"]), max_size=2),
+)
+keys = ["k", "lambda_0", "s_stop", "s_stop_fraction", "schedule", "loss", "pairs", "recipe"]
+
+
+@settings(
+    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(let=st.dictionaries(st.sampled_from(keys), values, max_size=4))
+def test_any_let_section_is_refused_in_words_or_makes_a_sane_plan(let, lab):
+    let = {key: value for key, value in let.items() if value == value}  # TOML's nan aside
+    try:
+        plan = resolve_plan(lab.config({"s_stop": 4, **let}))
+    except ConfigError as error:
+        assert len(str(error)) > 20
+        return
+    for pair in plan.pairs:
+        assert 1 <= pair.block <= 4 and pair.weight > 0
+    assert all(plan.lambda_in(step) >= 0 for step in range(1, 8))
+    assert plan.lambda_in(plan.s_stop + 1) == 0
+
+
+@pytest.mark.parametrize("path", sorted(SHIPPED.glob("*.toml")), ids=lambda path: path.stem)
+def test_every_shipped_config_holds(path):
+    config = LetConfigManager().parse_args(["--job.config_file", str(path)])
+    check_config(config)
+    assert not config.checkpoint.last_save_model_only
+
+
+def test_twins_differ_only_where_they_may():
+    twins = [
+        (path, path.with_name(f"{path.stem.removesuffix('_baseline')}.toml"))
+        for path in SHIPPED.glob("*_baseline.toml")
+    ]
+    assert twins
+    for baseline, let in (map(read, pair) for pair in twins):
+        assert "let" not in baseline and "teacher" not in baseline
+        for section, key in {
+            (s, k) for s, v in itertools.chain(baseline.items(), let.items()) for k in v
+        }:
+            if section in ("let", "teacher") or (section, key) in MAY_DIFFER:
+                continue
+            assert baseline[section][key] == let[section][key], (section, key)
+
+
+MAY_DIFFER = {("job", "description"), ("job", "dump_folder")}
+
+
+def read(path: Path):
+    return tomllib.loads(path.read_text())

@@ -1,0 +1,146 @@
+"""The pile data set: the same tokens whatever the packing, each document once, exact resume."""
+
+import itertools
+import json
+import math
+
+import pytest
+import torch
+import zstandard
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from let_titan.data import build_dataloader, data_files, data_fingerprint, register_pile
+from let_titan.errors import ConfigError
+from let_titan.tokenizer import load_tokenizer, token_bytes
+from let_titan.train import LetTrainer
+from tests.conftest import TEXTS
+
+JARGON = "assets/jargon/{}.jsonl.zst"
+
+
+def loader(lab, pattern, rank=0, ranks=1, infinite=True):
+    register_pile()
+    config = lab.config(None, training__dataset_path=str(pattern), training__local_batch_size=2)
+    tokenizer = load_tokenizer(config.model.hf_assets_path)
+    return build_dataloader(ranks, rank, tokenizer, config, infinite=infinite)
+
+
+def rows(batches):
+    return [row.tolist() for _, labels in batches for row in labels]
+
+
+def test_packed_and_plain_files_read_the_same(lab):
+    lines = (lab.assets / "train.jsonl").read_bytes().splitlines(keepends=True)
+    for name, part in (("a", lines[:50]), ("b", lines[50:])):
+        packed = zstandard.ZstdCompressor().compress(b"".join(part))
+        (lab.folder / f"{name}.jsonl.zst").write_bytes(packed)
+    plain = rows(itertools.islice(loader(lab, lab.assets / "train.jsonl"), 40))
+    assert rows(itertools.islice(loader(lab, lab.folder / "*.jsonl.zst"), 40)) == plain
+    both = f"{lab.folder}/a.jsonl.zst, {lab.folder}/b.jsonl.zst"
+    assert rows(itertools.islice(loader(lab, both), 40)) == plain
+
+
+def test_ranks_share_the_documents_without_overlap(lab):
+    tokenizer = load_tokenizer(str(lab.assets / "tokenizer"))
+    read = []
+    for rank in range(3):
+        stream = []
+        for inputs, labels in loader(lab, lab.assets / "train.jsonl", rank, 3, infinite=False):
+            for row, last in zip(inputs["input"].tolist(), labels[:, -1].tolist(), strict=True):
+                stream += [*row, last]
+        documents = tokenizer.decode(stream, skip_special_tokens=False).split("<s>")
+        read.append(sorted(document.removesuffix("</s>") for document in documents[1:-1]))
+    found = list(itertools.chain(*read))
+    assert len(set(found)) == len(found)
+    missing = set(TEXTS[:100]) - set(found)
+    assert set(found) <= set(TEXTS[:100])
+    assert len(missing) <= 15  # what the last, unfilled batch of each rank held
+
+
+def test_resume_in_mid_document_and_beyond_the_epoch(lab):
+    per_epoch = len(list(loader(lab, lab.assets / "train.jsonl", infinite=False)))
+    for stop in (3, per_epoch + 2):
+        first = loader(lab, lab.assets / "train.jsonl")
+        iterator = iter(first)
+        for _ in range(stop):
+            next(iterator)
+        state = first.state_dict()
+        wanted = rows(itertools.islice(iterator, 5))
+        second = loader(lab, lab.assets / "train.jsonl")
+        second.load_state_dict(state)
+        assert rows(itertools.islice(second, 5)) == wanted
+
+
+def test_a_pattern_without_files_is_named():
+    with pytest.raises(ConfigError, match=r"'none/\*\.zst' matches no file"):
+        data_files("none/*.zst")
+
+
+def test_the_fingerprint_follows_the_data(lab):
+    path = lab.folder / "x.jsonl"
+    path.write_text('{"text": "a"}\n')
+    before = data_fingerprint("pile", str(path))
+    assert data_fingerprint("pile", str(path)) == before
+    path.write_text('{"text": "ab"}\n')
+    assert data_fingerprint("pile", str(path)) != before
+
+
+def test_the_shipped_sample_is_in_the_piles_format_and_parted():
+    texts = {}
+    for part in ("train", "validation"):
+        with zstandard.open(JARGON.format(part), "rt", encoding="utf-8") as file:
+            documents = [json.loads(line) for line in file]
+        assert all(d.keys() == {"text", "meta"} for d in documents)
+        assert {d["meta"]["pile_set_name"] for d in documents} == {"Jargon File"}
+        texts[part] = {d["text"] for d in documents}
+        assert len(texts[part]) == len(documents)
+    assert texts["train"].isdisjoint(texts["validation"])
+    assert 1.4e6 < sum(map(len, texts["train"])) < 1.7e6
+
+
+@settings(deadline=None, max_examples=30)
+@given(text=st.text(max_size=60))
+@pytest.mark.parametrize("folder", ["tiny", "assets/teachers/smollm2-135m"])
+def test_token_bytes_add_up_to_the_text(folder, text, assets):
+    tokenizer = load_tokenizer(str(assets / "tokenizer") if folder == "tiny" else folder)
+    added = tokenizer.tokenizer.get_added_tokens_decoder().values()
+    assume(not any(token.content in text for token in added))
+    ids = tokenizer.tokenizer.encode(text, add_special_tokens=False).ids
+    assert token_bytes(tokenizer.tokenizer)[ids].sum() == len(text.encode())
+
+
+def test_validation_reads_the_same_tokens_each_time_and_divides_once(lab):
+    config = lab.config(
+        None,
+        validation__enable=True,
+        validation__dataset="pile",
+        validation__dataset_path=str(lab.assets / "validation.jsonl"),
+        validation__local_batch_size=2,
+        validation__seq_len=64,
+        validation__steps=3,
+    )
+    trainer = LetTrainer(config)
+    trainer.run_folder.begin(0)
+    for step in (1, 2):
+        trainer.validator.validate(trainer.model_parts, step)
+    first, second = trainer.metrics_processor.file.lines()
+    assert first["val_loss"] == second["val_loss"]
+
+    nll, n_tokens, text = 0.0, 0, b""
+    model = trainer.model_parts[0].double()
+    with torch.no_grad():
+        for inputs, labels in itertools.islice(loader(lab, lab.assets / "validation.jsonl"), 3):
+            logits = model(inputs["input"]).flatten(0, 1)
+            nll += torch.nn.functional.cross_entropy(
+                logits, labels.flatten(), reduction="sum"
+            ).item()
+            n_tokens += labels.numel()
+            vocabulary = [trainer.tokenizer.id_to_token(i) for i in labels.flatten().tolist()]
+            text += "".join(token for token in vocabulary if token not in ("<s>", "</s>")).encode(
+                "latin-1", errors="replace"
+            )
+    trainer.close()
+    assert first["val_loss"] == pytest.approx(nll / n_tokens, rel=1e-6)
+    bits = nll / math.log(2) / len(text)
+    assert first["val_bits_per_byte"] == pytest.approx(bits, rel=1e-6)

@@ -1,0 +1,207 @@
+"""What a run leaves: metrics.jsonl, summary.json, TensorBoard, wandb."""
+
+import json
+import math
+import os
+
+import pytest
+import torch
+import wandb
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torchtitan.distributed import ParallelDims
+
+from let_titan.metrics import LetMetricsProcessor
+from let_titan.record import MetricsFile
+from let_titan.summary import outcome
+from let_titan.train import LetTrainer, run
+from let_titan.wandb_run import prepare_wandb
+
+TRAIN_KEYS = {
+    *("step", "loss", "align_loss", "align_cosine", "lambda", "grad_norm", "lr", "tokens"),
+    *("elapsed_s", "tokens_per_s", "memory_gib", "teacher_active"),
+    *("student_flops", "teacher_flops"),
+}
+VALIDATION_KEYS = {"step", "val_loss", "val_ppl", "val_bits_per_byte"}
+
+
+def validated(lab, **changes):
+    return {
+        "validation__enable": True,
+        "validation__dataset": "pile",
+        "validation__dataset_path": str(lab.assets / "validation.jsonl"),
+        "validation__local_batch_size": 2,
+        "validation__seq_len": 64,
+        "validation__steps": 2,
+        "validation__freq": 5,
+        **changes,
+    }
+
+
+def leave(lab, let, **changes):
+    """Trains as ``main`` does; returns (train lines, validation lines, summary)."""
+    run(lab.config(let, **validated(lab, **changes)))
+    torch.distributed.init_process_group("gloo")  # run() ends the world it was in
+    folder = lab.folder / "run"
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    train = [line for line in lines if "loss" in line]
+    return train, [line for line in lines if "val_loss" in line], read_summary(folder)
+
+
+def read_summary(folder):
+    return json.loads((folder / "summary.json").read_text())
+
+
+def test_a_let_run(lab, monkeypatch):
+    monkeypatch.setenv("WANDB_API_KEY", "secret-of-the-test")
+    train, validation, summary = leave(lab, {"s_stop": 3}, metrics__enable_tensorboard=True)
+    assert [line["step"] for line in train] == [1, 2, 3, 4, 5, 6]
+    assert all(line.keys() == TRAIN_KEYS for line in train)
+    assert [line["lambda"] for line in train] == pytest.approx([0.5, 1 / 3, 1 / 6, 0, 0, 0])
+    assert [line["teacher_active"] for line in train] == [True] * 3 + [False] * 3
+    for line in train:
+        aligned = line["step"] <= 3
+        assert (line["align_loss"] is not None) == (line["align_cosine"] is not None) == aligned
+    tokens = [line["tokens"] for line in train]
+    assert tokens == [256 * step for step in range(1, 7)]
+    student, teacher = summary["student_flops_per_token"], summary["teacher"]["flops_per_token"]
+    assert [line["student_flops"] for line in train] == [student * t for t in tokens]
+    assert [line["teacher_flops"] for line in train] == [teacher * min(t, 768) for t in tokens]
+    elapsed = [line["elapsed_s"] for line in train]
+    assert elapsed == sorted(elapsed) and elapsed[0] > 0
+    assert all(line["tokens_per_s"] > 0 and 0.1 < line["memory_gib"] < 20 for line in train)
+
+    assert [line["step"] for line in validation] == [0, 3, 5, 6]
+    for line in validation:
+        assert line.keys() == VALIDATION_KEYS
+        assert line["val_ppl"] == pytest.approx(math.exp(line["val_loss"]))
+
+    assert summary["exit_state"] == "completed"
+    assert summary["config"]["let"]["s_stop"] == 3
+    assert summary["let_plan"]["pairs"] == [{"layer": "last", "block": 2, "weight": 1.0}]
+    assert summary["teacher"]["n_blocks"] == 3 and summary["teacher"]["width"] == 48
+    # 4 blocks of 4 * 64^2 attention, 3 * 64 * 192 FFN and two norms; embedding, output, last norm
+    blocks = 4 * (4 * 64**2 + 3 * 64 * 192 + 2 * 64)
+    assert summary["parameters"] == {"blocks": blocks, "total": blocks + 2 * 320 * 64 + 64}
+    assert summary["special_tokens"] == {"add_bos": True, "bos_id": 0, "add_eos": True, "eos_id": 1}
+    assert len(summary["tokenizer"]["sha256"]) == 64
+    assert set(summary["data"]["files"]) == {"train.jsonl"}
+    assert summary["final_val_loss"] == validation[-1]["val_loss"]
+    assert summary["best_val_loss"] == min(line["val_loss"] for line in validation)
+    assert summary["wall_time_s"] == train[-1]["elapsed_s"]
+    assert summary["versions"]["torchtitan"] == "0.2.2"
+    assert summary["hardware"]["device"] == "cpu" and summary["hardware"]["world_size"] == 1
+    for phase in ("let_phase", "after"):
+        assert summary["throughput"][phase].keys() == {"tokens_per_s", "peak_memory_gib"}
+    for file in lab.folder.rglob("*"):
+        assert not file.is_file() or b"secret-of-the-test" not in file.read_bytes(), file
+
+    events = EventAccumulator(str(next((lab.folder / "run" / "tb").iterdir())))
+    events.Reload()
+    for tag, wanted in (("let/lambda", "lambda"), ("let/align_cosine", "align_cosine")):
+        found = [event.value for event in events.Scalars(tag)]
+        assert found == pytest.approx([x[wanted] for x in train if x[wanted] is not None])
+
+
+def test_a_baseline(lab):
+    train, validation, summary = leave(lab, None)
+    for line in train:
+        assert line.keys() == TRAIN_KEYS
+        assert line["align_loss"] is line["align_cosine"] is None
+        assert line["lambda"] == line["teacher_flops"] == 0 and line["teacher_active"] is False
+    assert [line["step"] for line in validation] == [0, 5, 6]
+    assert summary["teacher"] is summary["let_plan"] is None
+    assert summary["throughput"]["let_phase"] is None
+
+
+def test_a_failed_run_says_so(lab, monkeypatch):
+    step = LetTrainer.forward_backward_step
+
+    def fail(trainer, **kwargs):
+        if trainer.step == 3:
+            raise RuntimeError("the lights went out")
+        return step(trainer, **kwargs)
+
+    monkeypatch.setattr(LetTrainer, "forward_backward_step", fail)
+    with pytest.raises(RuntimeError):
+        run(lab.config(None, **validated(lab)))
+    summary = read_summary(lab.folder / "run")
+    assert summary["exit_state"] == "failed: RuntimeError: the lights went out"
+    assert summary["final_val_loss"] is not None
+
+
+def line(step, **more):
+    return {"step": step, "loss": 1.0, "elapsed_s": 2.0 * step, **more}
+
+
+def test_resume_cuts_what_lies_past_the_checkpoint(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    lines = [{"step": 0, "val_loss": 3.0}, line(1), line(2), {"step": 2, "val_loss": 2.0}, line(3)]
+    path.write_text("".join(json.dumps(item) + "\n" for item in lines) + '{"step": 4, "lo')
+    file = MetricsFile(path, world_size=1)
+    file.resume(2)
+    assert file.lines() == lines[:3]  # step 2 is validated again
+    metrics = dict.fromkeys(("loss_metrics/global_avg_loss", "throughput(tps)"), 1.0)
+    file.log(metrics, 3)
+    assert 4.0 < file.lines()[-1]["elapsed_s"] < 5.0  # the clock went on from step 2's
+    file.resume(0)
+    assert file.lines() == []
+
+
+def test_outcome_leaves_step_one_out_and_averages_rates_over_equal_windows():
+    cost = {"memory_gib": 1.0, "teacher_active": True}
+    lines = [
+        line(1, tokens_per_s=1.0, **{**cost, "memory_gib": 9.0}),
+        line(2, tokens_per_s=10.0, **cost),
+        line(3, tokens_per_s=30.0, **{**cost, "memory_gib": 2.0}),
+    ]
+    found = outcome(lines)["throughput"]
+    assert found["let_phase"] == {"tokens_per_s": pytest.approx(15.0), "peak_memory_gib": 2.0}
+    assert found["after"] is None
+
+
+@pytest.fixture
+def clean_wandb(monkeypatch, tmp_path):
+    for name in ("MODE", "API_KEY", "PROJECT", "RUN_NAME", "RUN_GROUP", "RUN_ID", "RESUME"):
+        monkeypatch.setenv(f"WANDB_{name}", "x")  # so that monkeypatch restores it
+        monkeypatch.delenv(f"WANDB_{name}")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    wandb.teardown()  # it keeps the settings of its first run in this process
+    return monkeypatch
+
+
+def test_wandb_groups_twins_and_resumes_in_the_same_run(lab, clean_wandb):
+    config = lab.config(None, metrics__enable_wandb=True)
+    config.job.dump_folder = str(lab.folder / "demo" / "let")
+    clean_wandb.setenv("WANDB_API_KEY", "k")
+    prepare_wandb(config)
+    assert os.environ["WANDB_RUN_GROUP"] == "demo" and os.environ["WANDB_RUN_NAME"] == "let"
+    assert "WANDB_MODE" not in os.environ
+    first = os.environ.pop("WANDB_RUN_ID")
+    clean_wandb.setenv("WANDB_RUN_GROUP", "mine")
+    prepare_wandb(config)
+    assert os.environ["WANDB_RUN_ID"] == first
+    assert os.environ["WANDB_RUN_GROUP"] == "mine"  # what the user says stands
+
+
+def test_wandb_is_silent_without_an_account(lab, clean_wandb, capfd):
+    run(lab.config(None, metrics__enable_wandb=True))
+    torch.distributed.init_process_group("gloo")
+    output = capfd.readouterr()
+    assert "wandb.ai" not in output.out + output.err
+    assert not list(lab.folder.rglob("*.wandb"))
+
+
+def test_wandb_records_offline(lab, clean_wandb):
+    clean_wandb.setenv("WANDB_MODE", "offline")
+    run(lab.config({}, metrics__enable_wandb=True))
+    torch.distributed.init_process_group("gloo")
+    (record,) = lab.folder.rglob("*.wandb")
+    content = record.read_bytes()
+    for name in (b"let/lambda", b"let/align_cosine", b"throughput(tps)", b"memory/max_reserved"):
+        assert name in content
+
+
+def test_only_one_rank_writes(lab, monkeypatch):
+    monkeypatch.setattr(torch.distributed, "get_rank", lambda *args: 1)
+    dims = ParallelDims(dp_replicate=1, dp_shard=1, cp=1, tp=1, pp=1, ep=1, etp=1, world_size=1)
+    assert LetMetricsProcessor(lab.config(None), dims).file is None
