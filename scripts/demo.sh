@@ -15,10 +15,10 @@ case ${1:-} in
     --quick)
         out=outputs/demo_quick
         common_flags=(
-            --training.steps 24 --lr_scheduler.warmup_steps 4 --metrics.log_freq 4
-            --validation.freq 6 --validation.steps 2
+            --training.steps 12 --lr_scheduler.warmup_steps 2 --metrics.log_freq 2
+            --validation.freq 3 --validation.steps 1
         )
-        let_flags=(--let.s_stop 12)
+        let_flags=(--let.s_stop 6)
         report_flags=(--quick)
         ;;
     *)

@@ -52,7 +52,7 @@ def test_a_missing_config_file_shows_no_traceback(lab):
 def test_on_two_ranks_it_is_told_once(args, lab):
     process, _ = start(lab, *args, ranks=2)
     assert process.returncode == 1  # torchrun's own, after its ChildFailedError
-    output = process.stderr + process.stdout
+    output = (process.stderr + process.stdout).replace(sys.prefix, "")
     assert output.count("let.k = 9" if args[0] == "--let.k" else "nonsense") == 1
     assert not re.search(r'(let_titan|torchtitan)/\S+\.py", line', output)
 
