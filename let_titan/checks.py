@@ -6,7 +6,6 @@ from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any, get_args
 
-from torchtitan.protocols.model_converter import _registry_model_converter_cls
 from typeguard import TypeCheckError, check_type
 
 from let_titan.config import LetJobConfig
@@ -16,6 +15,7 @@ from let_titan.plan import LetPlan, resolve_plan
 from let_titan.student.flavors import FLAVORS
 from let_titan.teacher import check_teacher
 from let_titan.tokenizer import check_same_tokenizer, load_tokenizer
+from let_titan.upstream import converter_names
 
 MODEL_NAME = "let_llama"
 
@@ -85,10 +85,9 @@ def check_model(config: LetJobConfig) -> None:
             f"{', '.join(FLAVORS)}."
         )
     for converter in config.model.converters:
-        if converter not in _registry_model_converter_cls:
+        if converter not in converter_names():
             raise ConfigError(
-                f"model.converters has {converter!r}: choose from "
-                f"{', '.join(_registry_model_converter_cls)}."
+                f"model.converters has {converter!r}: choose from {', '.join(converter_names())}."
             )
     folder = Path(config.model.hf_assets_path)
     if not any((folder / name).exists() for name in ("tokenizer.json", "vocab.json", "vocab.txt")):

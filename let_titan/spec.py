@@ -1,18 +1,18 @@
 """Registers the student and its parts with torchtitan as the model ``let_llama``."""
 
-import torchtitan.protocols.train_spec as train_specs
 from torchtitan.components.loss import build_cross_entropy_loss
 from torchtitan.components.lr_scheduler import build_lr_schedulers
 from torchtitan.components.optimizer import build_optimizers
 from torchtitan.config import JobConfig
 from torchtitan.models.llama3.model.state_dict_adapter import Llama3StateDictAdapter
-from torchtitan.protocols.train_spec import TrainSpec
+from torchtitan.protocols.train_spec import TrainSpec, register_train_spec
 
 from let_titan.checks import MODEL_NAME
 from let_titan.data import build_dataloader, register_pile
 from let_titan.metrics import build_let_metrics_processor
 from let_titan.student import FLAVORS, LetTransformer, parallelize_student
 from let_titan.tokenizer import HuggingFaceTokenizer, load_tokenizer
+from let_titan.upstream import is_registered
 from let_titan.validator import build_let_validator
 
 
@@ -23,9 +23,9 @@ def build_tokenizer(job_config: JobConfig) -> HuggingFaceTokenizer:
 def register() -> None:
     """Adds ``let_llama`` and the ``pile`` data set to torchtitan's tables; safe to call again."""
     register_pile()
-    if MODEL_NAME in train_specs._extra_train_specs:
+    if is_registered(MODEL_NAME):
         return
-    train_specs.register_train_spec(
+    register_train_spec(
         MODEL_NAME,
         TrainSpec(
             model_cls=LetTransformer,

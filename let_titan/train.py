@@ -26,6 +26,7 @@ from let_titan.plan import resolve_plan
 from let_titan.run_folder import RunFolder, describe_run
 from let_titan.spec import register
 from let_titan.teacher import Teacher, load_teacher, prepare_teacher
+from let_titan.upstream import check_version
 
 
 class LetTrainer(Trainer):
@@ -167,6 +168,7 @@ def main(args: list[str] | None = None) -> None:
     """Parses, checks and runs; a mistake in the input is one sentence and exit code 2."""
     init_logger()
     try:
+        check_version()
         with open(os.devnull, "w") as devnull, ExitStack() as stack:
             if os.environ.get("RANK", "0") != "0":  # one rank tells what is wrong
                 stack.enter_context(redirect_stderr(devnull))

@@ -8,6 +8,7 @@ from torchtitan.train import Trainer
 from let_titan.config import LetJobConfig
 from let_titan.spec import register
 from let_titan.student.parallelize import sum_in_reduce_scatter
+from let_titan.upstream import is_registered
 
 PLAIN = "plain_llama"
 
@@ -21,7 +22,7 @@ def parallelize_plain(model, parallel_dims, job_config):
 def plain_trainer(config: LetJobConfig) -> Trainer:
     """Builds torchtitan's Trainer for the student of ``config``; nothing of LET is in it."""
     register()
-    if PLAIN not in train_specs._extra_train_specs:
+    if not is_registered(PLAIN):
         spec = train_specs.get_train_spec("let_llama")
         plain = {
             **vars(spec),

@@ -1,0 +1,38 @@
+"""The private names of torchtitan that let_titan calls, in one place, and the version they are of.
+
+One more is overridden where it belongs: ``ConfigManager._maybe_load_toml`` in ``config.py``. Those
+of torch are in ``device.py``.
+"""
+
+import importlib.metadata
+
+import torchtitan.protocols.model_converter as model_converter
+import torchtitan.protocols.train_spec as train_spec
+
+from let_titan.errors import ConfigError
+
+TORCHTITAN = "0.2.2"
+
+
+def check_version() -> None:
+    """Speaks when torchtitan is another one than that which everything here was tried on.
+
+    Raises:
+        ConfigError: another version is installed.
+    """
+    found = importlib.metadata.version("torchtitan")
+    if found != TORCHTITAN:
+        raise ConfigError(
+            f"torchtitan {found} is installed, but let_titan is made for {TORCHTITAN}: "
+            f"pip install torchtitan=={TORCHTITAN}."
+        )
+
+
+def is_registered(model_name: str) -> bool:
+    """Whether a TrainSpec of this name was registered from outside torchtitan."""
+    return model_name in train_spec._extra_train_specs
+
+
+def converter_names() -> list[str]:
+    """Returns what model.converters may name."""
+    return list(model_converter._registry_model_converter_cls)

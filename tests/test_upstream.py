@@ -1,0 +1,26 @@
+"""torchtitan's private names are there, and another version is told."""
+
+import importlib.metadata
+
+import pytest
+from torchtitan.config import ConfigManager
+
+from let_titan import upstream
+from let_titan.config import LetConfigManager
+from let_titan.errors import ConfigError
+from let_titan.spec import register
+
+
+def test_the_installed_version_is_the_one(monkeypatch):
+    upstream.check_version()
+    monkeypatch.setattr(importlib.metadata, "version", lambda name: "0.3.0")
+    with pytest.raises(ConfigError, match=r"0\.3\.0 is installed.*pip install torchtitan==0\.2\.2"):
+        upstream.check_version()
+
+
+def test_the_private_names_do_what_they_did():
+    register()
+    register()
+    assert upstream.is_registered("let_llama") and not upstream.is_registered("llama3")
+    assert "quantize.linear.float8" in upstream.converter_names()
+    assert LetConfigManager._maybe_load_toml is not ConfigManager._maybe_load_toml
