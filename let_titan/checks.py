@@ -1,11 +1,14 @@
 """Mistakes in the input, found before anything is loaded: each a sentence with its cure."""
 
+import json
 import math
 import os
+import re
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any, get_args
 
+from torchtitan.tools.logging import logger
 from typeguard import TypeCheckError, check_type
 
 from let_titan.config import LetJobConfig
@@ -13,8 +16,8 @@ from let_titan.data import check_dataset
 from let_titan.errors import ConfigError
 from let_titan.plan import LetPlan, resolve_plan
 from let_titan.student.flavors import FLAVORS
-from let_titan.teacher import check_teacher
-from let_titan.tokenizer import check_same_tokenizer, load_tokenizer
+from let_titan.teacher import check_teacher, read_vocabulary
+from let_titan.tokenizer import check_same_vocabulary, load_tokenizer
 from let_titan.upstream import converter_names
 
 MODEL_NAME = "let_llama"
@@ -29,11 +32,12 @@ def check_config(config: LetJobConfig) -> LetPlan:
     check_types(config)
     check_model(config)
     check_layout(config)
-    check_seed_checkpoint(config)
+    check_checkpoint(config)
     check_let(config)
     plan = resolve_plan(config)
     check_pairs(plan, config)
     check_data(config)
+    check_s_stop_stays(config, plan)
     if plan.pairs and resume_step(config) < plan.s_stop:
         check_teacher_of(config, plan)
     return plan
@@ -49,8 +53,22 @@ def resume_step(config: LetJobConfig) -> int:
     if config.checkpoint.load_step >= 0:
         return config.checkpoint.load_step
     folder = Path(config.job.dump_folder) / config.checkpoint.folder
-    complete = folder.glob("step-*/.metadata")
-    return max((int(path.parent.name.removeprefix("step-")) for path in complete), default=0)
+    names = [path.parent.name for path in folder.glob("step-*/.metadata")]
+    matches = [re.fullmatch(r"step-(\d+)", name) for name in names]
+    return max((int(match[1]) for match in matches if match), default=0)
+
+
+def check_s_stop_stays(config: LetJobConfig, plan: LetPlan) -> None:
+    """A run that goes on keeps its s_stop: a fraction of more steps would call the teacher back."""
+    summary = Path(config.job.dump_folder) / "summary.json"
+    if resume_step(config) == 0 or not plan.pairs or not summary.exists():
+        return
+    before = json.loads(summary.read_text())["let_plan"]
+    if before is not None and before["s_stop"] != plan.s_stop:
+        raise ConfigError(
+            f"This run's s_stop was {before['s_stop']} and would become {plan.s_stop}: pass "
+            f"--let.s_stop {before['s_stop']} to go on with it, or choose another job.dump_folder."
+        )
 
 
 def check_types(section: Any, name: str = "") -> None:
@@ -107,7 +125,7 @@ def check_layout(config: LetJobConfig) -> None:
                 f"parallelism.{key} = {degree} is not supported yet: set it to 1 and shard with "
                 "FSDP2 (data_parallel_shard_degree)."
             )
-    if parallelism.tensor_parallel_degree > 1 and config.let.enable:
+    if parallelism.tensor_parallel_degree > 1 and resolve_plan(config).pairs:
         raise ConfigError(
             f"parallelism.tensor_parallel_degree = {parallelism.tensor_parallel_degree} is not "
             "supported with let.enable yet: set it to 1 and shard with FSDP2."
@@ -149,7 +167,12 @@ def data_parallel_degrees(config: LetJobConfig) -> tuple[int, int]:
     return replicate, shard
 
 
-def check_seed_checkpoint(config: LetJobConfig) -> None:
+def check_checkpoint(config: LetJobConfig) -> None:
+    if config.checkpoint.keep_latest_k == 1:
+        raise ConfigError(
+            "checkpoint.keep_latest_k = 1 would delete the last checkpoint while the next is being "
+            "written: set 0 (keep all) or at least 2."
+        )
     if not config.checkpoint.create_seed_checkpoint:
         return
     if not config.checkpoint.enable or int(os.environ.get("WORLD_SIZE", 1)) > 1:
@@ -197,6 +220,13 @@ def check_data(config: LetJobConfig) -> None:
     if not config.validation.enable:
         return
     check_dataset(config.validation.dataset, config.validation.dataset_path, "validation")
+    if config.validation.seq_len > config.training.seq_len:
+        raise ConfigError(
+            f"validation.seq_len = {config.validation.seq_len} must not be longer than "
+            f"training.seq_len = {config.training.seq_len}, for which the student has positions."
+        )
+    if config.validation.freq < 1:
+        raise ConfigError(f"validation.freq = {config.validation.freq} must be at least 1.")
     if config.validation.steps < 1:
         raise ConfigError(
             f"validation.steps = {config.validation.steps} must be at least 1: without a number "
@@ -206,10 +236,18 @@ def check_data(config: LetJobConfig) -> None:
 
 def check_teacher_of(config: LetJobConfig, plan: LetPlan) -> None:
     teacher = config.teacher
-    numbers = [pair.layer for pair in plan.pairs if isinstance(pair.layer, int)]
-    check_teacher(teacher.checkpoint, config.training.seq_len, numbers, teacher.trust_remote_code)
-    folder = Path(teacher.checkpoint)
-    if (folder / "tokenizer.json").exists():
-        check_same_tokenizer(
-            load_tokenizer(config.model.hf_assets_path), load_tokenizer(str(folder))
-        )
+    student = load_tokenizer(config.model.hf_assets_path)
+    check_teacher(
+        teacher.checkpoint,
+        config.training.seq_len,
+        [pair.layer for pair in plan.pairs if isinstance(pair.layer, int)],
+        student.get_vocab_size(),
+        teacher.trust_remote_code,
+    )
+    if Path(teacher.checkpoint).expanduser() == Path(config.model.hf_assets_path).expanduser():
+        return
+    vocabulary = read_vocabulary(teacher.checkpoint)
+    if vocabulary is None:
+        logger.warning(f"{teacher.checkpoint} brings no tokenizer to compare the student's with.")
+    else:
+        check_same_vocabulary(student.get_vocab(), vocabulary)

@@ -143,7 +143,7 @@ class LetConfigManager(ConfigManager):
             config = super().parse_args(args)
         except ConfigError:
             raise
-        except ValueError as error:
+        except (ValueError, AssertionError) as error:
             raise ConfigError(f"The config is not valid: {error}") from error
         assert isinstance(config, LetJobConfig)
         return config

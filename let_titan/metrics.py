@@ -10,6 +10,7 @@ from torchtitan.config import JobConfig
 from torchtitan.distributed import ParallelDims
 from torchtitan.tools.logging import logger
 
+from let_titan.plan import resolve_plan
 from let_titan.record import MetricsFile
 from let_titan.wandb_run import prepare_wandb
 
@@ -31,6 +32,7 @@ class LetMetricsProcessor(MetricsProcessor):
         if writes:
             prepare_wandb(job_config)
         super().__init__(job_config, parallel_dims)
+        self._always = {resolve_plan(job_config).s_stop, job_config.training.steps}
         if writes:
             path = Path(job_config.job.dump_folder) / "metrics.jsonl"
             self.file = MetricsFile(path, parallel_dims.world_size)
@@ -38,6 +40,10 @@ class LetMetricsProcessor(MetricsProcessor):
             loggers.add_logger(self.logger)
             loggers.add_logger(self.file)
             self.logger = loggers
+
+    def should_log(self, step: int) -> bool:
+        """As torchtitan, and at s_stop and at the end, so that no window mixes the two phases."""
+        return step in self._always or super().should_log(step)
 
     def log(
         self,

@@ -24,7 +24,7 @@ TRAIN_KEYS = {
     "tokens": "n_tokens_seen",
 }
 COST_KEYS = {
-    "memory_gib": "memory/max_reserved(GiB)",
+    "memory_gib": "memory/max_active(GiB)",
     "teacher_active": "let/teacher_active",
     "student_flops": "let/student_flops",
     "teacher_flops": "let/teacher_flops",
@@ -52,7 +52,9 @@ class MetricsFile(BaseLogger):
         kill may have come before it, and the resumed run validates there again.
         """
         lines = [line for line in self.lines() if line["step"] <= step - ("val_loss" in line)]
-        lines = lines if step > 0 else []
+        if step == 0 and self.path.exists():  # an earlier run that left no checkpoint: kept aside
+            self.path.replace(self.path.with_name(f"metrics.{time.time_ns()}.jsonl"))
+            lines = []
         self.path.parent.mkdir(parents=True, exist_ok=True)
         scratch = self.path.with_suffix(".tmp")
         scratch.write_text("".join(json.dumps(line) + "\n" for line in lines))

@@ -28,12 +28,13 @@ class RunFolder:
         self.facts = facts
         self._begun = False
 
-    def begin(self, step: int) -> None:
-        """Continues the files after ``step`` (0: starts them)."""
+    def begin(self, step: int, teacher: dict[str, Any] | None) -> None:
+        """Continues the files after ``step`` (0: starts them), with the teacher's facts if any."""
         self._begun = True
+        self.facts["teacher"] = teacher
         if self.file is None:
             return
-        if step > 0 and self._path.exists():
+        if step > 0 and teacher is None and self._path.exists():
             # Past s_stop no teacher is loaded any more, but its cost still counts.
             self.facts["teacher"] = json.loads(self._path.read_text())["teacher"]
         self.file.resume(step)
@@ -58,12 +59,6 @@ class RunFolder:
         """Returns the teacher's FLOPs over ``tokens``; 0 for a baseline."""
         teacher = self.facts["teacher"]
         return teacher["flops_per_token"] * tokens if teacher else 0
-
-    def note_teacher(self, facts: dict[str, Any]) -> None:
-        """Adds what is known of the teacher once it is loaded."""
-        self.facts["teacher"] = facts
-        if self.file is not None:
-            self._write("running")
 
     def teacher_left(self, step: int, before_gib: float, after_gib: float) -> None:
         """Logs what the teacher's leaving freed, and how fast the LET phase was."""

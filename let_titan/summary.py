@@ -103,7 +103,7 @@ def phase_cost(lines: Any) -> dict[str, float] | None:
     counted = [line for line in lines if line["step"] > 1]
     if not counted:
         return None
-    # Windows hold equal tokens, so the mean rate is the harmonic one.
+    # Each window counts alike: rates over (nearly) equal tokens have a harmonic mean.
     seconds_per_token = sum(1 / line["tokens_per_s"] for line in counted) / len(counted)
     return {
         "tokens_per_s": 1 / seconds_per_token,

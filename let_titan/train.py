@@ -79,11 +79,13 @@ class LetTrainer(Trainer):
         """What must happen between the checkpoint's loading and the first step."""
         self._begun = True
         start = self.step - 1
-        self.run_folder.begin(start)
         if self.plan.teacher_in(self.step):
             self.teacher = self._load_teacher()
+        self.run_folder.begin(start, None if self.teacher is None else self.teacher.facts)
         if self.job_config.validation.enable and self.validator.should_validate(start):
-            self.validator.validate(self.model_parts, start)
+            # Compiled first for validation's shape, the blocks would treat training's as dynamic.
+            with torch.compiler.set_stance("force_eager"):
+                self.validator.validate(self.model_parts, start)
         # None of this belongs to the first window's throughput.
         self.metrics_processor.time_last_log = time.perf_counter()
 
@@ -143,7 +145,7 @@ class LetTrainer(Trainer):
 
     def _load_teacher(self) -> Teacher:
         config = self.job_config.teacher
-        teacher = load_teacher(
+        return load_teacher(
             prepare_teacher(config.checkpoint, config.trust_remote_code),
             [pair.layer for pair in self.plan.pairs],
             dtype=TORCH_DTYPE_MAP[config.dtype],
@@ -153,14 +155,14 @@ class LetTrainer(Trainer):
             placement=config.placement,
             trust_remote_code=config.trust_remote_code,
         )
-        self.run_folder.note_teacher(teacher.facts)
-        return teacher
 
     def _release_teacher(self) -> None:
         """Frees weights, buffers and all-gather storage; the run is plain from here on."""
+        free_cached_memory()  # so that the difference is the teacher alone
         before = memory_gib()
         self.teacher = None
         free_cached_memory()
+        self.metrics_processor.device_memory_monitor.reset_peak_stats()
         self.run_folder.teacher_left(self.step, before, memory_gib())
 
 

@@ -12,6 +12,7 @@ from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
 from torchtitan.components.loss import IGNORE_INDEX
 from torchtitan.components.validate import Validator
+from torchtitan.tools.utils import device_type
 
 from let_titan.plan import resolve_plan
 from let_titan.tokenizer import token_bytes
@@ -67,7 +68,7 @@ class LetValidator(Validator):
         valid = labels[labels != IGNORE_INDEX]
         n_bytes = self._token_bytes[valid].sum()
         self.metrics_processor.ntokens_since_last_log += labels.numel()
-        device = next(model.parameters()).device
+        device = torch.device(device_type)
         inputs, labels, extra_inputs, extra_kwargs = self.post_dataloading_process(
             {key: value.to(device) for key, value in input_dict.items()},
             labels.to(device),

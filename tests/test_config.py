@@ -1,6 +1,8 @@
 """Configs: precedence, recipes, and a sentence for each mistake."""
 
 import itertools
+import json
+import shutil
 import tomllib
 from pathlib import Path
 
@@ -86,6 +88,8 @@ def test_s_stop_in_either_form_and_the_command_lines_form_wins(lab):
         ({}, ["--parallelism.tensor_parallel_degree", "2"], "tensor_parallel_degree = 2"),
         ({}, ["--parallelism.data_parallel_shard_degree", "3"], "1 processes do not make"),
         ({}, ["--checkpoint.create_seed_checkpoint"], "needs checkpoint.enable"),
+        ({}, ["--checkpoint.keep_latest_k", "1"], "keep_latest_k = 1"),
+        ({}, ["--validation.steps", "0"], "not valid"),
     ],
 )
 def test_a_mistake_gets_a_sentence(let, args, sentence, lab, capsys):
@@ -112,6 +116,7 @@ def test_validation_needs_a_number_of_steps(lab):
         "validation__enable": True,
         "validation__dataset": "pile",
         "validation__dataset_path": str(lab.assets / "validation.jsonl"),
+        "validation__seq_len": 64,
     }
     with pytest.raises(ConfigError, match=r"validation.steps = -1 must be at least 1"):
         lab.config(None, **changes)
@@ -125,6 +130,32 @@ def test_a_broken_file_gets_a_sentence(text, tmp_path):
         LetConfigManager().parse_args(["--job.config_file", str(path)])
     with pytest.raises(ConfigError, match="No such file"):
         LetConfigManager().parse_args([f"--job.config_file={tmp_path}/none.toml"])
+
+
+def test_a_teacher_with_another_tokenizer_is_refused(lab):
+    teacher = lab.folder / "other"
+    shutil.copytree(lab.assets / "teacher", teacher)
+    shutil.copytree(lab.assets / "tokenizer", teacher, dirs_exist_ok=True)
+    lab.config({}, "--teacher.checkpoint", str(teacher))
+    tokenizer = json.loads((teacher / "tokenizer.json").read_text())
+    vocabulary = tokenizer["model"]["vocab"]
+    vocabulary["a"], vocabulary["b"] = vocabulary["b"], vocabulary["a"]
+    (teacher / "tokenizer.json").write_text(json.dumps(tokenizer))
+    with pytest.raises(ConfigError, match="differs from the teacher's in 2 tokens"):
+        lab.config({}, "--teacher.checkpoint", str(teacher))
+
+
+def test_a_run_that_goes_on_keeps_its_s_stop(lab):
+    checkpoint = lab.folder / "run" / "checkpoint" / "step-6"
+    checkpoint.mkdir(parents=True)
+    (checkpoint / ".metadata").touch()
+    (checkpoint.parent / "step-9.bak").mkdir()
+    (checkpoint.parent / "step-9.bak" / ".metadata").touch()
+    (lab.folder / "run" / "summary.json").write_text('{"let_plan": {"s_stop": 3}}')
+    saved = {"checkpoint__enable": True, "training__steps": 60}
+    with pytest.raises(ConfigError, match=r"s_stop was 3 and would become 9: pass --let\.s_stop 3"):
+        lab.config({"s_stop": 9}, **saved)
+    lab.config({"s_stop": 3}, **saved)
 
 
 def test_pairs_are_read():

@@ -122,7 +122,7 @@ def test_validation_reads_the_same_tokens_each_time_and_divides_once(lab):
         validation__steps=3,
     )
     trainer = LetTrainer(config)
-    trainer.run_folder.begin(0)
+    trainer.run_folder.begin(0, None)
     for step in (1, 2):
         trainer.validator.validate(trainer.model_parts, step)
     first, second = trainer.metrics_processor.file.lines()

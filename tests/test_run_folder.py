@@ -145,6 +145,8 @@ def test_resume_cuts_what_lies_past_the_checkpoint(tmp_path):
     assert 4.0 < file.lines()[-1]["elapsed_s"] < 5.0  # the clock went on from step 2's
     file.resume(0)
     assert file.lines() == []
+    (kept,) = tmp_path.glob("metrics.*.jsonl")  # an earlier run's lines are not thrown away
+    assert kept.read_text().count("\n") == 4
 
 
 def test_outcome_leaves_step_one_out_and_averages_rates_over_equal_windows():

@@ -220,11 +220,12 @@ def test_what_cannot_teach_is_refused(checkpoints, tmp_path):
     BertConfig(architectures=["BertModel"]).save_pretrained(tmp_path / "bert")
     llama = str(checkpoints / "llama")
     for arguments, sentence in (
-        ((str(tmp_path / "bert"), 64, []), "not a causal language model"),
-        ((llama, 256, []), "longer than the teacher's context of 128"),
-        ((llama, 64, [5]), "Teacher layer 5 does not exist"),
-        (("./nowhere", 64, []), "does not exist"),
-        ((str(tmp_path), 64, []), "cannot be read"),
+        ((str(tmp_path / "bert"), 64, [], 320), "not a causal language model"),
+        ((llama, 256, [], 320), "longer than the teacher's context of 128"),
+        ((llama, 64, [5], 320), "Teacher layer 5 does not exist"),
+        ((llama, 64, [], 321), "knows 320 ids"),
+        (("./nowhere", 64, [], 320), "does not exist"),
+        ((str(tmp_path), 64, [], 320), "cannot be read"),
     ):
         with pytest.raises(ConfigError, match=sentence):
             check_teacher(*arguments)

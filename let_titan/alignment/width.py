@@ -1,14 +1,15 @@
 """Width maps: how a teacher's hidden vector of d_T meets a student's of d_M."""
 
 import torch
-import torch.nn.functional as F
 
 
 def interpolate_width(states: torch.Tensor, width: int) -> torch.Tensor:
     """Interpolates each hidden vector linearly along its feature axis (paper, section 3).
 
     The vector is read as d_T samples of a line, sampled anew at the centres of ``width`` equal
-    cells (``align_corners=False``, torch's default; the paper does not say which).
+    cells: ``F.interpolate(mode="linear", align_corners=False)``, torch's default (the paper does
+    not say which). Written out, since torch's CUDA kernel for it loops over all tokens in a
+    handful of thread blocks.
 
     Args:
         states: [B, S, d_T], any float dtype.
@@ -19,6 +20,10 @@ def interpolate_width(states: torch.Tensor, width: int) -> torch.Tensor:
     """
     if states.shape[-1] == width:
         return states
-    rows = states.flatten(0, -2).unsqueeze(1)  # [B * S, 1, d_T]
-    mapped = F.interpolate(rows, size=width, mode="linear", align_corners=False)
-    return mapped.view(*states.shape[:-1], width)
+    d_t = states.shape[-1]
+    centres = torch.arange(width, device=states.device, dtype=torch.float32) + 0.5
+    positions = (centres * (d_t / width) - 0.5).clamp(0, d_t - 1)
+    left = positions.long()
+    right = (left + 1).clamp(max=d_t - 1)
+    share = (positions - left).to(states.dtype)
+    return torch.lerp(states[..., left], states[..., right], share)

@@ -4,6 +4,8 @@ from torch import nn
 from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_state_dict
 from torch.distributed.tensor import DTensor
 
+from let_titan.device import HAS_ACCELERATOR
+
 LLAMA_STD = 0.02
 """``initializer_range`` of Hugging Face's LlamaConfig."""
 
@@ -21,7 +23,7 @@ def shards_share_random_numbers(model: nn.Module) -> bool:
     Measured on torch 2.13: under FSDP2 on two CPU ranks ``wq`` had rank 32 of 64, since both
     ranks drew the same numbers for their halves.
     """
-    return any(isinstance(p, DTensor) and p.device.type == "cpu" for p in model.parameters())
+    return not HAS_ACCELERATOR and any(isinstance(p, DTensor) for p in model.parameters())
 
 
 def init_like_one_process(sharded: nn.Module, twin: nn.Module) -> None:

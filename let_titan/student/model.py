@@ -64,7 +64,10 @@ class LetTransformer(Transformer):
         assert self.alignment is not None and align_mask is not None
         hidden = tokens if self.tok_embeddings is None else self.tok_embeddings(tokens)
         for name, block in self.layers.items():
-            hidden = block(hidden, self.freqs_cis, attention_masks, positions)
+            # Called as torchtitan calls it, or the compiled blocks would compile anew after s_stop.
+            hidden = block(
+                hidden, self.freqs_cis, attention_masks=attention_masks, positions=positions
+            )
             hidden = self.alignment.inject(
                 int(name) + 1, hidden, teacher_hidden, align_mask, align_coefficient
             )

@@ -19,7 +19,6 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, Pretra
 from let_titan.errors import ConfigError
 
 CAUSAL_LM_ENDINGS = ("ForCausalLM", "LMHeadModel")
-HUB_TIMEOUT_S = "5"
 
 
 def cache_root() -> Path:
@@ -37,13 +36,14 @@ def read_config(checkpoint: str, trust_remote_code: bool = False) -> PretrainedC
     Raises:
         ConfigError: nothing there, or nothing that transformers reads.
     """
-    os.environ.setdefault("HF_HUB_ETAG_TIMEOUT", HUB_TIMEOUT_S)
     path = Path(checkpoint).expanduser()
     try:
         if path.suffix == ".gguf" and path.is_file():
             return AutoConfig.from_pretrained(path.parent, gguf_file=path.name)
         if path.is_dir() or not looks_like_a_path(checkpoint):
-            return AutoConfig.from_pretrained(checkpoint, trust_remote_code=trust_remote_code)
+            return AutoConfig.from_pretrained(
+                path if path.is_dir() else checkpoint, trust_remote_code=trust_remote_code
+            )
     except (OSError, ValueError, KeyError) as error:
         reason = str(error).strip().splitlines()[0]
         raise ConfigError(
@@ -56,6 +56,20 @@ def read_config(checkpoint: str, trust_remote_code: bool = False) -> PretrainedC
     )
 
 
+def read_vocabulary(checkpoint: str) -> dict[str, int] | None:
+    """Reads the vocabulary of a teacher's tokenizer; None where it brings none."""
+    path = Path(checkpoint).expanduser()
+    files = ("tokenizer.json", "vocab.json", "tokenizer.model")
+    if path.is_dir() and not any((path / name).exists() for name in files):
+        return None
+    try:
+        if path.suffix == ".gguf":
+            return AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name).get_vocab()
+        return AutoTokenizer.from_pretrained(path if path.is_dir() else checkpoint).get_vocab()
+    except (OSError, ValueError, KeyError):
+        return None
+
+
 def looks_like_a_path(checkpoint: str) -> bool:
     """Whether ``checkpoint`` cannot be a hub id ("name" or "owner/name")."""
     return (
@@ -66,7 +80,11 @@ def looks_like_a_path(checkpoint: str) -> bool:
 
 
 def check_teacher(
-    checkpoint: str, seq_len: int, layer_numbers: list[int], trust_remote_code: bool = False
+    checkpoint: str,
+    seq_len: int,
+    layer_numbers: list[int],
+    vocab_size: int,
+    trust_remote_code: bool = False,
 ) -> None:
     """Checks what can be known of a teacher before its weights are touched.
 
@@ -74,10 +92,11 @@ def check_teacher(
         checkpoint: hub id, local folder or ``.gguf`` file.
         seq_len: tokens per sequence that it will read.
         layer_numbers: the blocks whose output is asked for, from 1.
+        vocab_size: of the student, whose ids the teacher will read.
         trust_remote_code: allow the checkpoint's own code.
 
     Raises:
-        ConfigError: not a causal LM, too short a context, no such block.
+        ConfigError: not a causal LM, too short a context, too few ids, no such block.
     """
     config = read_config(checkpoint, trust_remote_code)
     architectures = config.architectures or []
@@ -91,6 +110,11 @@ def check_teacher(
         raise ConfigError(
             f"training.seq_len = {seq_len} is longer than the teacher's context of {context}: "
             "shorten it or choose another teacher."
+        )
+    if config.vocab_size < vocab_size:
+        raise ConfigError(
+            f"The teacher knows {config.vocab_size} ids and the student's tokenizer has "
+            f"{vocab_size}: set model.hf_assets_path to the teacher's tokenizer."
         )
     for number in layer_numbers:
         if not 1 <= number <= config.num_hidden_layers:
@@ -161,6 +185,7 @@ def download(checkpoint: str, out: Path, trust_remote_code: bool) -> None:
             "folder."
         ) from error
     out.parent.mkdir(parents=True, exist_ok=True)
+    out.unlink(missing_ok=True)  # a link whose target has gone
     out.symlink_to(folder, target_is_directory=True)
 
 
