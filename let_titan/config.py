@@ -1,16 +1,19 @@
 """The [let] and [teacher] sections, and model.init_scheme, on top of torchtitan's JobConfig.
 
-Precedence: command line > TOML > let.recipe's named defaults > the defaults below. Values are
-checked in ``let_titan.checks`` after parsing: torchtitan only warns of a wrong type in TOML.
+Precedence: command line > TOML > let.recipe's named defaults > the defaults below. Names and types
+of a TOML's values are checked here, since torchtitan and tyro only warn of them; what the values
+mean together is checked in ``let_titan.checks``.
 """
 
+import difflib
 import sys
 import tomllib
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from dataclasses import dataclass, field, fields, is_dataclass
+from typing import Any, Literal, get_args
 
 from torchtitan.config import ConfigManager, JobConfig
 from torchtitan.config.job_config import Model as TitanModel
+from typeguard import CollectionCheckStrategy, TypeCheckError, check_type
 
 from let_titan.errors import ConfigError
 
@@ -125,8 +128,9 @@ def keys_on_command_line(args: list[str], section: str) -> set[str]:
 class LetConfigManager(ConfigManager):
     """torchtitan's ConfigManager, with recipes and with [let] keys known to be explicit or not.
 
-    Overrides one private name of torchtitan 0.2.2, ``_maybe_load_toml``: the only place where the
-    TOML's own keys can be told from defaults.
+    Overrides two private names of torchtitan 0.2.2: ``_maybe_load_toml``, the only place where the
+    TOML's own keys can be told from defaults, and ``_validate_config``, which raises a bare
+    Exception.
     """
 
     def __init__(self) -> None:
@@ -143,7 +147,7 @@ class LetConfigManager(ConfigManager):
             config = super().parse_args(args)
         except ConfigError:
             raise
-        except (ValueError, AssertionError) as error:
+        except (ImportError, ValueError, AssertionError) as error:
             raise ConfigError(f"The config is not valid: {error}") from error
         assert isinstance(config, LetJobConfig)
         return config
@@ -151,9 +155,8 @@ class LetConfigManager(ConfigManager):
     def _maybe_load_toml(self, args: list[str]) -> dict[str, Any]:
         check_file(value_of("job.config_file", args))
         values = super()._maybe_load_toml(args) or {}
+        check_values(LetJobConfig, values)
         section = values.get("let", {})
-        if not isinstance(section, dict):
-            raise ConfigError("let must be a section: write [let] and its keys below it.")
         from_cli = keys_on_command_line(args, "let")
         explicit = set(section) | from_cli
         if explicit and "enable" not in explicit:
@@ -169,6 +172,12 @@ class LetConfigManager(ConfigManager):
             recipe = value_of("let.recipe", args) or section.get("recipe", "")
             values["let"] = beneath(section, recipe, from_cli)
         return values
+
+    def _validate_config(self) -> None:
+        try:
+            super()._validate_config()
+        except Exception as error:  # for an old tokenizer.model
+            raise ConfigError(" ".join(str(part).strip() for part in error.args)) from error
 
 
 def value_of(key: str, args: list[str]) -> str | None:
@@ -195,9 +204,44 @@ def check_file(path: str | None) -> None:
         ) from error
 
 
+def check_values(section: Any, values: dict[str, Any], name: str = "") -> None:
+    """Checks names and types of a TOML's values; ``name`` is the path to ``section``, as "let."."""
+    declared: dict[str, Any] = {entry.name: entry.type for entry in fields(section)}
+    for key, value in values.items():
+        path, wanted = f"{name}{key}", declared.get(key)
+        if wanted is None:
+            near = difflib.get_close_matches(key, declared, n=1)
+            cure = f"did you mean {name}{near[0]}?" if near else "--help lists what there is."
+            raise ConfigError(f"{path} is unknown: {cure}")
+        if is_dataclass(wanted):
+            if not isinstance(value, dict):
+                raise ConfigError(f"{path} = {value!r} must be a section: write [{path}].")
+            check_values(wanted, value, f"{path}.")
+        elif not has_type(value, wanted):
+            raise ConfigError(
+                f"{path} = {value!r} has the wrong type: it must be {type_name(wanted)}."
+            )
+
+
+def has_type(value: Any, wanted: Any) -> bool:
+    """Whether ``value`` is of a declared type; to Python, but not here, true is an int, too."""
+    if isinstance(value, bool) and bool not in (wanted, *get_args(wanted)):
+        return False
+    try:
+        check_type(value, wanted, collection_check_strategy=CollectionCheckStrategy.ALL_ITEMS)
+    except TypeCheckError:
+        return False
+    return True
+
+
+def type_name(declared: Any) -> str:
+    plain = isinstance(declared, type) and not get_args(declared)
+    return declared.__name__ if plain else str(declared).replace("typing.", "")
+
+
 def beneath(section: dict[str, Any], recipe: str, from_cli: set[str]) -> dict[str, Any]:
     """Puts a recipe's defaults beneath ``section`` and lets only one form of s_stop stand."""
-    if recipe != "" and recipe not in list(RECIPES):
+    if recipe and recipe not in RECIPES:
         raise ConfigError(
             f"let.recipe = {recipe!r} is unknown: choose one of {', '.join(RECIPES)}."
         )

@@ -1,7 +1,7 @@
 """The private names of torchtitan that let_titan calls, in one place, and the version they are of.
 
-One more is overridden where it belongs: ``ConfigManager._maybe_load_toml`` in ``config.py``. Those
-of torch are in ``device.py``.
+Two more are overridden where they belong: ``ConfigManager._maybe_load_toml`` and
+``_validate_config`` in ``config.py``. Those of torch are in ``device.py``.
 """
 
 import importlib.metadata

@@ -16,6 +16,14 @@ def prepare_wandb(job_config: JobConfig) -> None:
     """Fills the WANDB_* variables that are not set; without an account wandb stays silent."""
     if not job_config.metrics.enable_wandb:
         return
+    if "WANDB_MODE" not in os.environ and not has_account():
+        os.environ["WANDB_MODE"] = "disabled"
+        logger.info(
+            "wandb: no account on this machine, nothing is sent (WANDB_MODE=offline records to the "
+            "dump folder, wandb login sends)."
+        )
+    if os.environ.get("WANDB_MODE") == "disabled":
+        return
     folder = Path(job_config.job.dump_folder).absolute()
     defaults = {
         "WANDB_PROJECT": "let_titan",
@@ -24,13 +32,6 @@ def prepare_wandb(job_config: JobConfig) -> None:
         "WANDB_RUN_ID": run_id(folder),
         "WANDB_RESUME": "allow",
     }
-    if not has_account():
-        defaults["WANDB_MODE"] = "disabled"
-        if "WANDB_MODE" not in os.environ:
-            logger.info(
-                "wandb: no account on this machine, nothing is sent (WANDB_MODE=offline records "
-                "to the dump folder, wandb login sends)."
-            )
     for name, value in defaults.items():
         os.environ.setdefault(name, value)
 
@@ -42,7 +43,7 @@ def has_account() -> bool:
     host = os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai").partition("://")[2].rstrip("/")
     try:
         return netrc.netrc().authenticators(host) is not None
-    except (FileNotFoundError, netrc.NetrcParseError):
+    except (OSError, netrc.NetrcParseError):
         return False
 
 

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from let_titan.checks import check_config
-from let_titan.config import LetConfigManager
+from let_titan.config import RECIPES, LetConfigManager
 from let_titan.errors import ConfigError
 from let_titan.plan import LetPlan, Pair, parse_pair, resolve_plan
 from tests.support import write_toml
@@ -33,6 +33,19 @@ def test_command_line_beats_toml_beats_recipe_beats_default(lab):
     assert lab.config(let).let.schedule == "linear"
 
 
+def test_a_recipe_lies_between_what_is_given_and_the_defaults(lab, monkeypatch):
+    recipe = {"schedule": "cosine", "k": 1, "lambda_0": 0.7, "s_stop_fraction": 1.0}
+    monkeypatch.setitem(RECIPES, "other", recipe)
+    for let, args in (({"recipe": "other"}, []), ({}, ["--let.recipe", "other"])):
+        config = lab.config(let, *args)
+        assert config.let.schedule == "cosine"
+        assert (config.let.k, config.let.lambda_0) == (2, 0.5)  # as the TOML says
+        assert resolve_plan(config).s_stop == 4
+        assert lab.config(let, *args, "--let.schedule=step").let.schedule == "step"
+    both = lab.config({"recipe": "paper"}, "--let.recipe", "other")
+    assert both.let.recipe == "other" and both.let.schedule == "cosine"
+
+
 def test_s_stop_in_either_form_and_the_command_lines_form_wins(lab):
     def s_stop(let, *args):
         sections = lab.sections({})
@@ -48,8 +61,18 @@ def test_s_stop_in_either_form_and_the_command_lines_form_wins(lab):
     assert s_stop({"s_stop": 5}, "--let.s_stop_fraction", "0.34") == 2
     assert s_stop({"s_stop_fraction": 0.5}, "--let.s-stop=4") == 4
     assert s_stop({"recipe": "paper", "s_stop": 5}) == 5
-    with pytest.raises(ConfigError, match="both set"):
-        s_stop({"s_stop": 5, "s_stop_fraction": 0.5})
+    assert s_stop({"s_stop_fraction": 0.41}) == 2  # 2.46
+    assert s_stop({"s_stop_fraction": 0.43}) == 3  # 2.58
+    for let, args in (
+        ({"s_stop": 5, "s_stop_fraction": 0.5}, []),
+        ({}, ["--let.s-stop", "5", "--let.s_stop_fraction=0.5"]),
+    ):
+        with pytest.raises(ConfigError, match="both set"):
+            s_stop(let, *args)
+    with pytest.raises(ConfigError, match=r"let\.s_stop = 0 must lie between"):
+        s_stop({"s_stop": 0})
+    with pytest.raises(ConfigError, match=r"let\.s_stop = 0 must lie between"):
+        s_stop({"s_stop_fraction": 0.5}, "--let.s_stop", "0")
 
 
 @pytest.mark.parametrize(
@@ -101,6 +124,47 @@ def test_a_mistake_gets_a_sentence(let, args, sentence, lab, capsys):
     with pytest.raises(ConfigError) as error:
         lab.config(let, *args)
     assert sentence in str(error.value)
+
+
+@pytest.mark.filterwarnings("error")  # tyro would warn of these, with a frame of its own
+@pytest.mark.parametrize(
+    ("name", "value", "sentence"),
+    [
+        ("let__enable", "yes", "let.enable = 'yes' has the wrong type: it must be bool"),
+        ("let__recipe", ["paper"], "let.recipe = ['paper'] has the wrong type: it must be str"),
+        ("let__loss", ["cosine"], "let.loss = ['cosine'] has the wrong type"),
+        ("let__pairs", ["last:2", 2], "let.pairs = ['last:2', 2] has the wrong type"),
+        ("let__lamda_0", 0.1, "let.lamda_0 is unknown: did you mean let.lambda_0?"),
+        ("teacher__layer", True, "teacher.layer = True has the wrong type"),
+        ("teacher__layer", "3", "teacher.layer = '3' has the wrong type"),
+        ("teacher__trust_remote_code", 1, "trust_remote_code = 1 has the wrong type"),
+        ("training__steps", 6.0, "training.steps = 6.0 has the wrong type: it must be int"),
+        ("training__max_norm", True, "training.max_norm = True has the wrong type"),
+        ("model__converters", "float8", "model.converters = 'float8' has the wrong type"),
+        ("trainin__steps", 6, "trainin is unknown: did you mean training?"),
+        ("job__custom_config_module", "nowhere", "No module named 'nowhere'"),
+    ],
+)
+def test_a_wrong_name_or_type_in_the_file_is_told(name, value, sentence, lab):
+    with pytest.raises(ConfigError) as error:
+        lab.config({}, **{name: value})
+    assert sentence in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("text", ["optimizer = 3", "[[optimizer]]\nlr = 1.0"])
+def test_a_section_that_is_none_is_told(text, tmp_path):
+    path = tmp_path / "flat.toml"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=r"must be a section: write \[optimizer\]"):
+        LetConfigManager().parse_args(["--job.config_file", str(path)])
+
+
+def test_an_old_tokenizer_file_is_told(lab):
+    old = lab.folder / "tokenizer.model"
+    old.touch()
+    with pytest.raises(ConfigError, match=r"old tokenizer\.model"):
+        lab.config(None, model__hf_assets_path=str(old))
 
 
 def test_ddp_is_refused_however_it_is_written(lab, monkeypatch):
@@ -171,17 +235,19 @@ values = st.one_of(
     st.text(max_size=5).filter(str.isascii),
     st.lists(st.sampled_from(["last:1:1", "x", "1:2:3", "last:2:nan"]), max_size=2),
 )
-keys = ["k", "lambda_0", "s_stop", "s_stop_fraction", "schedule", "loss", "pairs", "recipe"]
+LET_KEYS = ("k", "lambda_0", "s_stop", "s_stop_fraction", "schedule", "loss", "pairs", "recipe")
+TEACHER_KEYS = ("layer", "placement", "dtype", "trust_remote_code", "tokenizer")
+keys = [*(f"let__{key}" for key in LET_KEYS), *(f"teacher__{key}" for key in TEACHER_KEYS)]
 
 
 @settings(
-    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
-@given(let=st.dictionaries(st.sampled_from(keys), values, max_size=4))
-def test_any_let_section_is_refused_in_words_or_makes_a_sane_plan(let, lab):
-    let = {key: value for key, value in let.items() if value == value}  # TOML's nan aside
+@given(changes=st.dictionaries(st.sampled_from(keys), values, max_size=4))
+def test_any_values_are_refused_in_words_or_make_a_sane_plan(changes, lab):
+    changes = {key: value for key, value in changes.items() if value == value}  # nan is below
     try:
-        plan = resolve_plan(lab.config({"s_stop": 4, **let}))
+        plan = resolve_plan(lab.config({}, **changes))
     except ConfigError as error:
         assert len(str(error)) > 20
         return
@@ -189,6 +255,12 @@ def test_any_let_section_is_refused_in_words_or_makes_a_sane_plan(let, lab):
         assert 1 <= pair.block <= 4 and pair.weight > 0
     assert all(plan.lambda_in(step) >= 0 for step in range(1, 8))
     assert plan.lambda_in(plan.s_stop + 1) == 0
+
+
+@pytest.mark.parametrize("key", ["lambda_0", "s_stop_fraction"])
+def test_nan_is_refused(key, lab):
+    with pytest.raises(ConfigError, match=rf"let\.{key} = nan must be"):
+        lab.config({}, f"--let.{key}", "nan")
 
 
 @pytest.mark.parametrize("path", sorted(SHIPPED.glob("*.toml")), ids=lambda path: path.stem)

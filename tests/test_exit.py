@@ -1,72 +1,151 @@
 """A mistake ends with one sentence and exit code 2, before anything is loaded or written."""
 
+import json
 import os
 import re
+import socket
 import subprocess
 import sys
-import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import SimpleNamespace
 
 import pytest
 
-from tests.support import free_port, write_toml
+from tests.support import Lab, free_port, write_toml
+
+# name: (changes to a config that is right, arguments, what the sentence says)
+MISTAKES = {
+    "no such block": ({}, ["--let.k", "9"], r"let\.k = 9 must lie between 1 and the 4 blocks"),
+    "no file": ({}, ["--job.config_file=none.toml"], r"'none\.toml' cannot be read \(No such file"),
+    "broken file": ({}, ["--job.config_file=broken.toml"], r"cannot be read \(Expected '\]'"),
+    "wrong type": ({"training__steps": "6"}, [], r"training\.steps = '6' .* must be int\."),
+    "wrong type in a list": ({"let__pairs": ["last:2", 2]}, [], r"let\.pairs = .* list\[str\]\."),
+    "unknown key": ({"let__lamda": 1}, [], r"let\.lamda is unknown: did you mean let\.lambda_0\?"),
+    "no tokenizer": ({"model__hf_assets_path": "none"}, [], r"'none' holds no tokenizer\.json"),
+    "no data": ({"training__dataset_path": "none/*.zst"}, [], r"'none/\*\.zst' matches no file"),
+    "no teacher": ({"teacher__checkpoint": "./none"}, [], r"'\./none' does not exist"),
+    "no hub": ({"teacher__checkpoint": "a/b"}, [], r"or a hub id that this machine can reach\."),
+}
+
+# Importing torchtitan takes seconds: one process imports it, and a fork of it makes each mistake.
+DRIVER = """
+import json, os, sys, time
+from let_titan.train import main
+
+for name, rank, args in json.loads(sys.argv[1]):
+    begin, child = time.monotonic(), os.fork()
+    if child == 0:
+        os.environ["RANK"] = rank
+        for fd, stream in ((1, "out"), (2, "err")):
+            os.dup2(os.open(f"{name}.{stream}", os.O_CREAT | os.O_WRONLY), fd)
+        try:
+            main(args)
+        except SystemExit as stop:  # taking down the whole interpreter would take seconds, too
+            for stream in (sys.stdout, sys.stderr):
+                stream.flush()
+            os._exit(stop.code)
+        os._exit(0)
+    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    print(json.dumps([name, code, time.monotonic() - begin]), flush=True)
+"""
 
 
-def start(lab, *args: str, ranks: int = 0):
-    """Runs ``python -m let_titan.train``, or torchrun with ``ranks``; returns process and time."""
-    path = write_toml(lab.folder / "exit.toml", lab.sections({}))
-    module = ["-m", "let_titan.train", *args, "--job.config_file", str(path)]
-    launcher = ["-m", "torch.distributed.run", "--nproc_per_node", str(ranks)]
-    launcher += ["--master_port", str(free_port())]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    if not ranks:
-        environment |= {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1"}
-    begin = time.monotonic()
-    process = subprocess.run(
-        [sys.executable, *(launcher if ranks else []), *module],
+def run(command: list[str], folder, **environment: str) -> subprocess.CompletedProcess[str]:
+    one_process = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "OMP_NUM_THREADS": "1"}
+    return subprocess.run(
+        [sys.executable, *command],
         capture_output=True,
         text=True,
-        env=environment,
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": os.getcwd(), **one_process, **environment},
     )
-    return process, time.monotonic() - begin
 
 
-def test_one_sentence_and_exit_code_two(lab):
-    process, _ = start(lab, "--let.k", "9")
+@contextmanager
+def hub_out_of_reach() -> Iterator[dict[str, str]]:
+    """A hub that takes connections and never answers: the slowest way to be out of reach."""
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        server.listen()
+        url = f"http://127.0.0.1:{server.getsockname()[1]}"
+        yield {"HF_HUB_OFFLINE": "0", "HF_ENDPOINT": url, "NO_PROXY": "127.0.0.1"}
+
+
+@pytest.fixture(scope="module")
+def told(assets, tmp_path_factory):
+    """Makes every mistake; returns {name: code, seconds, out, err} and the folder of the runs."""
+    folder = tmp_path_factory.mktemp("exit")
+    (folder / "broken.toml").write_text("[let\n")
+    lab, cases = Lab(assets, folder), []
+    for name, (changes, args, _) in MISTAKES.items():
+        path = write_toml(folder / f"{name}.toml", lab.sections({}, **changes))
+        # The first --job.config_file counts, and one of the mistakes brings its own
+        cases.append((name, "0", [*args, "--job.config_file", str(path)]))
+    right = cases[0][2][-1]
+    cases.append(("unknown flag", "0", ["--nonsense.key", "1", "--job.config_file", right]))
+    cases.append(("not rank 0", "1", cases[0][2]))
+    cases.append(("unknown flag, not rank 0", "1", cases[-2][2]))
+    with hub_out_of_reach() as environment:
+        process = run(["-c", DRIVER, json.dumps(cases)], folder, **environment)
+    assert process.returncode == 0, process.stderr
+    results = {}
+    for name, code, seconds in map(json.loads, process.stdout.splitlines()):
+        out, err = ((folder / f"{name}.{stream}").read_text() for stream in ("out", "err"))
+        results[name] = SimpleNamespace(code=code, seconds=seconds, out=out, err=err)
+    return results, folder
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_one_sentence_and_exit_code_two(name, told):
+    (results, folder), (_, _, sentence) = told, MISTAKES[name]
+    result = results[name]
+    assert result.code == 2
+    assert re.fullmatch(r"let_titan: [^\n]+\n", result.err), result.err
+    assert re.search(sentence, result.err), result.err
+    assert "Traceback" not in result.out and "Warning" not in result.out
+    assert result.seconds < 10
+    assert not (folder / "run").exists()
+
+
+def test_an_unknown_flag_gets_tyros_words_and_exit_code_two(told):
+    result = told[0]["unknown flag"]
+    assert result.code == 2
+    assert "Unrecognized options: --nonsense.key" in result.err
+    assert "Traceback" not in result.err
+
+
+@pytest.mark.parametrize("name", ["not rank 0", "unknown flag, not rank 0"])
+def test_the_other_ranks_exit_in_silence(name, told):
+    assert told[0][name].code == 2
+    assert told[0][name].err == ""
+
+
+def test_as_a_module(lab):
+    path = write_toml(lab.folder / "exit.toml", lab.sections({"k": 9}))
+    module = ["-m", "let_titan.train", "--job.config_file", str(path)]
+    process = run(module, lab.folder)
     assert process.returncode == 2
-    told = [line for line in process.stderr.splitlines() if line.startswith("let_titan:")]
-    assert told == [
-        "let_titan: let.k = 9 must lie between 1 and the 4 blocks of 'debug'.",
-    ]
-    assert "Traceback" not in process.stderr + process.stdout
+    assert (
+        process.stderr == "let_titan: let.k = 9 must lie between 1 and the 4 blocks of 'debug'.\n"
+    )
     assert not (lab.folder / "run").exists()
 
 
-def test_a_missing_config_file_shows_no_traceback(lab):
-    process, _ = start(lab, "--job.config_file=none.toml")
-    assert process.returncode == 2
-    assert "'none.toml' cannot be read (No such file or directory)" in process.stderr
-    assert "Traceback" not in process.stderr + process.stdout
-
-
-@pytest.mark.parametrize("args", [("--let.k", "9"), ("--nonsense", "1")])
-def test_on_two_ranks_it_is_told_once(args, lab):
-    process, _ = start(lab, *args, ranks=2)
+def test_under_torchrun_on_two_ranks(lab):
+    path = write_toml(lab.folder / "exit.toml", lab.sections({"k": 9}))
+    launcher = ["-m", "torch.distributed.run", "--nproc_per_node", "2"]
+    launcher += ["--master_port", str(free_port())]
+    module = ["-m", "let_titan.train", "--job.config_file", str(path)]
+    process = run([*launcher, *module], lab.folder)
     assert process.returncode == 1  # torchrun's own, after its ChildFailedError
     output = (process.stderr + process.stdout).replace(sys.prefix, "")
-    assert output.count("let.k = 9" if args[0] == "--let.k" else "nonsense") == 1
+    assert output.count("let.k = 9") == 1
     assert not re.search(r'(let_titan|torchtitan)/\S+\.py", line', output)
+    assert not (lab.folder / "run").exists()
 
 
-def test_a_teacher_out_of_reach_is_told_within_ten_seconds(lab):
-    _, import_time = start(lab, "--let.k", "9")
-    process, elapsed = start(lab, "--teacher.checkpoint", "HuggingFaceTB/SmolLM-135M-none")
-    assert process.returncode == 2
-    assert "or a hub id that this machine can reach" in process.stderr
-    assert elapsed - import_time < 10
-
-
-def test_the_wrong_order_of_imports_is_explained():
-    code = "import torchtitan.tools.utils, let_titan"
-    process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+def test_the_wrong_order_of_imports_is_explained(tmp_path):
+    process = run(["-c", "import torchtitan.tools.utils, let_titan"], tmp_path)
     assert process.returncode == 1
     assert "let_titan must be imported before torchtitan" in process.stderr

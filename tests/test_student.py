@@ -96,6 +96,9 @@ def test_logits_equal_hugging_faces_llama():
     twin = LlamaForCausalLM(config).eval()
     adapter = Llama3StateDictAdapter(model.model_args, hf_assets_path=None)
     twin.load_state_dict(adapter.to_hf(model.state_dict()))
+    # Scaling would only change slow frequencies, which 64 tokens hardly turn
+    frequencies = twin.model.rotary_emb.inv_freq
+    assert torch.allclose(model.freqs_cis[1].angle(), frequencies, rtol=1e-5, atol=0)
     tokens = torch.randint(0, 320, (2, 64))
     with torch.no_grad():
         assert torch.allclose(model(tokens), twin(tokens).logits, atol=1e-5)

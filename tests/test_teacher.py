@@ -22,7 +22,7 @@ from transformers import (
 )
 
 from let_titan.errors import ConfigError
-from let_titan.teacher import check_teacher, load_teacher, prepare_teacher
+from let_titan.teacher import check_teacher, load_teacher, prepare_teacher, read_vocabulary
 from let_titan.teacher.load import shards
 from let_titan.teacher.model import block_list
 from let_titan.train import LetTrainer
@@ -159,6 +159,38 @@ def test_bin_weights_are_converted_once(checkpoints, tmp_path, monkeypatch):
         assert relative_error(found, wanted) < 1e-5
     monkeypatch.setattr("let_titan.teacher.sources.convert_bin", pytest.fail)
     assert prepare_teacher(str(source)) == folder
+
+
+def play_hub(monkeypatch, tmp_path, answers: bool, snapshot: Path) -> list[dict]:
+    """Lets ``snapshot`` be what the hub has of any id; returns the keywords it is asked with."""
+    asked: list[dict] = []
+    monkeypatch.setenv("LET_TITAN_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("let_titan.teacher.sources.hub_answers", lambda: answers)
+    monkeypatch.setattr(
+        "huggingface_hub.snapshot_download",
+        lambda checkpoint, **keywords: (asked.append(keywords), str(snapshot))[1],
+    )
+    return asked
+
+
+@pytest.mark.parametrize("answers", [True, False])
+def test_a_hub_id_is_fetched_once(answers, checkpoints, tmp_path, monkeypatch):
+    asked = play_hub(monkeypatch, tmp_path, answers, checkpoints / "gpt2")
+    folder = prepare_teacher("owner/name")
+    for found, wanted in zip(load(folder)(tokens()), untouched(checkpoints / "gpt2"), strict=True):
+        assert relative_error(found, wanted) < 1e-5
+    assert prepare_teacher("owner/name") == folder
+    (keywords,) = asked
+    assert keywords["local_files_only"] is not answers
+    assert "*.safetensors" in keywords["allow_patterns"] and "*.bin" not in str(keywords)
+
+
+def test_a_hub_out_of_reach_with_nothing_cached_is_told(tmp_path, monkeypatch):
+    monkeypatch.setenv("LET_TITAN_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("let_titan.teacher.sources.hub_answers", lambda: False)
+    assert read_vocabulary("owner/name-that-nobody-has") is None
+    with pytest.raises(ConfigError, match="cannot be downloaded"):
+        prepare_teacher("owner/name-that-nobody-has")
 
 
 class Bomb:

@@ -23,4 +23,5 @@ def test_the_private_names_do_what_they_did():
     register()
     assert upstream.is_registered("let_llama") and not upstream.is_registered("llama3")
     assert "quantize.linear.float8" in upstream.converter_names()
-    assert LetConfigManager._maybe_load_toml is not ConfigManager._maybe_load_toml
+    for name in ("_maybe_load_toml", "_validate_config"):
+        assert getattr(LetConfigManager, name) is not getattr(ConfigManager, name)

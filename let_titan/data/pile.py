@@ -30,7 +30,8 @@ def data_files(pattern: str | None) -> list[str]:
         ConfigError: no pattern, or nothing matches.
     """
     patterns = [part.strip() for part in (pattern or "").split(",") if part.strip()]
-    files = sorted({file for part in patterns for file in glob.glob(part, recursive=True)})
+    found = {file for part in patterns for file in glob.glob(part, recursive=True)}
+    files = sorted(file for file in found if Path(file).is_file())
     if not files:
         raise ConfigError(
             f"dataset_path = {pattern!r} matches no file: give the glob of your *.jsonl.zst or "

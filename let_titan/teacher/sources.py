@@ -4,6 +4,7 @@ GGUF files and ``.bin`` weights are converted once into a cache (``$LET_TITAN_CA
 ``~/.cache/let_titan``), so that every rank can read just its part later.
 """
 
+import functools
 import hashlib
 import os
 import shutil
@@ -19,6 +20,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, Pretra
 from let_titan.errors import ConfigError
 
 CAUSAL_LM_ENDINGS = ("ForCausalLM", "LMHeadModel")
+HUB_TIMEOUT_S = 4.0
 
 
 def cache_root() -> Path:
@@ -42,7 +44,9 @@ def read_config(checkpoint: str, trust_remote_code: bool = False) -> PretrainedC
             return AutoConfig.from_pretrained(path.parent, gguf_file=path.name)
         if path.is_dir() or not looks_like_a_path(checkpoint):
             return AutoConfig.from_pretrained(
-                path if path.is_dir() else checkpoint, trust_remote_code=trust_remote_code
+                path if path.is_dir() else checkpoint,
+                trust_remote_code=trust_remote_code,
+                local_files_only=not path.is_dir() and not hub_answers(),
             )
     except (OSError, ValueError, KeyError) as error:
         reason = str(error).strip().splitlines()[0]
@@ -65,9 +69,28 @@ def read_vocabulary(checkpoint: str) -> dict[str, int] | None:
     try:
         if path.suffix == ".gguf":
             return AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name).get_vocab()
-        return AutoTokenizer.from_pretrained(path if path.is_dir() else checkpoint).get_vocab()
+        if path.is_dir():
+            return AutoTokenizer.from_pretrained(path).get_vocab()
+        online = hub_answers()
+        return AutoTokenizer.from_pretrained(checkpoint, local_files_only=not online).get_vocab()
     except (OSError, ValueError, KeyError):
         return None
+
+
+@functools.cache
+def hub_answers() -> bool:
+    """Whether the hub can be reached, asked once; if not, only what is cached is looked for.
+
+    Its own client retries for 23 seconds before it gives up, for minutes where nothing answers
+    (measured with huggingface_hub 2.4).
+    """
+    from huggingface_hub import constants, get_session
+
+    try:
+        get_session().head(constants.ENDPOINT, timeout=HUB_TIMEOUT_S)
+    except Exception:  # of requests, httpx or httpx2, by huggingface_hub's version
+        return False
+    return True
 
 
 def looks_like_a_path(checkpoint: str) -> bool:
@@ -173,10 +196,11 @@ def download(checkpoint: str, out: Path, trust_remote_code: bool) -> None:
     from huggingface_hub import snapshot_download
 
     text = ["*.json", "*.model", "*.txt", *(["*.py"] if trust_remote_code else [])]
+    fetch = functools.partial(snapshot_download, checkpoint, local_files_only=not hub_answers())
     try:
-        folder = Path(snapshot_download(checkpoint, allow_patterns=[*text, "*.safetensors"]))
+        folder = Path(fetch(allow_patterns=[*text, "*.safetensors"]))
         if not any(folder.glob("*.safetensors")):
-            folder = Path(snapshot_download(checkpoint, allow_patterns=[*text, "*.bin"]))
+            folder = Path(fetch(allow_patterns=[*text, "*.bin"]))
             return convert_bin(folder, out, trust_remote_code)
     except OSError as error:
         raise ConfigError(
