@@ -1,4 +1,4 @@
-"""The [let] and [teacher] sections, and model.init_scheme, on top of torchtitan's JobConfig.
+"""The [let] and [teacher] sections, and single keys in others, on top of torchtitan's JobConfig.
 
 Precedence: command line > TOML > let.recipe's named defaults > the defaults below. Names and types
 of a TOML's values are checked here, since torchtitan and tyro only warn of them; what the values
@@ -13,6 +13,7 @@ from typing import Any, Literal, get_args
 
 from torchtitan.config import ConfigManager, JobConfig
 from torchtitan.config.job_config import Model as TitanModel
+from torchtitan.config.job_config import Training as TitanTraining
 from typeguard import CollectionCheckStrategy, TypeCheckError, check_type
 
 from let_titan.errors import ConfigError
@@ -39,6 +40,15 @@ class Model(TitanModel):
     Initial weights, for LET and baseline alike. "torchtitan": its own (embedding std 1, output
     projections scaled by depth). "llama": every matrix and embedding normal with std 0.02, as in
     the LLaMA lineage (`initializer_range` of Hugging Face's LlamaConfig).
+    """
+
+
+@dataclass
+class Training(TitanTraining):
+    max_nonfinite_steps: int = 0
+    """
+    Steps with a loss or gradient that is not finite that are left out (no update, noted in
+    metrics.jsonl), counted since the start of the process; one more stops the run
     """
 
 
@@ -111,6 +121,7 @@ class Teacher:
 @dataclass
 class LetJobConfig(JobConfig):
     model: Model = field(default_factory=Model)
+    training: Training = field(default_factory=Training)
     let: Let = field(default_factory=Let)
     teacher: Teacher = field(default_factory=Teacher)
 

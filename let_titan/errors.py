@@ -1,4 +1,8 @@
-"""The one exception for mistakes in the input."""
+"""The two exceptions that reach a user: a mistake in the input, and a run that cannot go on."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 
 class ConfigError(ValueError):
@@ -6,3 +10,23 @@ class ConfigError(ValueError):
 
     ``let_titan.train.main`` prints it on rank 0 and exits with 2, without a traceback.
     """
+
+
+class RunError(RuntimeError):
+    """What stopped a run that was sound at its start: what happened, and what to do.
+
+    ``let_titan.train.main`` prints it on rank 0 and exits with 1, without a traceback. Raised on
+    all ranks, or on rank 0 alone.
+    """
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turns what the file system refuses while ``path`` is written into a RunError."""
+    try:
+        yield
+    except OSError as error:
+        raise RunError(
+            f"{path} cannot be written ({error.strerror or error}): make room or mend the file "
+            "system, then start the same command again."
+        ) from error

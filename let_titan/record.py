@@ -11,6 +11,7 @@ from typing import Any
 
 from torchtitan.components.metrics import BaseLogger
 
+from let_titan.errors import writing
 from let_titan.runs import read_lines
 
 # our key: the key under which torchtitan's MetricsProcessor (or ours) logs it
@@ -55,10 +56,11 @@ class MetricsFile(BaseLogger):
         if step == 0 and self.path.exists():  # an earlier run that left no checkpoint: kept aside
             self.path.replace(self.path.with_name(f"metrics.{time.time_ns()}.jsonl"))
             lines = []
-        self.path.parent.mkdir(parents=True, exist_ok=True)
         scratch = self.path.with_suffix(".tmp")
-        scratch.write_text("".join(json.dumps(line) + "\n" for line in lines))
-        scratch.replace(self.path)
+        with writing(self.path):
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            scratch.write_text("".join(json.dumps(line) + "\n" for line in lines))
+            scratch.replace(self.path)
         elapsed = max((line.get("elapsed_s", 0.0) for line in lines), default=0.0)
         self._origin = time.perf_counter() - elapsed
 
@@ -81,5 +83,17 @@ class MetricsFile(BaseLogger):
             line["tokens_per_s"] = metrics["throughput(tps)"] * self.world_size
             line |= {ours: metrics.get(key) for ours, key in COST_KEYS.items()}
             line["teacher_active"] = bool(line["teacher_active"])
-        with self.path.open("a") as file:
-            file.write(json.dumps(line) + "\n")
+        self._append(line)
+
+    def note_nonfinite(self, step: int, ranks: dict[str, list[int]]) -> None:
+        """Notes a step that was left out: {"step", "nonfinite": {"loss_ranks", ...}}."""
+        self._append({"step": step, "nonfinite": ranks})
+
+    def _append(self, line: dict[str, Any]) -> None:
+        with writing(self.path), self.path.open("a") as file:
+            file.write(json.dumps({key: finite(value) for key, value in line.items()}) + "\n")
+
+
+def finite(value: Any) -> Any:
+    """JSON has neither NaN nor infinity: null stands for both."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -5,9 +5,11 @@ import json
 from pathlib import Path
 from typing import Any
 
+import torch.distributed as dist
 from torchtitan.tools.logging import logger
 
 from let_titan.data import data_fingerprint
+from let_titan.errors import RunError
 from let_titan.record import MetricsFile
 from let_titan.summary import outcome, surroundings, write_summary
 from let_titan.tokenizer import fingerprint
@@ -40,6 +42,14 @@ class RunFolder:
         self.file.resume(step)
         self._write("running")
 
+    def is_unfinished(self) -> bool:
+        """Whether the folder is of a run that did not come to its end; called by all ranks."""
+        found = [False]
+        if self.file is not None and self._path.exists():
+            found = [json.loads(self._path.read_text())["exit_state"] != "completed"]
+        dist.broadcast_object_list(found)
+        return found[0]
+
     def end(self, exit_state: str) -> None:
         """Writes the outcome: "completed", "interrupted" or "failed: ...".
 
@@ -47,7 +57,11 @@ class RunFolder:
         """
         if self.file is None or not self._begun:
             return
-        self._write(exit_state)
+        try:
+            self._write(exit_state)
+        except RunError as error:  # whatever ended the run is to be told, not this
+            logger.error(str(error))
+            return
         for phase, cost in outcome(self.file.lines())["throughput"].items():
             if cost is not None:
                 logger.info(
@@ -70,6 +84,11 @@ class RunFolder:
             f"Step {step}: the teacher has left. Memory {before_gib:.2f} GiB before, "
             f"{after_gib:.2f} GiB after{rate}"
         )
+
+    def note_nonfinite(self, step: int, ranks: dict[str, list[int]]) -> None:
+        """Notes a step that was left out because a loss or gradient was not finite."""
+        if self.file is not None:
+            self.file.note_nonfinite(step, ranks)
 
     def _write(self, exit_state: str) -> None:
         assert self.file is not None

@@ -14,6 +14,7 @@ import torch
 from torchtitan.tools import utils as titan_utils
 
 from let_titan.device import HAS_ACCELERATOR, cpu_name
+from let_titan.errors import writing
 
 PACKAGES = (
     "let-titan",
@@ -29,10 +30,11 @@ PACKAGES = (
 
 def write_summary(path: Path, summary: dict[str, Any]) -> None:
     """Writes ``summary`` as JSON; a reader sees the old file or the new one, never half of it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     scratch = path.with_suffix(".tmp")
-    scratch.write_text(json.dumps(summary, indent=2, default=str) + "\n")
-    scratch.replace(path)
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        scratch.write_text(json.dumps(summary, indent=2, default=str) + "\n")
+        scratch.replace(path)
 
 
 def surroundings() -> dict[str, Any]:
@@ -82,14 +84,16 @@ def outcome(lines: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Draws from metrics.jsonl's lines how a run came out.
 
     Returns:
-        final and best validation loss, wall time in seconds, and per phase the mean tokens/s
+        final and best validation loss, the steps that were left out because something was not
+        finite, wall time in seconds, and per phase the mean tokens/s
         (step 1, which compiles and allocates, is left out) and the highest memory in GiB.
     """
-    losses = [line["val_loss"] for line in lines if "val_loss" in line]
+    losses = [line["val_loss"] for line in lines if line.get("val_loss") is not None]
     train = [line for line in lines if "loss" in line]
     return {
         "final_val_loss": losses[-1] if losses else None,
         "best_val_loss": min(losses) if losses else None,
+        "nonfinite_steps": [line["step"] for line in lines if "nonfinite" in line],
         "wall_time_s": train[-1]["elapsed_s"] if train else None,
         "throughput": {
             "let_phase": phase_cost(line for line in train if line["teacher_active"]),

@@ -14,19 +14,22 @@ import torch
 import torch.distributed._functional_collectives as funcol
 from torchtitan.components.loss import IGNORE_INDEX
 from torchtitan.config import TORCH_DTYPE_MAP
-from torchtitan.tools.logging import init_logger
+from torchtitan.tools.logging import init_logger, logger
 from torchtitan.train import Trainer
 
 from let_titan.alignment import Alignment, cosine_alignment
+from let_titan.checkpoint import LetCheckpointManager
 from let_titan.checks import check_config
 from let_titan.config import LetConfigManager, LetJobConfig
 from let_titan.device import free_cached_memory, memory_gib
-from let_titan.errors import ConfigError
+from let_titan.errors import ConfigError, RunError
+from let_titan.guard import StepGuard
 from let_titan.plan import resolve_plan
 from let_titan.run_folder import RunFolder, describe_run
 from let_titan.spec import register
+from let_titan.stop import StopRequest
 from let_titan.teacher import Teacher, load_teacher, prepare_teacher
-from let_titan.upstream import check_version
+from let_titan.upstream import check_version, checkpoint_manager
 
 
 class LetTrainer(Trainer):
@@ -37,12 +40,14 @@ class LetTrainer(Trainer):
     """
 
     job_config: LetJobConfig
+    checkpointer: LetCheckpointManager
     teacher: Teacher | None = None
 
     def __init__(self, job_config: LetJobConfig) -> None:
         register()
         self.plan = resolve_plan(job_config)
-        super().__init__(job_config)
+        with checkpoint_manager(LetCheckpointManager):
+            super().__init__(job_config)
         self.alignment = self._build_alignment()
         for part in self.model_parts:
             part.alignment = self.alignment
@@ -51,6 +56,9 @@ class LetTrainer(Trainer):
         replicas = self.parallel_dims.dp_replicate * self.parallel_dims.dp_shard
         self.tokens_per_step = batch_size * replicas * job_config.training.seq_len
         self.run_folder = RunFolder(self.metrics_processor.file, describe_run(self))
+        self.stop_request = StopRequest()
+        self.guard = self._build_guard()
+        self.optimizers.register_step_pre_hook(self.guard)
         self._begun = False
 
     def _build_alignment(self) -> Alignment | None:
@@ -63,23 +71,47 @@ class LetTrainer(Trainer):
             compiled.backend if compiled.enable and "loss" in compiled.components else None,
         )
 
+    def _build_guard(self) -> StepGuard:
+        return StepGuard(
+            [p for part in self.model_parts for p in part.parameters()],
+            self.device,
+            self.job_config.training.max_nonfinite_steps,
+            self.stop_request,
+            self.checkpointer.last_good,
+        )
+
+    def train(self) -> None:
+        """As torchtitan, until the last step or the one in which a signal asked for an end."""
+        with self.stop_request.listening():
+            super().train()
+            if not self._begun and self.run_folder.is_unfinished():
+                self._begin(self.step)  # killed between its last checkpoint and its end
+
+    def should_continue_training(self) -> bool:
+        if self.guard.stop:
+            self.checkpointer.save_now(self.step)
+            return False
+        return super().should_continue_training()
+
     def train_step(
         self, data_iterator: Iterator[tuple[dict[str, torch.Tensor], torch.Tensor]]
     ) -> None:
         """One optimiser step; the teacher comes before the first and goes after its last."""
         if not self._begun:
-            self._begin()
+            self._begin(self.step - 1)
         if self.alignment is not None:
             self.alignment.meter.reset()
+        self.guard.begin(self.step)
         super().train_step(data_iterator)
+        if self.guard.skipped is not None:
+            self.run_folder.note_nonfinite(self.step, self.guard.skipped)
         if self.teacher is not None and not self.plan.teacher_in(self.step + 1):
             self._release_teacher()
 
-    def _begin(self) -> None:
-        """What must happen between the checkpoint's loading and the first step."""
+    def _begin(self, start: int) -> None:
+        """What must happen between the loading of step ``start`` and the first step after it."""
         self._begun = True
-        start = self.step - 1
-        if self.plan.teacher_in(self.step):
+        if self.plan.teacher_in(start + 1):
             self.teacher = self._load_teacher()
         self.run_folder.begin(start, None if self.teacher is None else self.teacher.facts)
         if self.job_config.validation.enable and self.validator.should_validate(start):
@@ -99,9 +131,11 @@ class LetTrainer(Trainer):
         """Notes lambda(s) / global_valid_tokens, then as torchtitan; returns the NLL alone."""
         self._coefficient = self.plan.lambda_in(self.step) / global_valid_tokens
         self._global_valid_tokens = global_valid_tokens
-        return super().forward_backward_step(
+        loss = super().forward_backward_step(
             input_dict=input_dict, labels=labels, global_valid_tokens=global_valid_tokens
         )
+        self.guard.note_loss(loss)
+        return loss
 
     def post_dataloading_process(
         self, input_dict: dict[str, torch.Tensor], labels: torch.Tensor
@@ -167,7 +201,10 @@ class LetTrainer(Trainer):
 
 
 def main(args: list[str] | None = None) -> None:
-    """Parses, checks and runs; a mistake in the input is one sentence and exit code 2."""
+    """Parses, checks and runs; what goes wrong by the user's input is one sentence and exit code 2.
+
+    What stops a sound run (a full disk, a loss that is not finite) is a sentence, too, and code 1.
+    """
     init_logger()
     try:
         check_version()
@@ -179,23 +216,26 @@ def main(args: list[str] | None = None) -> None:
         check_config(config)
         run(config)
     except ConfigError as error:
-        refuse(error)
+        refuse(error, 2)
+    except RunError as error:
+        refuse(error, 1)
 
 
 def run(config: LetJobConfig) -> None:
     """Trains, or writes a seed checkpoint, and leaves the run's folder complete."""
     trainer: LetTrainer | None = None
-    exit_state = "completed"
+    exit_state = "failed"
     try:
         trainer = LetTrainer(config)
         if config.checkpoint.create_seed_checkpoint:
             trainer.checkpointer.save(curr_step=0, last_step=True)
         else:
             trainer.train()
-    except KeyboardInterrupt:
-        exit_state = "interrupted"
-        raise
-    except Exception as error:
+        exit_state = "completed"
+        if trainer.step < config.training.steps and trainer.guard.stop:
+            exit_state = f"stopped at step {trainer.step} by a signal"
+            logger.info(f"Run {exit_state}: the same command goes on from there.")
+    except BaseException as error:  # torch's CheckpointException is no Exception
         exit_state = f"failed: {type(error).__name__}: {error}"
         raise
     finally:
@@ -205,11 +245,11 @@ def run(config: LetJobConfig) -> None:
     torch.distributed.destroy_process_group()
 
 
-def refuse(error: ConfigError) -> NoReturn:
-    """Prints the sentence once, on rank 0, and exits with 2 on every rank."""
+def refuse(error: Exception, code: int) -> NoReturn:
+    """Prints the sentence once, on rank 0, and exits with ``code`` on every rank."""
     if os.environ.get("RANK", "0") == "0":
         print(f"let_titan: {error}", file=sys.stderr, flush=True)
-    sys.exit(2)
+    sys.exit(code)
 
 
 if __name__ == "__main__":

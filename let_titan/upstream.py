@@ -1,13 +1,19 @@
 """The private names of torchtitan that let_titan calls, in one place, and the version they are of.
 
-Two more are overridden where they belong: ``ConfigManager._maybe_load_toml`` and
-``_validate_config`` in ``config.py``. Those of torch are in ``device.py``.
+Three more are overridden where they belong: ``ConfigManager._maybe_load_toml`` and
+``_validate_config`` in ``config.py``, ``CheckpointManager._purge_stale_checkpoints`` in
+``checkpoint/manager.py``. Those of torch are in ``device.py``.
 """
 
 import importlib.metadata
+from collections.abc import Iterator
+from contextlib import contextmanager
+from unittest import mock
 
 import torchtitan.protocols.model_converter as model_converter
 import torchtitan.protocols.train_spec as train_spec
+import torchtitan.train
+from torchtitan.components.checkpoint import CheckpointManager
 
 from let_titan.errors import ConfigError
 
@@ -36,3 +42,10 @@ def is_registered(model_name: str) -> bool:
 def converter_names() -> list[str]:
     """Returns what model.converters may name."""
     return list(model_converter._registry_model_converter_cls)
+
+
+@contextmanager
+def checkpoint_manager(manager: type[CheckpointManager]) -> Iterator[None]:
+    """While active, a Trainer that is built takes ``manager``: a TrainSpec has no place for one."""
+    with mock.patch.object(torchtitan.train, "CheckpointManager", manager):
+        yield

@@ -1,5 +1,6 @@
 """Fixtures: one gloo world of one process, a tiny tokenizer, corpus and teachers."""
 
+import gc
 import json
 import os
 from pathlib import Path
@@ -22,12 +23,14 @@ TEXTS = [
 @pytest.fixture(scope="session", autouse=True)
 def single_process_world():
     torch.set_num_threads(1)
+    gc.freeze()  # a CPU's memory figures collect at every log step: spare them what imports left
     do_not_linger()
     os.environ["HF_HUB_OFFLINE"] = "1"
     set_rank(0, 1, free_port())
     dist.init_process_group("gloo")
     yield
     dist.destroy_process_group()
+    gc.unfreeze()
 
 
 def make_tokenizer(folder: Path) -> None:

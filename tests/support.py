@@ -1,6 +1,8 @@
 """What the tests share: tiny runs, fixed batches, spawned gloo worlds."""
 
+import gc
 import json
+import multiprocessing
 import os
 import socket
 import time
@@ -228,6 +230,7 @@ def _worker(
 ) -> None:
     set_rank(rank, world_size, port)
     torch.set_num_threads(1)
+    gc.freeze()
     do_not_linger()
     dist.init_process_group("gloo")
     result = function(*args)
@@ -240,5 +243,8 @@ def _worker(
 def run_world(world_size: int, function: Callable[..., Any], folder: Path, *args: Any) -> Any:
     """Runs a module-level ``function(*args)`` on gloo ranks; returns what rank 0 returned."""
     out = folder / "result.pt"
-    mp.spawn(_worker, (world_size, free_port(), function, str(out), args), nprocs=world_size)
+    arguments = (world_size, free_port(), function, str(out), args)
+    # One server imports torchtitan, which takes seconds; each rank is a fork of it.
+    multiprocessing.set_forkserver_preload(["tests.support"])
+    mp.start_processes(_worker, arguments, nprocs=world_size, start_method="forkserver")
     return torch.load(out, weights_only=False)

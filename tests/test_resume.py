@@ -105,3 +105,19 @@ def test_from_s_stop_on_no_teacher_is_needed(lab):
     shutil.rmtree(checkpoints)
     with pytest.raises(ConfigError, match="does not exist"):
         train(lab, **changes)
+
+
+def test_a_run_killed_before_its_last_validation_is_completed(lab):
+    """The last checkpoint is there, so no step is left; what comes after it still is."""
+    whole = train(lab)
+    run = lab.folder / "run"
+    lines = (run / "metrics.jsonl").read_text().splitlines(keepends=True)
+    assert "val_loss" in json.loads(lines[-1])
+    (run / "metrics.jsonl").write_text("".join(lines[:-1]))
+    summary = json.loads((run / "summary.json").read_text())
+    (run / "summary.json").write_text(json.dumps({**summary, "exit_state": "running"}))
+    assert train(lab)["lines"] == whole["lines"]
+    assert json.loads((run / "summary.json").read_text())["exit_state"] == "completed"
+    before = (run / "metrics.jsonl").stat().st_mtime_ns
+    assert train(lab)["lines"] == whole["lines"]
+    assert (run / "metrics.jsonl").stat().st_mtime_ns == before  # now there is nothing to do

@@ -1,0 +1,70 @@
+"""The ``step-N`` folders of a run's checkpoints: which are whole, which are torn, which go aside.
+
+DCP writes ``.metadata`` last and moves it into place, so a folder that holds it is whole, and one
+without it was cut short. (``last_save_in_hf`` leaves safetensors' index file instead.)
+"""
+
+import re
+import shutil
+from pathlib import Path
+
+MARKS = (".metadata", "model.safetensors.index.json")
+
+
+def step_folders(folder: Path) -> dict[int, Path]:
+    """Returns {step: folder} of all checkpoints, whole or torn, by step."""
+    found = {}
+    for path in folder.glob("step-*"):
+        match = re.fullmatch(r"step-(\d+)", path.name)
+        if match and path.is_dir():
+            found[int(match[1])] = path
+    return dict(sorted(found.items()))
+
+
+def is_whole(path: Path) -> bool:
+    return any((path / mark).is_file() for mark in MARKS)
+
+
+def whole_checkpoints(folder: Path) -> dict[int, Path]:
+    """Returns {step: folder} of the checkpoints that can be loaded, by step."""
+    return {step: path for step, path in step_folders(folder).items() if is_whole(path)}
+
+
+def tear(path: Path) -> None:
+    """Makes a checkpoint count as torn: what deletes it may be killed on the way."""
+    for mark in MARKS:
+        (path / mark).unlink(missing_ok=True)
+
+
+def remove_torn(folder: Path) -> list[Path]:
+    """Deletes the folders that a kill left without their mark; returns them.
+
+    A checkpoint folder that is empty afterwards goes, too: to torchtitan its mere existence says
+    that ``initial_load_path`` is to be ignored.
+    """
+    torn = [path for path in step_folders(folder).values() if not is_whole(path)]
+    for path in torn:
+        shutil.rmtree(path)
+    if folder.is_dir() and not any(folder.iterdir()):
+        folder.rmdir()
+    return torn
+
+
+def set_aside(folder: Path, step: int) -> Path | None:
+    """Moves the checkpoints after ``step`` to ``abandoned-N``, the next free number.
+
+    A run that starts from an earlier checkpoint leaves them: they are not of its history, and its
+    own saves must not mix with their files.
+
+    Returns:
+        The folder they went to; None where there were none.
+    """
+    later = [path for number, path in step_folders(folder).items() if number > step]
+    if not later:
+        return None
+    numbers = (int(path.name.removeprefix("abandoned-")) for path in folder.glob("abandoned-*"))
+    target = folder / f"abandoned-{max(numbers, default=0) + 1}"
+    target.mkdir()
+    for path in reversed(later):  # the newest first: a kill on the way leaves a history that ends
+        path.replace(target / path.name)
+    return target

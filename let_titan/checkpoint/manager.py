@@ -1,0 +1,215 @@
+"""torchtitan's CheckpointManager, made to outlive kills, full disks and damaged files."""
+
+import errno
+from collections.abc import Iterator
+from concurrent.futures import Future
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch.distributed as dist
+import torch.distributed.checkpoint as dcp
+from torch.distributed.checkpoint.api import CheckpointException
+from torch.distributed.checkpoint.staging import DefaultStager, StagingOptions
+from torch.distributed.checkpoint.state_dict_saver import AsyncCheckpointerType, AsyncSaveResponse
+from torchtitan.components.checkpoint import AsyncMode, CheckpointManager
+from torchtitan.tools.logging import logger
+
+from let_titan.checkpoint.checksums import ChecksumWriter, damaged_files
+from let_titan.checkpoint.folders import remove_torn, set_aside, tear, whole_checkpoints
+from let_titan.device import HAS_ACCELERATOR
+from let_titan.errors import ConfigError, RunError
+
+
+class LetCheckpointManager(CheckpointManager):
+    """Saves with checksums, loads what is whole and intact, purges what is whole and old.
+
+    Beside torchtitan's manager (components/checkpoint.py, v0.2.2): torn folders are removed at the
+    start and never counted by ``keep_latest_k``; a purge ends a checkpoint before it deletes it;
+    starting from an earlier step sets the later ones aside, so that no save writes into a whole
+    folder; and what cannot be written or read ends in a sentence.
+    """
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self._last_saved: Path | None = None
+        if self.enable_staging and not HAS_ACCELERATOR:
+            # torchtitan asks for pinned memory and streams, which a CPU does not have.
+            self.stager = DefaultStager(StagingOptions(False, True, True, False))
+
+    @property
+    def path(self) -> Path:
+        """The folder of the checkpoints."""
+        return Path(self.folder)
+
+    def load(self, step: int = -1) -> bool:
+        """Loads ``step``, or the last whole checkpoint (-1).
+
+        Returns:
+            Whether there was one.
+
+        Raises:
+            ConfigError: it is damaged, or not this run's.
+        """
+        if not self.enable:
+            return False
+        if not self.load_only:
+            on_rank_0(lambda: self._tidy())
+        step = step if step >= 0 else max(whole_checkpoints(self.path), default=-1)
+        source = self.path / f"step-{step}"
+        if not self.path.exists() and self.initial_load_path:
+            source = Path(self.initial_load_path)
+        if (source / ".metadata").is_file():
+            self._verify(source)
+        with self._readable(source):
+            loaded = super().load(step)
+        if loaded and not self.load_only:
+            on_rank_0(lambda: self._leave_later(step))
+        return loaded
+
+    def save(self, curr_step: int, last_step: bool = False) -> None:
+        """Saves when it is time.
+
+        Raises:
+            RunError: this save, or the one that ran in the background, could not be written.
+        """
+        with self._written(curr_step):
+            super().save(curr_step, last_step)
+        if last_step and self.enable and not self.load_only:
+            self._purge_stale_checkpoints()  # which torchtitan leaves out after the last save
+
+    def save_now(self, step: int) -> None:
+        """Saves ``step`` in full whatever the interval, for a run that ends early."""
+        if self.enable and self._last_saved != self.path / f"step-{step}":
+            self.interval = 1
+            self.save(step)
+        self.wait()
+
+    def wait(self) -> None:
+        """Waits for a save in the background; one that failed ends in a RunError."""
+        future = getattr(self, "save_future", None)
+        if future is not None:
+            with self._written(None):
+                future.result()
+            self.save_future = None
+
+    def last_good(self) -> Path | None:
+        """Returns the checkpoint a new start would load, after a save in the background ended."""
+        self.wait()
+        found = whole_checkpoints(self.path) if self.enable else {}
+        return found[max(found)] if found else None
+
+    def dcp_save(
+        self,
+        state_dict: dict[str, Any],
+        checkpoint_id: str,
+        async_mode: AsyncMode,
+        enable_garbage_collection: bool = False,
+        to_hf: bool = False,
+    ) -> Future | AsyncSaveResponse | None:
+        """As torchtitan's, with checksums; files for Hugging Face (``to_hf``) are left to it."""
+        self._last_saved = Path(checkpoint_id)
+        if to_hf:
+            return super().dcp_save(
+                state_dict, checkpoint_id, async_mode, enable_garbage_collection, to_hf
+            )
+        writer = ChecksumWriter(checkpoint_id)
+        if async_mode == AsyncMode.DISABLED:
+            dcp.save(state_dict, storage_writer=writer)
+            return None
+        background: dict[str, Any] = {}
+        if async_mode == AsyncMode.ASYNC_WITH_PINNED_MEM:
+            background = {
+                "async_checkpointer_type": AsyncCheckpointerType.PROCESS,
+                "async_stager": self.stager,
+            }
+        return dcp.async_save(
+            state_dict, storage_writer=writer, process_group=self.pg, **background
+        )
+
+    def _purge_stale_checkpoints(self) -> None:
+        """Deletes all but the latest k whole checkpoints; each counts as torn from the start."""
+        if self.keep_latest_k > 0 and dist.get_rank() == 0:
+            for path in list(whole_checkpoints(self.path).values())[: -self.keep_latest_k]:
+                tear(path)
+                self.purge_queue.put(str(path))
+
+    def _tidy(self) -> None:
+        for path in remove_torn(self.path):
+            logger.warning(f"{path} was cut short while it was saved or deleted: removed.")
+
+    def _leave_later(self, step: int) -> None:
+        target = set_aside(self.path, step)
+        if target is not None:
+            logger.warning(
+                f"The run starts again from step {step}: the checkpoints after it are now in "
+                f"{target}, which may be deleted."
+            )
+
+    def _verify(self, folder: Path) -> None:
+        """Compares the checkpoint's files with their checksums, each rank its share."""
+        rank, world = dist.get_rank(), dist.get_world_size()
+        found: list[list[str]] = [[] for _ in range(world)]
+        dist.all_gather_object(found, damaged_files(folder, rank, world))
+        damaged = sorted({name for names in found for name in names})
+        if damaged:
+            raise ConfigError(
+                f"The checkpoint {str(folder)!r} is damaged: {', '.join(damaged)} "
+                f"{'is' if len(damaged) == 1 else 'are'} missing or not as written. "
+                f"{self._cure_without(folder)}"
+            )
+
+    def _cure_without(self, folder: Path) -> str:
+        older = [s for s, path in whole_checkpoints(self.path).items() if path != folder]
+        if not older:
+            return "There is no other one: restore the file, or start with another job.dump_folder."
+        return f"Restore it, or start from another one with --checkpoint.load_step {older[-1]}."
+
+    @contextmanager
+    def _readable(self, folder: Path) -> Iterator[None]:
+        try:
+            yield
+        except CheckpointException as error:
+            raise ConfigError(
+                f"The checkpoint {str(folder)!r} does not fit this run ({reason(error)}): start "
+                "with the config it was made with, or with another job.dump_folder."
+            ) from error
+
+    @contextmanager
+    def _written(self, step: int | None) -> Iterator[None]:
+        """Turns what a save raises, now or in the background, into a sentence."""
+        try:
+            yield
+        except (CheckpointException, OSError, RuntimeError) as error:
+            self.save_future = None
+            name = "A checkpoint" if step is None else f"The checkpoint of step {step}"
+            last = self.last_good()
+            held = f"{last} is whole" if last else "there is no older one"
+            raise RunError(
+                f"{name} could not be written to {self.folder} ({reason(error)}); {held}. "
+                "Make room or mend the file system, then start the same command again."
+            ) from error
+
+
+def on_rank_0(action: Any) -> None:
+    """Runs ``action`` on rank 0 while the others wait; its OSError is told on every rank."""
+    failed = [None]
+    if dist.get_rank() == 0:
+        try:
+            action()
+        except OSError as error:
+            failed = [error]  # type: ignore[list-item]
+    dist.broadcast_object_list(failed)
+    if failed[0] is not None:
+        raise ConfigError(f"The checkpoints cannot be put in order ({failed[0]}): mend the folder.")
+
+
+def reason(error: BaseException) -> str:
+    """Returns the first line of what went wrong: of DCP's exception, the first rank's."""
+    if isinstance(error, CheckpointException) and error.failures:
+        rank, (cause, _) = min(error.failures.items())
+        return f"rank {rank}: {reason(cause)}"
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        return "no space left on the device"
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__

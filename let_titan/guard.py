@@ -1,0 +1,119 @@
+"""Once a step, over all ranks: is every loss and gradient finite, and was the run asked to stop?
+
+One all-gather of three numbers a rank, before the optimizer applies anything: what is not finite
+never reaches the weights, and all ranks stop at the same step. Its price is that the CPU waits for
+the backward pass; torchtitan waits once a step, too, to count valid tokens.
+"""
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.distributed.tensor import DTensor
+from torch.optim import Optimizer
+from torchtitan.tools.logging import logger
+
+from let_titan.errors import RunError
+
+
+class StepGuard:
+    """A pre-hook of the optimizers' step.
+
+    Args:
+        parameters: of the student, whose gradients are about to be applied.
+        device: where the ranks' collectives run.
+        max_skips: how many steps that are not finite may be left out before the run stops.
+        asked_to_stop: whether this rank was asked to; read once a step.
+        last_checkpoint: gives what a new start would load.
+    """
+
+    def __init__(
+        self,
+        parameters: Iterable[nn.Parameter],
+        device: torch.device,
+        max_skips: int,
+        asked_to_stop: Callable[[], bool],
+        last_checkpoint: Callable[[], Path | None],
+    ) -> None:
+        self.parameters = list(parameters)
+        self.device = device
+        self.max_skips = max_skips
+        self.asked_to_stop = asked_to_stop
+        self.last_checkpoint = last_checkpoint
+        self.stop = False  # the same on all ranks, from the step on in which one was asked
+        self.skipped: dict[str, list[int]] | None = None  # what was not finite in this step
+        self._n_skipped = 0
+
+    def begin(self, step: int) -> None:
+        """Starts step number ``step``."""
+        self.step = step
+        self.skipped = None
+        self._losses: list[torch.Tensor] = []
+
+    def note_loss(self, loss: torch.Tensor) -> None:
+        """Takes a microbatch's loss on this rank, before any reduction over ranks."""
+        self._losses.append(local(loss.detach()))
+
+    def __call__(self, optimizer: Optimizer, *_: Any) -> None:
+        """Looks at all ranks' flags.
+
+        Raises:
+            RunError: on all ranks, when a step is not finite and none more may be left out.
+        """
+        flags = self._gather().tolist()
+        self.stop = any(asked for *_, asked in flags)
+        bad_loss = [rank for rank, (bad, _, _) in enumerate(flags) if bad]
+        bad_gradient = [rank for rank, (_, bad, _) in enumerate(flags) if bad]
+        if not bad_loss and not bad_gradient:
+            return
+        self._n_skipped += 1
+        found = f"Step {self.step}: {describe(bad_loss, bad_gradient)}"
+        if self._n_skipped > self.max_skips:
+            raise RunError(f"{found}; nothing of it was applied. {self._cure()}")
+        logger.warning(f"{found}; step left out ({self._n_skipped} of {self.max_skips}).")
+        self.skipped = {"loss_ranks": bad_loss, "gradient_ranks": bad_gradient}
+        optimizer.zero_grad()
+
+    def _gather(self) -> torch.Tensor:
+        """Returns [ranks, 3]: loss not finite, gradient not finite, asked to stop."""
+        gradients = [local(p.grad) for p in self.parameters if p.grad is not None]
+        norm = nn.utils.get_total_norm(gradients).to(self.device)
+        loss = torch.stack(self._losses).sum().to(self.device)
+        asked = torch.tensor(self.asked_to_stop(), device=self.device)
+        mine = torch.stack((~loss.isfinite(), ~norm.isfinite(), asked)).int()
+        gathered = mine.new_empty(dist.get_world_size() * 3)
+        dist.all_gather_into_tensor(gathered, mine)
+        return gathered.view(-1, 3)
+
+    def _cure(self) -> str:
+        last = self.last_checkpoint()
+        start = f"The last checkpoint is {last}" if last else "There is no checkpoint yet"
+        return (
+            f"{start}: start again with a lower optimizer.lr or let.lambda_0, or look at the data; "
+            f"--training.max_nonfinite_steps {self.max_skips + 1} leaves such steps out."
+        )
+
+
+def local(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+
+
+def describe(bad_loss: list[int], bad_gradient: list[int]) -> str:
+    """Says which ranks' losses or gradients are not finite."""
+    if bad_loss:
+        return f"the loss is not finite on rank {ranges(bad_loss)}"
+    return f"the gradient is not finite on rank {ranges(bad_gradient)}"
+
+
+def ranges(numbers: list[int]) -> str:
+    """Writes sorted numbers shortly: [0, 1, 2, 5] as "0-2, 5"."""
+    parts: list[list[int]] = []
+    for number in numbers:
+        if parts and number == parts[-1][-1] + 1:
+            parts[-1].append(number)
+        else:
+            parts.append([number])
+    return ", ".join(f"{p[0]}-{p[-1]}" if len(p) > 1 else f"{p[0]}" for p in parts)

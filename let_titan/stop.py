@@ -1,0 +1,38 @@
+"""SIGTERM and SIGINT (a queue's time limit, Ctrl-C) as a request to stop after the step at hand."""
+
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+
+class StopRequest:
+    """Which signal asked this rank to stop, if any.
+
+    A launcher may pass on a signal that the process already had, so a second one changes nothing;
+    SIGQUIT and SIGKILL end a process at once.
+    """
+
+    name: str | None = None
+
+    def __call__(self) -> bool:
+        return self.name is not None
+
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        """While active the signals only leave a note."""
+        before = {number: signal.signal(number, self._note) for number in SIGNALS}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        if self.name is None:
+            self.name = signal.Signals(number).name
+            # Not through a logger: the handler may run in the middle of a write of its own.
+            os.write(2, f"let_titan: {self.name}, so this step is the last one\n".encode())

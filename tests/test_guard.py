@@ -1,0 +1,135 @@
+"""A loss or gradient that is not finite never reaches the weights: stop, or leave the step out."""
+
+import json
+import math
+
+import pytest
+import torch
+import torch.distributed as dist
+
+from let_titan.errors import RunError
+from let_titan.guard import ranges
+from let_titan.train import LetTrainer, run
+from tests.support import Lab, run_world, weights
+
+SAVED = {"checkpoint__enable": True, "checkpoint__interval": 2}
+
+
+def trainer_with_a_bad_step(config, step, where, rank=0):
+    """Makes the loss on ``rank``, or one weight's gradient, infinite or NaN in ``step``."""
+    trainer = LetTrainer(config)
+    loss_fn, mine = trainer.loss_fn, dist.get_rank() == rank
+
+    def factor(bad):
+        return bad if mine and trainer.step == step else 1.0
+
+    if where == "loss":
+        trainer.loss_fn = lambda *args: loss_fn(*args) * factor(math.inf)
+    else:
+        weight = trainer.model_parts[0].norm.weight
+        weight.register_hook(lambda gradient: gradient * factor(math.nan))
+    return trainer
+
+
+def metrics(lab):
+    return [json.loads(s) for s in (lab.folder / "run" / "metrics.jsonl").read_text().splitlines()]
+
+
+def watched(trainer):
+    """Runs the trainer; returns its weights before each step and at the end, and the error."""
+    seen, train_step = [weights(trainer.model_parts[0])], trainer.train_step
+
+    def noting(iterator):
+        train_step(iterator)
+        seen.append(weights(trainer.model_parts[0]))
+
+    trainer.train_step = noting
+    error = None
+    try:
+        trainer.train()
+    except RunError as stop:
+        error, last = str(stop), weights(trainer.model_parts[0])
+        seen.append(last)
+    finally:
+        trainer.close()
+    return seen, error
+
+
+def equal(a, b):
+    return all(torch.equal(a[name], b[name]) for name in b)
+
+
+@pytest.mark.parametrize("where", ["loss", "gradient"])
+@pytest.mark.parametrize("max_norm", [1.0, math.inf])
+def test_a_run_stops_before_it_takes_harm(where, max_norm, lab):
+    config = lab.config({"s_stop": 4}, **SAVED, training__max_norm=max_norm)
+    seen, error = watched(trainer_with_a_bad_step(config, 4, where))
+    assert error.startswith(f"Step 4: the {where} is not finite on rank 0; nothing of it was app")
+    assert f"The last checkpoint is {lab.folder / 'run' / 'checkpoint' / 'step-2'}:" in error
+    assert "--training.max_nonfinite_steps 1 leaves such steps out." in error
+    assert len(seen) == 5 and equal(seen[4], seen[3])
+    assert [line["step"] for line in metrics(lab)] == [1, 2, 3]
+
+
+def test_without_a_checkpoint_it_says_so(lab):
+    _, error = watched(trainer_with_a_bad_step(lab.config({"s_stop": 4}), 2, "loss"))
+    assert "There is no checkpoint yet" in error
+
+
+@pytest.mark.parametrize("where", ["loss", "gradient"])
+def test_a_step_is_left_out_and_noted(where, lab):
+    config = lab.config({"s_stop": 4}, **SAVED, training__max_nonfinite_steps=1)
+    trainer = trainer_with_a_bad_step(config, 3, where)
+    moments = trainer.optimizers.optimizers[0].state
+    seen, error = watched(trainer)
+    assert error is None
+    assert equal(seen[3], seen[2]) and not equal(seen[2], seen[1]) and not equal(seen[4], seen[3])
+    assert all(state["step"] == 5 for state in moments.values())  # 6 steps, one of them without
+    lines = metrics(lab)
+    noted = [line for line in lines if "nonfinite" in line]
+    ranks = {"loss_ranks": [0] if where == "loss" else [], "gradient_ranks": [0]}
+    assert noted == [{"step": 3, "nonfinite": ranks}]
+    losses = {line["step"]: line["loss"] for line in lines if "loss" in line}
+    assert list(losses) == [1, 2, 3, 4, 5, 6]
+    assert (losses[3] is None) == (where == "loss")
+
+
+def test_one_more_than_allowed_stops(lab):
+    config = lab.config({"s_stop": 4}, training__max_nonfinite_steps=2)
+    trainer = trainer_with_a_bad_step(config, 3, "loss")
+    loss_fn = trainer.loss_fn
+    trainer.loss_fn = lambda *args: loss_fn(*args) * (math.nan if trainer.step > 3 else 1.0)
+    seen, error = watched(trainer)
+    assert error.startswith("Step 5: the loss") and "max_nonfinite_steps 3 leaves" in error
+    assert equal(seen[-1], seen[2])
+
+
+def test_the_summary_counts_the_steps_left_out(lab, monkeypatch):
+    config = lab.config({"s_stop": 4}, training__max_nonfinite_steps=1)
+    build = lambda config: trainer_with_a_bad_step(config, 2, "loss")  # noqa: E731
+    monkeypatch.setattr("let_titan.train.LetTrainer", build)
+    monkeypatch.setattr(dist, "destroy_process_group", lambda: None)
+    run(config)
+    summary = json.loads((lab.folder / "run" / "summary.json").read_text())
+    assert summary["nonfinite_steps"] == [2]
+    assert summary["exit_state"] == "completed"
+
+
+def on_two_ranks(assets, folder):
+    """Only rank 1's loss is bad: what each rank is told, and whether its weights stayed."""
+    trainer = trainer_with_a_bad_step(Lab(assets, folder).config({"s_stop": 4}), 3, "loss", rank=1)
+    seen, error = watched(trainer)
+    told: list[tuple[str, bool] | None] = [None, None]
+    dist.all_gather_object(told, (error, equal(seen[3], seen[2])))
+    return told
+
+
+def test_the_rank_it_began_on_is_named_on_all(assets, tmp_path):
+    told = run_world(2, on_two_ranks, tmp_path, assets, tmp_path)
+    assert told[0] == told[1]
+    assert told[0][0].startswith("Step 3: the loss is not finite on rank 1;") and told[0][1]
+
+
+def test_ranges():
+    assert ranges([3]) == "3"
+    assert ranges([0, 1, 2, 3, 7, 9, 10]) == "0-3, 7, 9-10"

@@ -1,0 +1,128 @@
+"""SIGTERM or SIGINT on any rank: all finish the step, save and leave; the same command goes on."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from types import SimpleNamespace
+
+import pytest
+import torch
+import torch.distributed as dist
+
+import let_titan.train
+from let_titan.checkpoint.folders import whole_checkpoints
+from let_titan.train import LetTrainer, run
+from tests.support import Lab, free_port, run_world, write_toml
+from tests.test_resume import SAVED, train
+
+SPARSE = {"checkpoint__interval": 1000}
+
+
+class Interrupted(LetTrainer):
+    """A trainer that gets signals in the middle of step 3, on the last rank."""
+
+    signals = (signal.SIGTERM,)
+
+    def forward_backward_step(self, **kwargs):
+        loss = super().forward_backward_step(**kwargs)
+        if self.step == 3 and dist.get_rank() == dist.get_world_size() - 1:
+            for number in self.signals:
+                os.kill(os.getpid(), number)
+        return loss
+
+
+def stop_in_step_3(lab, monkeypatch=None, **changes):
+    """Runs ``main``'s ``run`` with a signal on the way; returns the summary's exit state."""
+    changes = {"validation__dataset_path": str(lab.assets / "validation.jsonl"), **changes}
+    config = lab.config({"s_stop": 3}, **{**SAVED, **SPARSE, **changes})
+    before = let_titan.train.LetTrainer, dist.destroy_process_group
+    let_titan.train.LetTrainer, dist.destroy_process_group = Interrupted, lambda: None
+    try:
+        run(config)
+    finally:
+        let_titan.train.LetTrainer, dist.destroy_process_group = before
+    return json.loads((lab.folder / "run" / "summary.json").read_text())["exit_state"]
+
+
+def assert_same(resumed, whole):
+    assert resumed["lines"] == whole["lines"]
+    for part in ("weights", "optimizer"):
+        for name, wanted in whole[part].items():
+            assert torch.equal(resumed[part][name], wanted), name
+
+
+@pytest.mark.parametrize("mode", ["disabled", "async"])
+@pytest.mark.parametrize(
+    "signals", [(signal.SIGTERM,), (signal.SIGINT, signal.SIGTERM)], ids=["TERM", "INT and TERM"]
+)
+def test_one_process_saves_and_goes_on(signals, mode, lab, monkeypatch, capfd):
+    (lab.folder / "quiet").mkdir()
+    whole = train(Lab(lab.assets, lab.folder / "quiet"), **SPARSE)
+    monkeypatch.setattr(Interrupted, "signals", signals)
+    handlers = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
+    state = stop_in_step_3(lab, checkpoint__async_mode=mode)
+    assert state == "stopped at step 3 by a signal"
+    assert f"let_titan: {signals[0].name}, so this step is the last one" in capfd.readouterr().err
+    assert list(whole_checkpoints(lab.folder / "run" / "checkpoint")) == [3]
+    assert [signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT)] == handlers
+    assert_same(train(lab, **SPARSE), whole)
+
+
+def test_a_step_that_is_saved_anyway_is_saved_once(lab):
+    saved = lab.folder / "run" / "checkpoint" / "step-3" / ".metadata"
+    stop_in_step_3(lab, checkpoint__interval=1)
+    times = {path.stat().st_mtime_ns for path in (saved, saved.parent / "__0_0.distcp")}
+    assert list(whole_checkpoints(saved.parents[1])) == [1, 2, 3] and len(times) == 2
+
+
+def test_without_checkpoints_it_still_ends_well(lab):
+    assert stop_in_step_3(lab, checkpoint__enable=False).startswith("stopped at step 3")
+    assert not (lab.folder / "run" / "checkpoint").exists()
+
+
+def on_two_ranks(assets, folder):
+    (folder / "quiet").mkdir(exist_ok=True)
+    whole = train(Lab(assets, folder / "quiet"), **SPARSE)
+    lab = Lab(assets, folder)
+    stop_in_step_3(lab)
+    steps = list(whole_checkpoints(folder / "run" / "checkpoint"))
+    dist.barrier()
+    return SimpleNamespace(whole=whole, steps=steps, resumed=train(lab, **SPARSE))
+
+
+def test_a_signal_on_one_rank_stops_both_at_the_same_step(assets, tmp_path):
+    result = run_world(2, on_two_ranks, tmp_path, assets, tmp_path)
+    assert result.steps == [3]
+    assert_same(result.resumed, result.whole)
+
+
+def test_torchrun_passes_the_signal_on(lab):
+    """SIGTERM to the launcher while two ranks train: both ranks save the step they are in."""
+    changes = {**SAVED, **SPARSE, "training__steps": 100000, "checkpoint__enable": True}
+    changes["validation__enable"] = False
+    config = write_toml(lab.folder / "run.toml", lab.sections({"s_stop": 3}, **changes))
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2"]
+    launcher += ["--master_port", str(free_port()), "-m", "let_titan.train"]
+    environment = {**os.environ, "PYTHONPATH": os.getcwd(), "OMP_NUM_THREADS": "1"}
+    with (lab.folder / "log").open("w") as log:
+        process = subprocess.Popen(
+            [*launcher, "--job.config_file", str(config)], stdout=log, stderr=log, env=environment
+        )
+    metrics = lab.folder / "run" / "metrics.jsonl"
+    try:
+        while not metrics.exists() or len(metrics.read_text().splitlines()) < 3:
+            assert process.poll() is None, (lab.folder / "log").read_text()
+            time.sleep(0.1)
+        process.send_signal(signal.SIGTERM)
+        process.wait(timeout=60)
+    finally:
+        process.kill()
+    state = json.loads((lab.folder / "run" / "summary.json").read_text())["exit_state"]
+    (step,) = whole_checkpoints(lab.folder / "run" / "checkpoint")
+    assert state == f"stopped at step {step} by a signal"
+    text = (lab.folder / "log").read_text()
+    assert not re.search(r'(let_titan|torchtitan)/\S+\.py", line', text.replace(sys.prefix, ""))
