@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from let_titan.checks import check_config
+from let_titan.checks import check_config, data_parallel_degrees, find_mistakes
 from let_titan.config import RECIPES, LetConfigManager
 from let_titan.errors import ConfigError
 from let_titan.plan import LetPlan, Pair, parse_pair, resolve_plan
@@ -220,6 +220,45 @@ def test_a_run_that_goes_on_keeps_its_s_stop(lab):
     with pytest.raises(ConfigError, match=r"s_stop was 3 and would become 9: pass --let\.s_stop 3"):
         lab.config({"s_stop": 9}, **saved)
     lab.config({"s_stop": 3}, **saved)
+
+
+def parsed(lab, let, *args, **changes):
+    """A config that was parsed, but not checked."""
+    path = write_toml(lab.folder / "parsed.toml", lab.sections(let, **changes))
+    return LetConfigManager().parse_args(["--job.config_file", str(path), *args])
+
+
+def test_every_mistake_is_found_and_the_first_is_raised(lab):
+    config = parsed(
+        lab,
+        {"k": 9},
+        model__converters=["float9", "float10"],
+        training__dataset_path="nowhere",
+        teacher__checkpoint="./nowhere",
+    )
+    mistakes = [str(mistake) for mistake in find_mistakes(config)]
+    wanted = ["has 'float9'", "has 'float10'", "'nowhere' matches no", "let.k = 9", "not exist"]
+    assert all(part in mistake for part, mistake in zip(wanted, mistakes, strict=True))
+    with pytest.raises(ConfigError) as error:
+        check_config(config)
+    assert str(error.value) == mistakes[0]
+    assert find_mistakes(parsed(lab, {})) == []
+
+
+def test_what_makes_no_sense_after_a_mistake_is_left_out(lab):
+    unclear = parsed(lab, {"lambda_0": -1.0, "k": 9, "pairs": ["x"]}, "--model.flavor", "8B")
+    mistakes = [str(mistake) for mistake in find_mistakes(unclear)]
+    wanted = ["'8B' is unknown", "lambda_0 = -1.0", "let.pairs has 'x'"]
+    assert all(part in mistake for part, mistake in zip(wanted, mistakes, strict=True))
+
+
+def test_a_preflight_names_the_number_of_processes(lab):
+    hsdp = parsed(lab, {}, "--parallelism.data_parallel_replicate_degree", "2")
+    assert len(find_mistakes(hsdp)) == 1
+    assert "1 processes do not make" in str(find_mistakes(hsdp)[0])
+    assert find_mistakes(hsdp, world_size=4) == []
+    assert data_parallel_degrees(hsdp, 4) == (2, 2)
+    assert "is DDP" in str(find_mistakes(hsdp, world_size=2)[0])
 
 
 def test_pairs_are_read():

@@ -1,0 +1,14 @@
+"""Mistakes in the input, found before anything is loaded: each a sentence with its cure."""
+
+from let_titan.checks.checkpoint import resume_step
+from let_titan.checks.layout import data_parallel_degrees
+from let_titan.checks.model import MODEL_NAME
+from let_titan.checks.order import check_config, find_mistakes
+
+__all__ = [
+    "MODEL_NAME",
+    "check_config",
+    "data_parallel_degrees",
+    "find_mistakes",
+    "resume_step",
+]

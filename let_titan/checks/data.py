@@ -1,0 +1,26 @@
+"""[training] and [validation]: data sets that can be opened, and how much of them is read."""
+
+from let_titan.checks.mistakes import Mistakes, raised_by
+from let_titan.config import LetJobConfig
+from let_titan.data import check_dataset
+from let_titan.errors import ConfigError
+
+
+def data_mistakes(config: LetJobConfig) -> Mistakes:
+    training, validation = config.training, config.validation
+    yield from raised_by(check_dataset, training.dataset, training.dataset_path, "training")
+    if not validation.enable:
+        return
+    yield from raised_by(check_dataset, validation.dataset, validation.dataset_path, "validation")
+    if validation.seq_len > training.seq_len:
+        yield ConfigError(
+            f"validation.seq_len = {validation.seq_len} must not be longer than "
+            f"training.seq_len = {training.seq_len}, for which the student has positions."
+        )
+    if validation.freq < 1:
+        yield ConfigError(f"validation.freq = {validation.freq} must be at least 1.")
+    if validation.steps < 1:
+        yield ConfigError(
+            f"validation.steps = {validation.steps} must be at least 1: without a number "
+            "ranks with different shares of the data would wait for each other forever."
+        )

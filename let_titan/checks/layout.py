@@ -1,0 +1,67 @@
+"""[parallelism] and the number of processes."""
+
+import os
+
+from let_titan.checks.mistakes import Mistakes
+from let_titan.config import LetJobConfig
+from let_titan.errors import ConfigError
+
+
+def layout_mistakes(config: LetJobConfig, world_size: int) -> Mistakes:
+    """Refuses by name the layouts whose gradients are not proven here yet."""
+    parallelism = config.parallelism
+    for key in ("pipeline_parallel_degree", "context_parallel_degree"):
+        degree = getattr(parallelism, key)
+        if degree > 1:
+            yield ConfigError(
+                f"parallelism.{key} = {degree} is not supported yet: set it to 1 and shard with "
+                "FSDP2 (data_parallel_shard_degree)."
+            )
+    if parallelism.tensor_parallel_degree > 1 and config.let.enable and config.let.lambda_0 != 0:
+        yield ConfigError(
+            f"parallelism.tensor_parallel_degree = {parallelism.tensor_parallel_degree} is not "
+            "supported with let.enable yet: set it to 1 and shard with FSDP2."
+        )
+    try:
+        replicate, shard = data_parallel_degrees(config, world_size)
+    except ConfigError as error:
+        yield error
+        return
+    if replicate > 1 and shard == 1:
+        yield ConfigError(
+            f"parallelism.data_parallel_replicate_degree = {replicate} without sharding is DDP, "
+            "whose gradients torchtitan 0.2.2 scales wrongly: set it to 1, or to less than the "
+            "number of processes for HSDP."
+        )
+    micro = config.training.local_batch_size * replicate * shard
+    if config.training.global_batch_size > 0 and config.training.global_batch_size % micro:
+        yield ConfigError(
+            f"training.global_batch_size = {config.training.global_batch_size} is no multiple of "
+            f"local_batch_size x data-parallel ranks = {micro}: change one of them."
+        )
+
+
+def started_processes() -> int:
+    return int(os.environ.get("WORLD_SIZE", 1))
+
+
+def data_parallel_degrees(config: LetJobConfig, world_size: int | None = None) -> tuple[int, int]:
+    """Returns (replicate, shard) for ``world_size`` processes (None: those that were started).
+
+    Raises:
+        ConfigError: the processes do not divide.
+    """
+    parallelism = config.parallelism
+    world_size = started_processes() if world_size is None else world_size
+    replicate = parallelism.data_parallel_replicate_degree
+    others = replicate * parallelism.tensor_parallel_degree
+    shard = parallelism.data_parallel_shard_degree
+    shard = world_size // others if shard < 0 else shard
+    if shard * others != world_size or shard < 1:
+        raise ConfigError(
+            f"{world_size} processes do not make data_parallel_replicate_degree = {replicate} x "
+            f"data_parallel_shard_degree = {parallelism.data_parallel_shard_degree} x "
+            f"tensor_parallel_degree = {parallelism.tensor_parallel_degree}: change "
+            "--nproc_per_node or a degree (-1 shards over what is left)."
+        )
+    return replicate, shard

@@ -1,0 +1,49 @@
+"""[let]: weight, steps and pairs, each in its range."""
+
+import math
+
+from let_titan.checks.mistakes import Mistakes, raised_by
+from let_titan.config import LetJobConfig
+from let_titan.errors import ConfigError
+from let_titan.plan import LetPlan, parse_pair
+from let_titan.student.flavors import FLAVORS
+
+
+def let_mistakes(config: LetJobConfig) -> Mistakes:
+    """What makes the plan itself unclear."""
+    let, steps = config.let, config.training.steps
+    if not let.enable:
+        return
+    if not (math.isfinite(let.lambda_0) and let.lambda_0 >= 0):
+        yield ConfigError(f"let.lambda_0 = {let.lambda_0} must be a finite number >= 0.")
+    # A fraction of 0 is what an explicit s_stop leaves, even one of 0: that is told below.
+    if let.s_stop == 0 and not 0 <= let.s_stop_fraction <= 1:
+        yield ConfigError(
+            f"let.s_stop_fraction = {let.s_stop_fraction} must be above 0 and at most 1."
+        )
+    else:
+        s_stop = let.s_stop or round(let.s_stop_fraction * steps)
+        if not 1 <= s_stop <= steps:
+            yield ConfigError(
+                f"let.s_stop = {s_stop} must lie between 1 and training.steps = {steps}."
+            )
+    if not config.teacher.checkpoint and let.lambda_0 > 0:
+        yield ConfigError(
+            "let.enable = true needs teacher.checkpoint: give a hub id, a local folder or a "
+            ".gguf file."
+        )
+    for text in let.pairs:
+        yield from raised_by(parse_pair, text)
+
+
+def pair_mistakes(plan: LetPlan, config: LetJobConfig) -> Mistakes:
+    n_layers = FLAVORS[config.model.flavor].n_layers
+    for pair in plan.pairs:
+        if not 1 <= pair.block <= n_layers:
+            key = "let.pairs' student block" if config.let.pairs else "let.k"
+            yield ConfigError(
+                f"{key} = {pair.block} must lie between 1 and the {n_layers} blocks of "
+                f"{config.model.flavor!r}."
+            )
+        if not (math.isfinite(pair.weight) and pair.weight > 0):
+            yield ConfigError(f"let.pairs has a weight of {pair.weight}: it must be above 0.")

@@ -1,0 +1,15 @@
+"""What a check gives: its mistakes, one after the other, so that all of them can be told."""
+
+from collections.abc import Callable, Iterator
+
+from let_titan.errors import ConfigError
+
+Mistakes = Iterator[ConfigError]
+
+
+def raised_by(check: Callable[..., object], *args: object) -> Mistakes:
+    """Yields the mistake that ``check(*args)`` raises, if it does."""
+    try:
+        check(*args)
+    except ConfigError as error:
+        yield error

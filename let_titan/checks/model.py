@@ -1,0 +1,40 @@
+"""[model]: the student by name, its converters, its tokenizer."""
+
+from pathlib import Path
+
+from let_titan.checks.mistakes import Mistakes
+from let_titan.config import LetJobConfig
+from let_titan.errors import ConfigError
+from let_titan.student.flavors import FLAVORS
+from let_titan.upstream import converter_names
+
+MODEL_NAME = "let_llama"
+
+
+def flavor_mistakes(config: LetJobConfig) -> Mistakes:
+    if config.model.flavor not in FLAVORS:
+        yield ConfigError(
+            f"model.flavor = {config.model.flavor!r} is unknown: choose one of "
+            f"{', '.join(FLAVORS)}."
+        )
+
+
+def model_mistakes(config: LetJobConfig) -> Mistakes:
+    if config.model.name != MODEL_NAME:
+        yield ConfigError(
+            f"model.name = {config.model.name!r} is not trained here: write {MODEL_NAME!r}."
+        )
+    for converter in config.model.converters:
+        if converter not in converter_names():
+            yield ConfigError(
+                f"model.converters has {converter!r}: choose from {', '.join(converter_names())}."
+            )
+
+
+def tokenizer_mistakes(config: LetJobConfig) -> Mistakes:
+    folder = Path(config.model.hf_assets_path)
+    if not any((folder / name).exists() for name in ("tokenizer.json", "vocab.json", "vocab.txt")):
+        yield ConfigError(
+            f"model.hf_assets_path = {str(folder)!r} holds no tokenizer.json: give the folder of "
+            "the teacher's tokenizer (scripts/fetch_teacher.py makes the demo's)."
+        )

@@ -1,0 +1,44 @@
+"""[teacher]: there, a causal language model, and of the student's tokenizer."""
+
+from pathlib import Path
+
+from torchtitan.tools.logging import logger
+
+from let_titan.checks.checkpoint import resume_step
+from let_titan.checks.mistakes import Mistakes, raised_by
+from let_titan.config import LetJobConfig
+from let_titan.plan import LetPlan
+from let_titan.teacher import check_teacher, read_vocabulary
+from let_titan.tokenizer import check_same_vocabulary, load_tokenizer
+
+
+def needs_teacher(config: LetJobConfig, plan: LetPlan | None) -> bool:
+    """Whether the run will load a teacher; without a plan, whether it names one."""
+    if plan is None:
+        return config.let.enable and bool(config.teacher.checkpoint)
+    return bool(plan.pairs) and resume_step(config) < plan.s_stop
+
+
+def teacher_mistakes(config: LetJobConfig, plan: LetPlan | None) -> Mistakes:
+    teacher = config.teacher
+    student = load_tokenizer(config.model.hf_assets_path)
+    pairs = plan.pairs if plan is not None else ()
+    unfit = list(
+        raised_by(
+            check_teacher,
+            teacher.checkpoint,
+            config.training.seq_len,
+            [pair.layer for pair in pairs if isinstance(pair.layer, int)],
+            student.get_vocab_size(),
+            teacher.trust_remote_code,
+        )
+    )
+    yield from unfit
+    tokenizer = Path(config.model.hf_assets_path).expanduser()
+    if unfit or Path(teacher.checkpoint).expanduser() == tokenizer:
+        return
+    vocabulary = read_vocabulary(teacher.checkpoint)
+    if vocabulary is None:
+        logger.warning(f"{teacher.checkpoint} brings no tokenizer to compare the student's with.")
+    else:
+        yield from raised_by(check_same_vocabulary, student.get_vocab(), vocabulary)
