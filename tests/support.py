@@ -90,11 +90,15 @@ class Lab:
 
     def config(self, let: dict[str, Any] | None = None, *args: str, **changes: Any) -> LetJobConfig:
         """Parses and checks a config as ``main`` does."""
-        name = f"run-{os.environ['RANK']}.toml"  # ranks write at the same time
-        path = write_toml(self.folder / name, self.sections(let, **changes))
-        config = LetConfigManager().parse_args(["--job.config_file", str(path), *args])
+        config = self.parsed(let, *args, **changes)
         check_config(config)
         return config
+
+    def parsed(self, let: dict[str, Any] | None = None, *args: str, **changes: Any) -> LetJobConfig:
+        """Parses a config and does not check it."""
+        name = f"run-{os.environ['RANK']}.toml"  # ranks write at the same time
+        path = write_toml(self.folder / name, self.sections(let, **changes))
+        return LetConfigManager().parse_args(["--job.config_file", str(path), *args])
 
 
 class FixedBatches(BaseDataLoader):

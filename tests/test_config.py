@@ -5,16 +5,20 @@ import json
 import shutil
 import tomllib
 from pathlib import Path
+from typing import get_args
 
 import pytest
+import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from let_titan.checks import check_config, data_parallel_degrees, find_mistakes
+from let_titan.checks.ranges import RANGES
 from let_titan.config import RECIPES, LetConfigManager
 from let_titan.errors import ConfigError
 from let_titan.plan import LetPlan, Pair, parse_pair, resolve_plan
 from tests.support import write_toml
+from tests.test_fuzz import KEYS
 
 SHIPPED = Path("train_configs")
 
@@ -113,6 +117,25 @@ def test_s_stop_in_either_form_and_the_command_lines_form_wins(lab):
         ({}, ["--checkpoint.create_seed_checkpoint"], "needs checkpoint.enable"),
         ({}, ["--checkpoint.keep_latest_k", "1"], "keep_latest_k = 1"),
         ({}, ["--validation.steps", "0"], "not valid"),
+        (
+            {},
+            ["--training.steps", "0"],
+            "training.steps = 0 is out of range: it must be at least 1",
+        ),
+        ({}, ["--training.global_batch_size", "0"], "it must be -1, or at least 1"),
+        ({}, ["--training.max_norm", "0"], "max_norm = 0.0 is out of range: it must be above 0"),
+        ({}, ["--optimizer.lr", "nan"], "optimizer.lr = nan is out of range"),
+        ({}, ["--optimizer.beta2", "1"], "it must be at least 0 and below 1."),
+        ({}, ["--metrics.log_freq", "0"], "metrics.log_freq = 0 is out of range"),
+        ({}, ["--optimizer.name", "SGD"], "optimizer.name = 'SGD': choose from AdamW, Adam."),
+        ({}, ["--compile.components", "model,lost"], "compile.components has 'lost'"),
+        ({}, ["--activation_checkpoint.selective_ac_option", "-1"], "every how many blocks"),
+        ({}, ["--activation_checkpoint.mode", "memory_budget"], "is the compiler's"),
+        ({}, ["--parallelism.expert_parallel_degree", "2"], "the student has no experts"),
+        ({}, ["--comm.mode", "fake_backend"], "nothing is trained in torchtitan's dry runs"),
+        ({}, ["--lr_scheduler.total_steps", "5"], "less than training.steps = 6"),
+        ({}, ["--checkpoint.last_save_in_hf"], "would fail at its last step"),
+        ({}, ["--model.converters", "quantize.grouped_mm.float8"], "which is for experts"),
     ],
 )
 def test_a_mistake_gets_a_sentence(let, args, sentence, lab, capsys):
@@ -209,51 +232,72 @@ def test_a_teacher_with_another_tokenizer_is_refused(lab):
         lab.config({}, "--teacher.checkpoint", str(teacher))
 
 
-def test_a_run_that_goes_on_keeps_its_s_stop(lab):
-    checkpoint = lab.folder / "run" / "checkpoint" / "step-6"
-    checkpoint.mkdir(parents=True)
-    (checkpoint / ".metadata").touch()
-    (checkpoint.parent / "step-9.bak").mkdir()
-    (checkpoint.parent / "step-9.bak" / ".metadata").touch()
-    (lab.folder / "run" / "summary.json").write_text('{"let_plan": {"s_stop": 3}}')
-    saved = {"checkpoint__enable": True, "training__steps": 60}
-    with pytest.raises(ConfigError, match=r"s_stop was 3 and would become 9: pass --let\.s_stop 3"):
-        lab.config({"s_stop": 9}, **saved)
-    lab.config({"s_stop": 3}, **saved)
-
-
-def parsed(lab, let, *args, **changes):
-    """A config that was parsed, but not checked."""
-    path = write_toml(lab.folder / "parsed.toml", lab.sections(let, **changes))
-    return LetConfigManager().parse_args(["--job.config_file", str(path), *args])
-
-
 def test_every_mistake_is_found_and_the_first_is_raised(lab):
-    config = parsed(
-        lab,
+    config = lab.parsed(
         {"k": 9},
         model__converters=["float9", "float10"],
         training__dataset_path="nowhere",
         teacher__checkpoint="./nowhere",
     )
     mistakes = [str(mistake) for mistake in find_mistakes(config)]
-    wanted = ["has 'float9'", "has 'float10'", "'nowhere' matches no", "let.k = 9", "not exist"]
+    wanted = ["has 'float9'", "has 'float10'", "let.k = 9", "'nowhere' matches no", "not exist"]
     assert all(part in mistake for part, mistake in zip(wanted, mistakes, strict=True))
     with pytest.raises(ConfigError) as error:
         check_config(config)
     assert str(error.value) == mistakes[0]
-    assert find_mistakes(parsed(lab, {})) == []
+    assert find_mistakes(lab.parsed({})) == []
+
+
+def test_every_number_has_a_range():
+    """A new key with a number is asked for its range (checks/ranges.py), or to be listed here."""
+    own_checks = ("let.", "teacher.")
+    unused = ("parallelism.pipeline_parallel_", "parallelism.expert_", "fault_tolerance.")
+    numbers = {
+        path
+        for path, declared in KEYS.items()
+        if {int, float} & {declared, *get_args(declared)}
+        and not path.startswith((*own_checks, *unused))
+    }
+    one_value = {"validation.steps"}  # data.py: -1 has a sentence of its own
+    assert numbers - RANGES.keys() == one_value
+    assert RANGES.keys() <= KEYS.keys()
+
+
+@pytest.mark.parametrize("capability", [None, (8, 0), (8, 9), (10, 0)])
+def test_low_precision_needs_a_gpu_that_has_it(capability, lab, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: capability is not None)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: capability)
+    needed = {"quantize.linear.float8": (8, 9), "quantize.linear.mx": (10, 0)}
+    for converter, least in needed.items():
+        config = lab.parsed(None, "--model.converters", converter)
+        mistakes = [str(mistake) for mistake in find_mistakes(config)]
+        assert find_mistakes(config, elsewhere=True) == []
+        if capability is not None and capability >= least:
+            assert mistakes == []
+            continue
+        found = "here is none" if capability is None else f"this GPU has {capability[0]}."
+        assert len(mistakes) == 1 and converter in mistakes[0] and found in mistakes[0]
+
+
+def test_emulated_float8(lab):
+    emulate = ["--model.converters=quantize.linear.float8", "--quantize.linear.float8.emulate"]
+    assert find_mistakes(lab.parsed(None, *emulate)) == []
+    (told,) = find_mistakes(lab.parsed(None, *emulate, "--compile.enable"))
+    assert "cannot be compiled" in str(told)
+    recipe = ["--quantize.linear.float8.recipe_name", "rowwise"]
+    (told,) = find_mistakes(lab.parsed(None, *emulate, *recipe))
+    assert "is lost with recipe_name = 'rowwise'" in str(told)
 
 
 def test_what_makes_no_sense_after_a_mistake_is_left_out(lab):
-    unclear = parsed(lab, {"lambda_0": -1.0, "k": 9, "pairs": ["x"]}, "--model.flavor", "8B")
+    unclear = lab.parsed({"lambda_0": -1.0, "k": 9, "pairs": ["x"]}, "--model.flavor", "8B")
     mistakes = [str(mistake) for mistake in find_mistakes(unclear)]
     wanted = ["'8B' is unknown", "lambda_0 = -1.0", "let.pairs has 'x'"]
     assert all(part in mistake for part, mistake in zip(wanted, mistakes, strict=True))
 
 
 def test_a_preflight_names_the_number_of_processes(lab):
-    hsdp = parsed(lab, {}, "--parallelism.data_parallel_replicate_degree", "2")
+    hsdp = lab.parsed({}, "--parallelism.data_parallel_replicate_degree", "2")
     assert len(find_mistakes(hsdp)) == 1
     assert "1 processes do not make" in str(find_mistakes(hsdp)[0])
     assert find_mistakes(hsdp, world_size=4) == []

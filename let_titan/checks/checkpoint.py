@@ -1,13 +1,11 @@
-"""[checkpoint]: what is saved, and what a run goes on from."""
+"""[checkpoint]: what is saved, and which checkpoint will be loaded."""
 
-import json
 import re
 from pathlib import Path
 
 from let_titan.checks.mistakes import Mistakes
 from let_titan.config import LetJobConfig
 from let_titan.errors import ConfigError
-from let_titan.plan import LetPlan
 
 
 def checkpoint_mistakes(config: LetJobConfig, world_size: int) -> Mistakes:
@@ -22,6 +20,23 @@ def checkpoint_mistakes(config: LetJobConfig, world_size: int) -> Mistakes:
             "checkpoint.create_seed_checkpoint = true needs checkpoint.enable = true and a single "
             "process: start it with --nproc_per_node 1."
         )
+    elif checkpoint.create_seed_checkpoint and 0 in steps_in(checkpoint_folder(config)):
+        yield ConfigError(
+            f"checkpoint.create_seed_checkpoint = true would overwrite "
+            f"{str(checkpoint_folder(config) / 'step-0')!r}: remove it, or choose another "
+            "job.dump_folder."
+        )
+
+
+def checkpoint_folder(config: LetJobConfig) -> Path:
+    return Path(config.job.dump_folder) / config.checkpoint.folder
+
+
+def steps_in(folder: Path) -> list[int]:
+    """Returns the steps of the complete checkpoints in ``folder``, sorted."""
+    names = [path.parent.name for path in folder.glob("step-*/.metadata")]
+    matches = [re.fullmatch(r"step-(\d+)", name) for name in names]
+    return sorted(int(match[1]) for match in matches if match)
 
 
 def resume_step(config: LetJobConfig) -> int:
@@ -33,20 +48,4 @@ def resume_step(config: LetJobConfig) -> int:
         return 0
     if config.checkpoint.load_step >= 0:
         return config.checkpoint.load_step
-    folder = Path(config.job.dump_folder) / config.checkpoint.folder
-    names = [path.parent.name for path in folder.glob("step-*/.metadata")]
-    matches = [re.fullmatch(r"step-(\d+)", name) for name in names]
-    return max((int(match[1]) for match in matches if match), default=0)
-
-
-def s_stop_mistakes(config: LetJobConfig, plan: LetPlan) -> Mistakes:
-    """A run that goes on keeps its s_stop: a fraction of more steps would call the teacher back."""
-    summary = Path(config.job.dump_folder) / "summary.json"
-    if resume_step(config) == 0 or not plan.pairs or not summary.exists():
-        return
-    before = json.loads(summary.read_text())["let_plan"]
-    if before is not None and before["s_stop"] != plan.s_stop:
-        yield ConfigError(
-            f"This run's s_stop was {before['s_stop']} and would become {plan.s_stop}: pass "
-            f"--let.s_stop {before['s_stop']} to go on with it, or choose another job.dump_folder."
-        )
+    return max(steps_in(checkpoint_folder(config)), default=0)

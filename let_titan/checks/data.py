@@ -17,8 +17,6 @@ def data_mistakes(config: LetJobConfig) -> Mistakes:
             f"validation.seq_len = {validation.seq_len} must not be longer than "
             f"training.seq_len = {training.seq_len}, for which the student has positions."
         )
-    if validation.freq < 1:
-        yield ConfigError(f"validation.freq = {validation.freq} must be at least 1.")
     if validation.steps < 1:
         yield ConfigError(
             f"validation.steps = {validation.steps} must be at least 1: without a number "

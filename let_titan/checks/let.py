@@ -23,7 +23,7 @@ def let_mistakes(config: LetJobConfig) -> Mistakes:
         )
     else:
         s_stop = let.s_stop or round(let.s_stop_fraction * steps)
-        if not 1 <= s_stop <= steps:
+        if steps > 0 and not 1 <= s_stop <= steps:
             yield ConfigError(
                 f"let.s_stop = {s_stop} must lie between 1 and training.steps = {steps}."
             )

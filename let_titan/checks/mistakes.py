@@ -13,3 +13,14 @@ def raised_by(check: Callable[..., object], *args: object) -> Mistakes:
         check(*args)
     except ConfigError as error:
         yield error
+
+
+def readable(mistakes: Mistakes) -> Mistakes:
+    """Yields ``mistakes``, the last one being that a path could not even be looked at."""
+    try:
+        yield from mistakes
+    except OSError as error:
+        yield ConfigError(
+            f"{error.filename!r} cannot be read ({error.strerror}): give another path, or mend "
+            "its permissions."
+        )

@@ -6,6 +6,7 @@ from let_titan.checks.mistakes import Mistakes
 from let_titan.config import LetJobConfig
 from let_titan.errors import ConfigError
 from let_titan.student.flavors import FLAVORS
+from let_titan.tokenizer import load_tokenizer
 from let_titan.upstream import converter_names
 
 MODEL_NAME = "let_llama"
@@ -37,4 +38,12 @@ def tokenizer_mistakes(config: LetJobConfig) -> Mistakes:
         yield ConfigError(
             f"model.hf_assets_path = {str(folder)!r} holds no tokenizer.json: give the folder of "
             "the teacher's tokenizer (scripts/fetch_teacher.py makes the demo's)."
+        )
+        return
+    try:
+        load_tokenizer(config.model.hf_assets_path)
+    except Exception as error:  # tokenizers raises nothing narrower
+        yield ConfigError(
+            f"model.hf_assets_path = {str(folder)!r} holds a tokenizer that cannot be read "
+            f"({' '.join(str(error).split())}): copy the teacher's tokenizer files anew."
         )

@@ -1,11 +1,18 @@
 """All checks in their order; those that make no sense after a mistake are left out."""
 
-from let_titan.checks.checkpoint import checkpoint_mistakes, s_stop_mistakes
+from let_titan.checks.checkpoint import checkpoint_mistakes
+from let_titan.checks.choices import choice_mistakes
+from let_titan.checks.combinations import combination_mistakes
 from let_titan.checks.data import data_mistakes
+from let_titan.checks.float8 import converter_mistakes
+from let_titan.checks.folders import folder_mistakes
 from let_titan.checks.layout import layout_mistakes, started_processes
 from let_titan.checks.let import let_mistakes, pair_mistakes
-from let_titan.checks.mistakes import Mistakes
+from let_titan.checks.machine import machine_mistakes
+from let_titan.checks.mistakes import Mistakes, readable
 from let_titan.checks.model import flavor_mistakes, model_mistakes, tokenizer_mistakes
+from let_titan.checks.ranges import range_mistakes
+from let_titan.checks.resume import resume_mistakes
 from let_titan.checks.teacher import needs_teacher, teacher_mistakes
 from let_titan.config import LetJobConfig
 from let_titan.errors import ConfigError
@@ -23,32 +30,47 @@ def check_config(config: LetJobConfig) -> LetPlan:
     return resolve_plan(config)
 
 
-def find_mistakes(config: LetJobConfig, world_size: int | None = None) -> list[ConfigError]:
+def find_mistakes(
+    config: LetJobConfig, world_size: int | None = None, elsewhere: bool = False
+) -> list[ConfigError]:
     """Runs every check and returns every mistake, the one ``check_config`` raises first.
 
     Args:
         config: as parsed.
         world_size: the number of processes of the run; None: those that were started.
+        elsewhere: the run will be on another machine, so this one's GPU does not matter.
     """
-    return list(mistakes_of(config, started_processes() if world_size is None else world_size))
+    processes = started_processes() if world_size is None else world_size
+    return list(mistakes_of(config, processes, elsewhere))
 
 
-def mistakes_of(config: LetJobConfig, world_size: int) -> Mistakes:
-    """Yields mistakes as they are found, the cheap checks before those that read the teacher."""
+def mistakes_of(config: LetJobConfig, world_size: int, elsewhere: bool = False) -> Mistakes:
+    """Yields mistakes as they are found, the cheap checks before those that read files."""
     unknown_flavor = list(flavor_mistakes(config))
-    no_tokenizer = list(tokenizer_mistakes(config))
     yield from unknown_flavor
     yield from model_mistakes(config)
-    yield from no_tokenizer
-    yield from layout_mistakes(config, world_size)
-    yield from checkpoint_mistakes(config, world_size)
-    yield from data_mistakes(config)
+    out_of_range = [*range_mistakes(config), *choice_mistakes(config)]
+    yield from out_of_range
+    yield from converter_mistakes(config)
+    if not elsewhere:
+        yield from machine_mistakes(config)
     unclear = list(let_mistakes(config))
     yield from unclear
     plan = None if unclear else resolve_plan(config)
-    if plan is not None:
-        if not unknown_flavor:
-            yield from pair_mistakes(plan, config)
-        yield from s_stop_mistakes(config, plan)
-    if not no_tokenizer and needs_teacher(config, plan):
-        yield from teacher_mistakes(config, plan)
+    if plan is not None and not unknown_flavor:
+        yield from pair_mistakes(plan, config)
+    if not out_of_range:
+        yield from combination_mistakes(config)
+        yield from layout_mistakes(config, world_size)
+    unreadable = list(readable(tokenizer_mistakes(config)))
+    yield from unreadable
+    no_data = list(readable(data_mistakes(config)))
+    yield from no_data
+    yield from readable(folder_mistakes(config))
+    yield from readable(checkpoint_mistakes(config, world_size))
+    if unknown_flavor or out_of_range or unreadable:
+        return
+    if not no_data:
+        yield from readable(resume_mistakes(config, plan))
+    if needs_teacher(config, plan):
+        yield from readable(teacher_mistakes(config, plan))

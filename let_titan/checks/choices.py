@@ -1,0 +1,53 @@
+"""Keys whose words torchtitan takes as any string, and keys that have no meaning here."""
+
+from collections.abc import Iterable
+
+from let_titan.checks.mistakes import Mistakes
+from let_titan.checks.ranges import value_at
+from let_titan.config import LetJobConfig
+from let_titan.errors import ConfigError
+
+CHOICES = {
+    "optimizer.name": ("AdamW", "Adam"),
+    "activation_checkpoint.determinism_check": ("default", "none"),
+    "compile.components": ("model", "loss"),
+    "compile.backend": ("inductor", "aot_eager", "eager"),
+    "checkpoint.exclude_from_loading": (
+        "model",
+        "optimizer",
+        "lr_scheduler",
+        "dataloader",
+        "train_state",
+    ),
+}
+
+ONLY = {
+    "parallelism.expert_parallel_degree": (1, "the student has no experts"),
+    "parallelism.expert_tensor_parallel_degree": (1, "the student has no experts"),
+    "fault_tolerance.enable": (False, "torchft is not supported"),
+    "memory_estimation.enable": (False, "torchtitan's estimation is a program of its own"),
+    "comm.mode": ("default", "nothing is trained in torchtitan's dry runs"),
+}
+"""The one value that a key may have, and why."""
+
+
+def choice_mistakes(config: LetJobConfig) -> Mistakes:
+    for path, choices in CHOICES.items():
+        yield from not_among(path, value_at(config, path), choices)
+    option = config.activation_checkpoint.selective_ac_option
+    if option != "op" and not (option.isascii() and option.isdigit()):
+        yield ConfigError(
+            f'activation_checkpoint.selective_ac_option = {option!r} is unknown: write "op", or '
+            'every how many blocks one is recomputed, e.g. "2".'
+        )
+    for path, (wanted, reason) in ONLY.items():
+        value = value_at(config, path)
+        if value != wanted:
+            yield ConfigError(f"{path} = {value!r} cannot be used: {reason}; leave the key out.")
+
+
+def not_among(path: str, value: str | list[str], choices: Iterable[str]) -> Mistakes:
+    for word in [value] if isinstance(value, str) else value:
+        if word not in choices:
+            verb = "=" if isinstance(value, str) else "has"
+            yield ConfigError(f"{path} {verb} {word!r}: choose from {', '.join(choices)}.")

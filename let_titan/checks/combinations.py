@@ -1,0 +1,66 @@
+"""Keys that are right by themselves and do not go together."""
+
+import math
+
+from let_titan.checks.mistakes import Mistakes
+from let_titan.config import LetJobConfig
+from let_titan.errors import ConfigError
+
+
+def combination_mistakes(config: LetJobConfig) -> Mistakes:
+    yield from optimiser_mistakes(config)
+    yield from profiling_mistakes(config)
+    yield from export_mistakes(config)
+    memory_budget = config.activation_checkpoint.mode == "memory_budget"
+    if memory_budget and not compiles_model(config):
+        yield ConfigError(
+            'activation_checkpoint.mode = "memory_budget" is the compiler\'s: set compile.enable = '
+            'true with "model" in compile.components, or choose another mode.'
+        )
+
+
+def compiles_model(config: LetJobConfig) -> bool:
+    return config.compile.enable and "model" in config.compile.components
+
+
+def optimiser_mistakes(config: LetJobConfig) -> Mistakes:
+    total, steps = config.lr_scheduler.total_steps, config.training.steps
+    if total is not None and total < steps:
+        yield ConfigError(
+            f"lr_scheduler.total_steps = {total} is less than training.steps = {steps}, and the "
+            "learning rate would go on falling below zero: set it to at least training.steps."
+        )
+    if config.optimizer.early_step_in_backward and config.training.max_norm < math.inf:
+        yield ConfigError(
+            "optimizer.early_step_in_backward = true uses each gradient before all can be clipped: "
+            "set training.max_norm = inf, or leave it off."
+        )
+
+
+def profiling_mistakes(config: LetJobConfig) -> Mistakes:
+    profiling = config.profiling
+    cycle = profiling.profiler_warmup + profiling.profiler_active
+    if profiling.enable_profiling and profiling.profile_freq < cycle:
+        yield ConfigError(
+            f"profiling.profile_freq = {profiling.profile_freq} is less than profiler_warmup + "
+            f"profiler_active = {cycle}: raise it."
+        )
+
+
+def export_mistakes(config: LetJobConfig) -> Mistakes:
+    checkpoint = config.checkpoint
+    if checkpoint.last_save_in_hf and not checkpoint.last_save_model_only:
+        yield ConfigError(
+            "checkpoint.last_save_in_hf = true saves no optimizer, and the run would fail at its "
+            "last step: set checkpoint.last_save_model_only = true, or leave it off."
+        )
+    if checkpoint.initial_load_in_hf and not checkpoint.initial_load_model_only:
+        yield ConfigError(
+            "checkpoint.initial_load_in_hf = true has no optimizer to load: set "
+            "checkpoint.initial_load_model_only = true."
+        )
+    if checkpoint.initial_load_in_hf_quantized and not checkpoint.initial_load_in_hf:
+        yield ConfigError(
+            "checkpoint.initial_load_in_hf_quantized = true needs checkpoint.initial_load_in_hf = "
+            "true."
+        )

@@ -1,0 +1,72 @@
+"""What a checkpoint holds, compared with what will be loaded from it.
+
+Read from its .metadata, as DCP itself does on loading.
+"""
+
+import pickle
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.distributed.checkpoint import FileSystemReader
+
+from let_titan.checks.mistakes import Mistakes, raised_by
+from let_titan.config import LetJobConfig
+from let_titan.errors import ConfigError
+from let_titan.student.flavors import FLAVORS
+from let_titan.student.model import LetTransformer
+
+STATES = ("optimizer", "lr_scheduler", "dataloader", "train_state")
+"""What a checkpoint holds beside the model, if it holds all."""
+
+
+def content_mistakes(config: LetJobConfig, folder: Path, model_only: bool) -> Mistakes:
+    """Compares what a checkpoint holds with what will be loaded from it."""
+    try:
+        stored = FileSystemReader(folder).read_metadata().state_dict_metadata
+    except (pickle.UnpicklingError, EOFError, AttributeError, ImportError, ValueError):
+        yield ConfigError(
+            f"{str(folder / '.metadata')!r} is damaged: move {folder.name} away to go on from an "
+            "older checkpoint."
+        )
+        return
+    wanted = () if model_only else set(STATES) - set(config.checkpoint.exclude_from_loading)
+    lacking = [state for state in STATES if state in wanted and not holds(stored, state)]
+    if lacking:
+        yield ConfigError(
+            f"{str(folder)!r} holds the model alone, without {', '.join(lacking)}, and cannot be "
+            "gone on from: choose an older step by checkpoint.load_step, or start a new run with "
+            "checkpoint.initial_load_path (checkpoint.last_save_model_only = false avoids this)."
+        )
+    yield from raised_by(check_sizes, config, folder, stored)
+
+
+def holds(stored: dict[str, Any], state: str) -> bool:
+    return any(name == state or name.startswith(f"{state}.") for name in stored)
+
+
+def check_sizes(config: LetJobConfig, folder: Path, stored: dict[str, Any]) -> None:
+    """Compares every weight's shape.
+
+    Raises:
+        ConfigError: names the first that differs.
+    """
+    for name, size in student_sizes(config).items():
+        found = getattr(stored.get(name), "size", None)
+        if found != size:
+            there = "is missing" if found is None else f"has shape {list(found)}"
+            raise ConfigError(
+                f"{str(folder)!r} is a checkpoint of another model: {name} {there} there, and "
+                f"{list(size)} in a {config.model.flavor!r} with this tokenizer. Choose another "
+                "job.dump_folder, or the model.flavor and tokenizer of that run."
+            )
+
+
+def student_sizes(config: LetJobConfig) -> dict[str, torch.Size]:
+    """Returns the shape of every weight of the student, built without storage."""
+    arguments = FLAVORS[config.model.flavor]
+    arguments.update_from_config(config)
+    with torch.device("meta"):
+        return {
+            name: weight.shape for name, weight in LetTransformer(arguments).state_dict().items()
+        }

@@ -1,0 +1,45 @@
+"""What this machine cannot do; where a run is only looked at from another one, nobody asks."""
+
+import torch
+
+from let_titan.checks.float8 import FLOAT8, MXFP8
+from let_titan.checks.mistakes import Mistakes
+from let_titan.config import LetJobConfig
+from let_titan.device import HAS_ACCELERATOR
+from let_titan.errors import ConfigError
+
+FLOAT8_CAPABILITY = (8, 9)
+MXFP8_CAPABILITY = (10, 0)
+
+
+def machine_mistakes(config: LetJobConfig) -> Mistakes:
+    yield from precision_mistakes(config)
+    if HAS_ACCELERATOR:
+        return
+    for key in ("enable_profiling", "enable_memory_snapshot"):
+        if getattr(config.profiling, key):
+            yield ConfigError(
+                f"profiling.{key} = true needs a GPU, and here is none: leave it off."
+            )
+    if config.training.enable_cpu_offload:
+        yield ConfigError(
+            "training.enable_cpu_offload = true needs a GPU to offload from, and here is none: "
+            "leave it off."
+        )
+
+
+def precision_mistakes(config: LetJobConfig) -> Mistakes:
+    capability = torch.cuda.get_device_capability() if torch.cuda.is_available() else (0, 0)
+    here = f"this GPU has {capability[0]}.{capability[1]}" if any(capability) else "here is none"
+    emulated = config.quantize.linear.float8.emulate
+    if FLOAT8 in config.model.converters and capability < FLOAT8_CAPABILITY and not emulated:
+        yield ConfigError(
+            f"model.converters has {FLOAT8!r}, which needs a GPU of compute capability 8.9 or "
+            f"later ({here}): leave it out and train in bfloat16, or, for a test, set "
+            "quantize.linear.float8.emulate = true."
+        )
+    if MXFP8 in config.model.converters and capability < MXFP8_CAPABILITY:
+        yield ConfigError(
+            f"model.converters has {MXFP8!r}, which needs a GPU of compute capability 10.0 or "
+            f"later ({here}): leave it out."
+        )

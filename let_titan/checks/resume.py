@@ -1,0 +1,129 @@
+"""A run that goes on: from what is there, with the same student, tokenizer and data.
+
+More steps or another learning rate are allowed. What the run was stands in its summary.json.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from let_titan.checks.checkpoint import checkpoint_folder, resume_step, steps_in
+from let_titan.checks.contents import content_mistakes
+from let_titan.checks.mistakes import Mistakes
+from let_titan.config import LetJobConfig
+from let_titan.data import data_fingerprint
+from let_titan.errors import ConfigError
+from let_titan.plan import LetPlan
+from let_titan.tokenizer import fingerprint, load_tokenizer
+
+
+def resume_mistakes(config: LetJobConfig, plan: LetPlan | None) -> Mistakes:
+    """``plan`` is None where the config's own is unclear."""
+    if not config.checkpoint.enable or config.checkpoint.create_seed_checkpoint:
+        return
+    folder = checkpoint_folder(config)
+    missing = list(missing_mistakes(config, folder))
+    yield from missing
+    if missing:
+        return
+    step = resume_step(config)
+    if step > 0:
+        yield from summary_mistakes(config, plan)
+    if step in steps_in(folder):
+        yield from content_mistakes(config, folder / f"step-{step}", model_only=step == 0)
+    elif config.checkpoint.initial_load_path and not config.checkpoint.initial_load_in_hf:
+        model_only = config.checkpoint.initial_load_model_only
+        yield from content_mistakes(config, Path(config.checkpoint.initial_load_path), model_only)
+
+
+def missing_mistakes(config: LetJobConfig, folder: Path) -> Mistakes:
+    """A checkpoint that is named and not there."""
+    checkpoint, steps = config.checkpoint, steps_in(folder)
+    if checkpoint.load_step >= 0 and checkpoint.load_step not in steps:
+        found = f"it holds the steps {', '.join(map(str, steps))}" if steps else "it holds none"
+        yield ConfigError(
+            f"checkpoint.load_step = {checkpoint.load_step} is not in {str(folder)!r} ({found}): "
+            "choose one of them, or leave load_step out."
+        )
+    if steps:
+        return
+    if folder.exists() and (checkpoint.initial_load_path or checkpoint.initial_load_in_hf):
+        yield ConfigError(
+            f"The initial checkpoint would not be loaded, since {str(folder)!r} exists, though it "
+            "holds none: remove that folder."
+        )
+    yield from initial_mistakes(config)
+
+
+def initial_mistakes(config: LetJobConfig) -> Mistakes:
+    checkpoint = config.checkpoint
+    if checkpoint.initial_load_in_hf:
+        key = "checkpoint.initial_load_path" if checkpoint.initial_load_path else "hf_assets_path"
+        folder = Path(checkpoint.initial_load_path or config.model.hf_assets_path)
+        if not any(folder.glob("*.safetensors")):
+            yield ConfigError(f"{key} = {str(folder)!r} holds no *.safetensors to start from.")
+    elif checkpoint.initial_load_path is not None:
+        folder = Path(checkpoint.initial_load_path)
+        if not (folder / ".metadata").exists():
+            yield ConfigError(
+                f"checkpoint.initial_load_path = {str(folder)!r} is no checkpoint (it has no "
+                ".metadata): give the folder of one step, such as .../checkpoint/step-100."
+            )
+
+
+def summary_mistakes(config: LetJobConfig, plan: LetPlan | None) -> Mistakes:
+    """Compares with the summary.json of the run so far, if it left one."""
+    path = Path(config.job.dump_folder) / "summary.json"
+    if not path.exists():
+        return
+    try:
+        before = json.loads(path.read_text())
+        flavor, tokenizer = before["config"]["model"]["flavor"], before["tokenizer"]["sha256"]
+        data, let_plan = before["data"], before["let_plan"]
+    except (ValueError, KeyError, TypeError):
+        yield ConfigError(
+            f"{str(path)!r} is damaged or of another program: move it away to go on from the "
+            "checkpoint, or choose another job.dump_folder."
+        )
+        return
+    if flavor != config.model.flavor:
+        yield differs(config, f"student is a {flavor!r}", f"model.flavor = {flavor!r}")
+    if tokenizer != fingerprint(load_tokenizer(config.model.hf_assets_path)):
+        yield differs(
+            config,
+            "tokenizer is another one",
+            f"model.hf_assets_path = {before['tokenizer'].get('path')!r}",
+        )
+    if "dataloader" not in config.checkpoint.exclude_from_loading:
+        yield from data_mistakes(config, data)
+    yield from s_stop_mistakes(config, let_plan, plan)
+
+
+def differs(config: LetJobConfig, what: str, cure: str) -> ConfigError:
+    return ConfigError(
+        f"The run in {config.job.dump_folder!r} goes on from step {resume_step(config)}, and its "
+        f"{what}: set {cure}, or choose another job.dump_folder."
+    )
+
+
+def data_mistakes(config: LetJobConfig, before: dict[str, Any]) -> Mistakes:
+    """The same files may have moved."""
+    now = data_fingerprint(config.training.dataset, config.training.dataset_path)
+    if any(before[key] != now[key] for key in before.keys() & now.keys() - {"path"}):
+        yield differs(
+            config,
+            f"data was {before.get('path')!r}, with other files than now",
+            'checkpoint.exclude_from_loading = ["dataloader"] to begin the new data from its start',
+        )
+
+
+def s_stop_mistakes(
+    config: LetJobConfig, before: dict[str, Any] | None, plan: LetPlan | None
+) -> Mistakes:
+    """A run that goes on keeps its s_stop: a fraction of more steps would call the teacher back."""
+    if before is None or plan is None or not plan.pairs or before["s_stop"] == plan.s_stop:
+        return
+    yield ConfigError(
+        f"This run's s_stop was {before['s_stop']} and would become {plan.s_stop}: pass "
+        f"--let.s_stop {before['s_stop']} to go on with it, or choose another job.dump_folder."
+    )

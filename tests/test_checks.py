@@ -1,0 +1,167 @@
+"""Checks that look at the disk: what a run goes on from, and where it writes."""
+
+import json
+import shutil
+import subprocess
+
+import pytest
+
+from let_titan.checks import find_mistakes
+from let_titan.train import LetTrainer
+from tests.support import Lab
+
+S_STOP = 2
+SAVED = {"checkpoint__enable": True, "checkpoint__interval": 1, "checkpoint__keep_latest_k": 0}
+
+
+@pytest.fixture(scope="module")
+def run(assets, tmp_path_factory):
+    """A finished run of 2 steps: step-1 is a whole checkpoint, step-2 holds the model alone."""
+    lab = Lab(assets, tmp_path_factory.mktemp("saved"))
+    short = {**SAVED, "training__steps": 2, "checkpoint__last_save_model_only": True}
+    trainer = LetTrainer(lab.config({"s_stop": S_STOP}, **short))
+    trainer.train()
+    trainer.run_folder.end("completed")
+    trainer.close()
+    return lab.folder / "run"
+
+
+@pytest.fixture
+def resumed(lab, run):
+    """Returns the mistakes of a config that goes on from step 1 of a copy of ``run``."""
+    shutil.copytree(run, lab.folder / "run")
+
+    def mistakes(*args, **changes):
+        settings = {**SAVED, "checkpoint__load_step": 1, **changes}
+        return sentences(lab.parsed({"s_stop": S_STOP}, *args, **settings))
+
+    return mistakes
+
+
+def sentences(config):
+    return [str(mistake) for mistake in find_mistakes(config)]
+
+
+def test_more_steps_and_another_learning_rate_are_allowed(resumed):
+    assert resumed(training__steps=60, optimizer__lr=1e-4) == []
+
+
+def test_a_step_that_is_not_there(resumed, lab):
+    (told,) = resumed(checkpoint__load_step=5)
+    assert "load_step = 5 is not in" in told and "it holds the steps 1, 2" in told
+    (told,) = resumed(checkpoint__load_step=5, job__dump_folder=str(lab.folder / "new"))
+    assert "it holds none" in told
+
+
+def test_a_checkpoint_of_the_model_alone(resumed):
+    (told,) = resumed(checkpoint__load_step=-1, training__steps=60)
+    assert "without optimizer, lr_scheduler, dataloader, train_state" in told
+    assert "checkpoint.last_save_model_only = false" in told
+    parts = ["optimizer", "lr_scheduler", "dataloader", "train_state"]
+    assert resumed(checkpoint__load_step=-1, checkpoint__exclude_from_loading=parts) == []
+
+
+def test_another_student(resumed):
+    flavor, sizes = resumed(model__flavor="demo")
+    assert "its student is a 'debug': set model.flavor = 'debug'" in flavor
+    assert "checkpoint of another model: tok_embeddings.weight has shape [320, 64] there" in sizes
+
+
+def test_another_tokenizer(resumed, lab):
+    folder = lab.folder / "tokenizer"
+    shutil.copytree(lab.assets / "tokenizer", folder)
+    assert resumed(model__hf_assets_path=str(folder), let__lambda_0=0.0) == []  # only moved
+    tokenizer = json.loads((folder / "tokenizer.json").read_text())
+    merges = tokenizer["model"]["merges"]
+    merges[0], merges[1] = merges[1], merges[0]
+    (folder / "tokenizer.json").unlink()  # another name is not in the cache of tokenizers
+    folder = folder.rename(lab.folder / "other")
+    (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
+    (told,) = resumed(model__hf_assets_path=str(folder), let__lambda_0=0.0)
+    assert "its tokenizer is another one: set model.hf_assets_path" in told
+
+
+def test_other_data(resumed, lab):
+    moved = shutil.copy(lab.assets / "train.jsonl", lab.folder)
+    assert resumed(training__dataset_path=str(moved)) == []
+    other = {"training__dataset_path": str(lab.assets / "validation.jsonl")}
+    (told,) = resumed(**other)
+    assert "with other files than now" in told
+    assert resumed(**other, checkpoint__exclude_from_loading=["dataloader"]) == []
+
+
+def test_a_run_that_goes_on_keeps_its_s_stop(resumed):
+    (told,) = resumed("--let.s_stop", "5", training__steps=60)
+    assert "s_stop was 2 and would become 5: pass --let.s_stop 2" in told
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"config": 3}'])
+def test_a_damaged_summary(text, resumed, lab):
+    (lab.folder / "run" / "summary.json").write_text(text)
+    (told,) = resumed()
+    assert "summary.json' is damaged or of another program" in told
+
+
+@pytest.mark.parametrize("content", [b"", b"\x80", b"nonsense"])
+def test_damaged_metadata(content, resumed, lab):
+    (lab.folder / "run" / "checkpoint" / "step-1" / ".metadata").write_bytes(content)
+    (told,) = resumed()
+    assert "step-1/.metadata' is damaged: move step-1 away" in told
+
+
+def test_an_initial_checkpoint(run, lab):
+    def started(path, **changes):
+        path = {"checkpoint__initial_load_path": str(path)}
+        return sentences(lab.parsed({}, **SAVED, **path, **changes))
+
+    step = run / "checkpoint" / "step-2"
+    assert started(step) == []
+    (told,) = started(step, model__flavor="demo")
+    assert "checkpoint of another model" in told
+    (told,) = started(step, checkpoint__initial_load_model_only=False)
+    assert "holds the model alone" in told
+    for wrong in (run / "none", step.parent):
+        (told,) = started(wrong)
+        assert "is no checkpoint (it has no .metadata)" in told
+    (told,) = started(run, checkpoint__initial_load_in_hf=True)
+    assert "holds no *.safetensors" in told
+    (lab.folder / "run" / "checkpoint").mkdir(parents=True)
+    (told,) = started(step)
+    assert "would not be loaded" in told and "remove that folder" in told
+
+
+def test_a_seed_checkpoint_is_never_overwritten(resumed, lab):
+    folder = lab.folder / "run" / "checkpoint"
+    seed = {"checkpoint__create_seed_checkpoint": True, "checkpoint__load_step": -1}
+    assert resumed(**seed) == []
+    shutil.copytree(folder / "step-1", folder / "step-0")
+    (told,) = resumed(**seed)
+    assert "would overwrite" in told and "step-0" in told
+    assert resumed(checkpoint__load_step=0) == []
+
+
+def test_folders_below_a_file_cannot_be_written(lab):
+    file = lab.folder / "file"
+    file.touch()
+    before = sorted(lab.folder.rglob("*"))
+    for dump in (file, file / "a" / "b"):
+        (told,) = sentences(lab.parsed(job__dump_folder=str(dump)))
+        assert f"job.dump_folder = '{dump}' cannot be written ({file}: Not a directory)" in told
+    folder = {"checkpoint__enable": True, "checkpoint__folder": "file/checkpoint"}
+    (told,) = sentences(lab.parsed(**folder, job__dump_folder=str(lab.folder)))
+    assert "job.dump_folder / checkpoint.folder" in told
+    assert sentences(lab.parsed(job__dump_folder=str(lab.folder / "new" / "run"))) == []
+    assert [path for path in sorted(lab.folder.rglob("*")) if path.suffix != ".toml"] == before
+
+
+def test_a_read_only_file_system(lab):
+    place = lab.folder / "read-only"
+    place.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "ro", "tmpfs", str(place)]
+    if shutil.which("mount") is None or subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("nothing can be mounted here")
+    try:
+        (told,) = sentences(lab.parsed(job__dump_folder=str(place / "run")))
+    finally:
+        subprocess.run(["umount", str(place)], check=True)
+    assert "cannot be written" in told and "Read-only file system" in told
