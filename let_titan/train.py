@@ -24,6 +24,7 @@ from let_titan.config import LetConfigManager, LetJobConfig
 from let_titan.device import free_cached_memory, memory_gib
 from let_titan.errors import ConfigError, RunError
 from let_titan.guard import StepGuard
+from let_titan.launch import complete_environment, meeting_place
 from let_titan.plan import resolve_plan
 from let_titan.run_folder import RunFolder, describe_run
 from let_titan.spec import register
@@ -208,6 +209,7 @@ def main(args: list[str] | None = None) -> None:
     init_logger()
     try:
         check_version()
+        complete_environment()
         with open(os.devnull, "w") as devnull, ExitStack() as stack:
             if os.environ.get("RANK", "0") != "0":  # one rank tells what is wrong
                 stack.enter_context(redirect_stderr(devnull))
@@ -226,7 +228,8 @@ def run(config: LetJobConfig) -> None:
     trainer: LetTrainer | None = None
     exit_state = "failed"
     try:
-        trainer = LetTrainer(config)
+        with meeting_place():
+            trainer = LetTrainer(config)
         if config.checkpoint.create_seed_checkpoint:
             trainer.checkpointer.save(curr_step=0, last_step=True)
         else:

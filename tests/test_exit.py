@@ -33,10 +33,12 @@ DRIVER = """
 import json, os, sys, time
 from let_titan.train import main
 
-for name, rank, args in json.loads(sys.argv[1]):
+for name, environment, args in json.loads(sys.argv[1]):
     begin, child = time.monotonic(), os.fork()
     if child == 0:
-        os.environ["RANK"] = rank
+        for variable in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
+            os.environ.pop(variable, None)
+        os.environ.update(environment)
         for fd, stream in ((1, "out"), (2, "err")):
             os.dup2(os.open(f"{name}.{stream}", os.O_CREAT | os.O_WRONLY), fd)
         try:
@@ -51,14 +53,26 @@ for name, rank, args in json.loads(sys.argv[1]):
 """
 
 
+ALONE = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1"}
+SECOND = {**ALONE, "RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "::1", "MASTER_PORT": "1"}
+LAUNCHES = {
+    "a variable alone": ({"RANK": "0"}, r"LOCAL_RANK, WORLD_SIZE must be set .* torchrun"),
+    "no number": ({**ALONE, "WORLD_SIZE": "two"}, r"WORLD_SIZE = 'two' must be a number"),
+    "nowhere to meet": ({**ALONE, "WORLD_SIZE": "2"}, r"MASTER_ADDR, MASTER_PORT must be set"),
+    "port in use": (
+        {**ALONE, "MASTER_ADDR": "127.0.0.1"},
+        r"cannot meet at 127\.0\.0\.1:\d+ \(it is in use\): .* --standalone",
+    ),
+}
+
+
 def run(command: list[str], folder, **environment: str) -> subprocess.CompletedProcess[str]:
-    one_process = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "OMP_NUM_THREADS": "1"}
     return subprocess.run(
         [sys.executable, *command],
         capture_output=True,
         text=True,
         cwd=folder,
-        env={**os.environ, "PYTHONPATH": os.getcwd(), **one_process, **environment},
+        env={**os.environ, "PYTHONPATH": os.getcwd(), "OMP_NUM_THREADS": "1"} | ALONE | environment,
     )
 
 
@@ -81,12 +95,18 @@ def told(assets, tmp_path_factory):
     for name, (changes, args, _) in MISTAKES.items():
         path = write_toml(folder / f"{name}.toml", lab.sections({}, **changes))
         # The first --job.config_file counts, and one of the mistakes brings its own
-        cases.append((name, "0", [*args, "--job.config_file", str(path)]))
-    right = cases[0][2][-1]
-    cases.append(("unknown flag", "0", ["--nonsense.key", "1", "--job.config_file", right]))
-    cases.append(("not rank 0", "1", cases[0][2]))
-    cases.append(("unknown flag, not rank 0", "1", cases[-2][2]))
-    with hub_out_of_reach() as environment:
+        cases.append((name, ALONE, [*args, "--job.config_file", str(path)]))
+    right = ["--job.config_file", cases[0][2][-1]]
+    cases.append(("unknown flag", ALONE, ["--nonsense.key", "1", *right]))
+    cases.append(("not rank 0", SECOND, cases[0][2]))
+    cases.append(("unknown flag, not rank 0", SECOND, cases[-2][2]))
+    cases.append(("no launcher", {}, [*right, "--job.dump_folder", "alone", "--training.steps=4"]))
+    with socket.socket() as taken, hub_out_of_reach() as environment:
+        taken.bind(("", 0))
+        taken.listen()
+        for name, (variables, _) in LAUNCHES.items():
+            port = {"MASTER_PORT": str(taken.getsockname()[1])} if name == "port in use" else {}
+            cases.append((name, variables | port, right))
         process = run(["-c", DRIVER, json.dumps(cases)], folder, **environment)
     assert process.returncode == 0, process.stderr
     results = {}
@@ -96,9 +116,9 @@ def told(assets, tmp_path_factory):
     return results, folder
 
 
-@pytest.mark.parametrize("name", MISTAKES)
+@pytest.mark.parametrize("name", [*MISTAKES, *LAUNCHES])
 def test_one_sentence_and_exit_code_two(name, told):
-    (results, folder), (_, _, sentence) = told, MISTAKES[name]
+    (results, folder), sentence = told, {**MISTAKES, **LAUNCHES}[name][-1]
     result = results[name]
     assert result.code == 2
     assert re.fullmatch(r"let_titan: [^\n]+\n", result.err), result.err
@@ -106,6 +126,15 @@ def test_one_sentence_and_exit_code_two(name, told):
     assert "Traceback" not in result.out and "Warning" not in result.out
     assert result.seconds < 10
     assert not (folder / "run").exists()
+
+
+def test_without_a_launcher_a_run_is_one_process(told):
+    results, folder = told
+    result = results["no launcher"]
+    assert result.code == 0, result.err
+    assert "One process: torchrun --nproc_per_node N" in result.out + result.err
+    summary = json.loads((folder / "alone" / "summary.json").read_text())
+    assert summary["exit_state"] == "completed" and summary["hardware"]["world_size"] == 1
 
 
 def test_an_unknown_flag_gets_tyros_words_and_exit_code_two(told):
