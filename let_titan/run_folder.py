@@ -113,9 +113,9 @@ def describe_run(trainer: Any) -> dict[str, Any]:
         "teacher": None,
         "tokenizer": {"path": config.model.hf_assets_path, "sha256": fingerprint(tokenizer)},
         "special_tokens": {
-            "add_bos": tokenizer.bos_id is not None,
+            "add_bos": config.data.add_bos and tokenizer.bos_id is not None,
             "bos_id": tokenizer.bos_id,
-            "add_eos": tokenizer.eos_id is not None,
+            "add_eos": config.data.add_eos and tokenizer.eos_id is not None,
             "eos_id": tokenizer.eos_id,
         },
         "data": data_fingerprint(config.training.dataset, config.training.dataset_path),

@@ -2,7 +2,9 @@
 
 import functools
 import hashlib
+from collections.abc import Callable
 
+import numpy as np
 import torch
 from tokenizers import Tokenizer
 from torchtitan.components.tokenizer import HuggingFaceTokenizer
@@ -24,6 +26,24 @@ def vocab_size(folder: str) -> int:
 def fingerprint(tokenizer: HuggingFaceTokenizer) -> str:
     """Returns a sha256 over all that the tokenizer does: vocabulary, merges, special tokens."""
     return hashlib.sha256(tokenizer.tokenizer.to_str().encode()).hexdigest()
+
+
+def document_encoder(
+    tokenizer: HuggingFaceTokenizer, add_bos: bool, add_eos: bool
+) -> Callable[[list[str]], list[np.ndarray]]:
+    """Returns a function from texts to their ids [n] int64, BOS and EOS as asked for.
+
+    The tokenizer's own template is left aside, so that nothing else puts special ids in; a BOS or
+    EOS that it has not got is not added.
+    """
+    before = [tokenizer.bos_id] if add_bos and tokenizer.bos_id is not None else []
+    after = [tokenizer.eos_id] if add_eos and tokenizer.eos_id is not None else []
+
+    def encode(texts: list[str]) -> list[np.ndarray]:
+        encodings = tokenizer.tokenizer.encode_batch_fast(texts, add_special_tokens=False)
+        return [np.array([*before, *e.ids, *after], dtype=np.int64) for e in encodings]
+
+    return encode
 
 
 def token_bytes(tokenizer: Tokenizer) -> torch.Tensor:

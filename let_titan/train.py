@@ -21,6 +21,7 @@ from let_titan.alignment import Alignment, cosine_alignment
 from let_titan.checkpoint import LetCheckpointManager
 from let_titan.checks import check_config
 from let_titan.config import LetConfigManager, LetJobConfig
+from let_titan.data import PileLoader
 from let_titan.device import free_cached_memory, memory_gib
 from let_titan.errors import ConfigError, RunError
 from let_titan.guard import StepGuard
@@ -234,6 +235,8 @@ def run(config: LetJobConfig) -> None:
             trainer.checkpointer.save(curr_step=0, last_step=True)
         else:
             trainer.train()
+            if isinstance(trainer.dataloader, PileLoader):
+                trainer.run_folder.facts["data"]["skipped"] = trainer.dataloader.skipped()
         exit_state = "completed"
         if trainer.step < config.training.steps and trainer.guard.stop:
             exit_state = f"stopped at step {trainer.step} by a signal"

@@ -14,6 +14,7 @@ from torchtitan.components.loss import IGNORE_INDEX
 from torchtitan.components.validate import Validator
 from torchtitan.tools.utils import device_type
 
+from let_titan.data import build_validation_dataloader
 from let_titan.plan import resolve_plan
 from let_titan.tokenizer import token_bytes
 
@@ -27,6 +28,9 @@ class LetValidator(Validator):
 
     def __init__(self, job_config: Any, **kwargs: Any) -> None:
         super().__init__(job_config=job_config, **kwargs)
+        self.validation_dataloader = build_validation_dataloader(
+            kwargs["dp_world_size"], kwargs["dp_rank"], kwargs["tokenizer"], job_config
+        )
         self._always = {0, resolve_plan(job_config).s_stop, job_config.training.steps}
         # Read once, kept on the CPU: 16 bytes a token.
         self._batches = list(

@@ -14,7 +14,6 @@ from let_titan.data import build_dataloader, data_files, data_fingerprint, regis
 from let_titan.errors import ConfigError
 from let_titan.tokenizer import load_tokenizer, token_bytes
 from let_titan.train import LetTrainer
-from tests.conftest import TEXTS
 
 JARGON = "assets/jargon/{}.jsonl.zst"
 
@@ -39,44 +38,6 @@ def test_packed_and_plain_files_read_the_same(lab):
     assert rows(itertools.islice(loader(lab, lab.folder / "*.jsonl.zst"), 40)) == plain
     both = f"{lab.folder}/a.jsonl.zst, {lab.folder}/b.jsonl.zst"
     assert rows(itertools.islice(loader(lab, both), 40)) == plain
-
-
-@pytest.mark.parametrize("n_files", [1, 2, 3])
-def test_each_document_of_an_epoch_is_read_once_by_one_of_two_ranks(n_files, lab):
-    lines = (lab.assets / "train.jsonl").read_text().splitlines(keepends=True)
-    for i in range(n_files):
-        (lab.folder / f"part-{i}.jsonl").write_text("".join(lines[i::n_files]))
-    tokenizer = load_tokenizer(str(lab.assets / "tokenizer"))
-    read = []
-    for rank in range(2):
-        dataset = loader(lab, lab.folder / "part-*", rank, 2, infinite=False).dataset
-        stream = []
-        for inputs, labels in dataset:
-            stream += [*inputs["input"].tolist(), int(labels[-1])]
-        stream += dataset._token_buffer  # what did not fill the last sequence
-        starts = [i for i, token in enumerate(stream) if token == tokenizer.bos_id]
-        ends = [*starts[1:], len(stream)]
-        read.append([stream[i:j] for i, j in zip(starts, ends, strict=True)])
-    assert all(len(documents) >= 30 for documents in read)
-    wanted = [tokenizer.encode(text, add_bos=True, add_eos=True) for text in TEXTS[:100]]
-    assert sorted(read[0] + read[1]) == sorted(wanted)
-
-
-def test_ranks_share_the_documents_without_overlap(lab):
-    tokenizer = load_tokenizer(str(lab.assets / "tokenizer"))
-    read = []
-    for rank in range(3):
-        stream = []
-        for inputs, labels in loader(lab, lab.assets / "train.jsonl", rank, 3, infinite=False):
-            for row, last in zip(inputs["input"].tolist(), labels[:, -1].tolist(), strict=True):
-                stream += [*row, last]
-        documents = tokenizer.decode(stream, skip_special_tokens=False).split("<s>")
-        read.append(sorted(document.removesuffix("</s>") for document in documents[1:-1]))
-    found = list(itertools.chain(*read))
-    assert len(set(found)) == len(found)
-    missing = set(TEXTS[:100]) - set(found)
-    assert set(found) <= set(TEXTS[:100])
-    assert len(missing) <= 15  # what the last, unfilled batch of each rank held
 
 
 def test_resume_in_mid_document_and_beyond_the_epoch(lab):

@@ -7,11 +7,12 @@ from let_titan.errors import ConfigError
 
 
 def data_mistakes(config: LetJobConfig) -> Mistakes:
-    training, validation = config.training, config.validation
-    yield from raised_by(check_dataset, training.dataset, training.dataset_path, "training")
+    training, validation, data = config.training, config.validation, config.data
+    for section, name in ((training, "training"), (validation, "validation")):
+        if section is training or validation.enable:
+            yield from raised_by(check_dataset, section.dataset, section.dataset_path, name, data)
     if not validation.enable:
         return
-    yield from raised_by(check_dataset, validation.dataset, validation.dataset_path, "validation")
     if validation.seq_len > training.seq_len:
         yield ConfigError(
             f"validation.seq_len = {validation.seq_len} must not be longer than "

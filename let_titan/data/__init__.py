@@ -1,15 +1,18 @@
 """The Pile's line format: one JSON object a line, {"text": ..., "meta": {"pile_set_name": ...}}."""
 
-from let_titan.data.pile import (
+from let_titan.data.build import (
     build_dataloader,
+    build_validation_dataloader,
     check_dataset,
-    data_files,
-    data_fingerprint,
     register_pile,
 )
+from let_titan.data.files import data_files, data_fingerprint
+from let_titan.data.loader import PileLoader
 
 __all__ = [
+    "PileLoader",
     "build_dataloader",
+    "build_validation_dataloader",
     "check_dataset",
     "data_files",
     "data_fingerprint",

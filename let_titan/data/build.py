@@ -1,0 +1,191 @@
+"""Builds the loaders of a config: [data], and the data sets of [training] and [validation]."""
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+from datasets import Dataset
+from torchtitan.components.dataloader import BaseDataLoader
+from torchtitan.components.tokenizer import HuggingFaceTokenizer
+from torchtitan.hf_datasets import DatasetConfig
+from torchtitan.hf_datasets.text_datasets import (
+    DATASETS,
+    build_text_dataloader,
+    build_text_validation_dataloader,
+)
+
+from let_titan.config import Data, LetJobConfig
+from let_titan.data.documents import Policy
+from let_titan.data.files import PILE, File, corpus_digest, data_files
+from let_titan.data.lanes import Corpus
+from let_titan.data.lines import Line, read_lines, read_rows
+from let_titan.data.loader import PileLoader
+from let_titan.errors import ConfigError
+from let_titan.tokenizer import document_encoder, fingerprint
+
+
+def register_pile() -> None:
+    """Adds ``pile`` to torchtitan's table of data sets; safe to call again.
+
+    torchtitan's Validator builds a loader of its own before ours takes its place: an empty one.
+    """
+    DATASETS[PILE] = DatasetConfig(
+        path="",
+        loader=lambda _: Dataset.from_dict({"text": []}),
+        sample_processor=lambda sample: sample["text"],
+    )
+
+
+def build_dataloader(
+    dp_world_size: int,
+    dp_rank: int,
+    tokenizer: HuggingFaceTokenizer,
+    job_config: LetJobConfig,
+    infinite: bool = True,
+) -> BaseDataLoader:
+    """Builds the training data loader for TrainSpec: this rank's share of ``training.dataset``."""
+    training = job_config.training
+    if training.dataset != PILE:
+        return build_text_dataloader(dp_world_size, dp_rank, tokenizer, job_config, infinite)
+    return pile_loader(
+        job_config.data,
+        training,
+        tokenizer,
+        validation=False,
+        lanes=job_config.data.lanes,
+        rank=dp_rank,
+        ranks=dp_world_size,
+        infinite=infinite,
+    )
+
+
+def build_validation_dataloader(
+    dp_world_size: int,
+    dp_rank: int,
+    tokenizer: HuggingFaceTokenizer,
+    job_config: LetJobConfig,
+) -> BaseDataLoader:
+    """Builds validation's loader; of one lane, so that any number of ranks reads the same set."""
+    validation = job_config.validation
+    if validation.dataset != PILE:
+        return build_text_validation_dataloader(dp_world_size, dp_rank, tokenizer, job_config, True)
+    return pile_loader(
+        job_config.data,
+        validation,
+        tokenizer,
+        validation=True,
+        lanes=1,
+        rank=dp_rank,
+        ranks=dp_world_size,
+        infinite=True,
+    )
+
+
+def pile_loader(
+    data: Data,
+    section: Any,
+    tokenizer: HuggingFaceTokenizer,
+    *,
+    validation: bool,
+    **layout: Any,
+) -> PileLoader:
+    """Builds a loader of ``section`` ([training] or [validation])."""
+    files = data_files(section.dataset_path)
+    corpus = Corpus(
+        files,
+        read_file,
+        document_encoder(tokenizer, data.add_bos, data.add_eos),
+        policy_of(data, validation),
+        data.shuffle_seed,
+        0 if validation else data.shuffle_buffer,
+    )
+    identity = {
+        "corpus": corpus_digest(files),
+        "tokenizer": fingerprint(tokenizer),
+        **{key: getattr(data, key) for key in IDENTITY},
+    }
+    return PileLoader(
+        corpus,
+        identity,
+        batch=section.local_batch_size,
+        seq_len=section.seq_len,
+        workers=0 if validation else section.dataloader.num_workers,
+        prefetch=section.dataloader.prefetch_factor,
+        pin_memory=section.dataloader.pin_memory,
+        **layout,
+    )
+
+
+IDENTITY = (
+    "add_bos",
+    "add_eos",
+    "shuffle_buffer",
+    "shuffle_seed",
+    "weights",
+    "validation_fraction",
+    "max_document_mib",
+)
+"""Keys of [data] that decide which ids stand where: a resumed run must have the same."""
+
+
+def read_file(file: File, number: int, offset: int, limit: int) -> Iterator[Line]:
+    """Yields a file's lines from (number, offset) on, by what its name says it is."""
+    reader = read_rows if file.path.endswith(".parquet") else read_lines
+    return reader(file, number, offset, limit)
+
+
+def policy_of(data: Data, validation: bool) -> Policy:
+    """Returns which documents [data] asks for.
+
+    Raises:
+        ConfigError: a value is out of range.
+    """
+    if data.lanes < 0 or data.shuffle_buffer < 0 or data.shuffle_seed < 0:
+        raise ConfigError(
+            f"data.lanes = {data.lanes}, data.shuffle_buffer = {data.shuffle_buffer} and "
+            f"data.shuffle_seed = {data.shuffle_seed} must not be negative."
+        )
+    if not 0 <= data.validation_fraction < 1:
+        raise ConfigError(
+            f"data.validation_fraction = {data.validation_fraction} must be at least 0 and below 1."
+        )
+    if data.max_document_mib < 1:
+        raise ConfigError(f"data.max_document_mib = {data.max_document_mib} must be at least 1.")
+    return Policy(
+        data.bad_lines,
+        data.max_document_mib * 2**20,
+        dict(parse_weight(text) for text in data.weights),
+        data.validation_fraction,
+        validation,
+    )
+
+
+def parse_weight(text: str) -> tuple[str, float]:
+    """Reads "PILE_SET_NAME:WEIGHT"."""
+    name, colon, number = text.rpartition(":")
+    try:
+        weight = float(number)
+    except ValueError:
+        weight = math.nan
+    if not colon or not name or not (math.isfinite(weight) and weight >= 0):
+        raise ConfigError(
+            f"data.weights has {text!r}: write a set's name, a colon and a number >= 0, as in "
+            '"Github:0".'
+        )
+    return name, weight
+
+
+def check_dataset(name: str, pattern: str | None, section: str, data: Data) -> None:
+    """Checks that a data set of the config can be opened.
+
+    Raises:
+        ConfigError: an unknown data set, a pattern that matches nothing, a wrong key in [data].
+    """
+    if name not in {*DATASETS, PILE}:
+        raise ConfigError(
+            f"{section}.dataset = {name!r} is unknown: choose one of "
+            f"{', '.join(sorted({*DATASETS, PILE}))}."
+        )
+    if name == PILE:
+        policy_of(data, validation=False)
+        data_files(pattern)

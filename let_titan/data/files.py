@@ -1,0 +1,87 @@
+"""Which files a corpus is: local globs and lists, http(s) addresses, folders on the hub.
+
+Files are sorted by name, so that every rank numbers them alike.
+"""
+
+import glob
+import hashlib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from let_titan.data.remote import HUB, REMOTE, hub_files, remote_size
+from let_titan.errors import ConfigError
+
+PILE = "pile"
+"""The name of the data set in a config."""
+
+
+@dataclass(frozen=True)
+class File:
+    """A file of a corpus.
+
+    Attributes:
+        path: local path, ``http(s)://`` or ``hf://`` address.
+        size: bytes as stored; None of it is read to find this out.
+    """
+
+    path: str
+    size: int
+
+    @property
+    def name(self) -> str:
+        return self.path.rsplit("/", 1)[-1]
+
+
+def data_files(pattern: str | None) -> list[File]:
+    """Returns the files of a glob pattern or address (commas part several), sorted.
+
+    Raises:
+        ConfigError: no pattern, or one that matches nothing.
+    """
+    parts = [part.strip() for part in (pattern or "").split(",") if part.strip()]
+    found: dict[str, int] = {}
+    for part in parts:
+        matches = _matches(part)
+        if not matches:
+            raise _no_file(part)
+        found |= matches
+    if not found:
+        raise _no_file(pattern)
+    return [File(path, size) for path, size in sorted(found.items())]
+
+
+def _matches(part: str) -> dict[str, int]:
+    if part.startswith(HUB):
+        return hub_files(part)
+    if part.startswith(REMOTE):
+        return {part: remote_size(part)}
+    paths = [path for path in glob.glob(part, recursive=True) if Path(path).is_file()]
+    return {path: os.stat(path).st_size for path in paths}
+
+
+def _no_file(pattern: str | None) -> ConfigError:
+    return ConfigError(
+        f"dataset_path = {pattern!r} matches no file: give the glob of your *.jsonl.zst, *.jsonl, "
+        "*.parquet or *.arrow files (relative to where you start), or an hf:// or http address."
+    )
+
+
+def corpus_digest(files: list[File]) -> str:
+    """Returns a sha256 over the files' names and sizes: another corpus has another one."""
+    names = sorted((file.name, file.size) for file in files)
+    return hashlib.sha256(repr(names).encode()).hexdigest()
+
+
+def data_fingerprint(name: str, pattern: str | None) -> dict[str, Any]:
+    """Returns what tells one corpus from another: its files' names and sizes, and their hash."""
+    if name != PILE:
+        return {"dataset": name, "path": pattern}
+    files = data_files(pattern)
+    return {
+        "dataset": name,
+        "path": pattern,
+        "files": {file.name: file.size for file in files},
+        "sha256_of_names_and_sizes": corpus_digest(files),
+    }

@@ -1,0 +1,245 @@
+"""Lanes: the streams of documents that a corpus is dealt into, each with a position of its own.
+
+A corpus is cut into V lanes of equal bytes: its files, laid end to end, are cut into V equal
+parts, so that a lane has a few files and no rank reads them all (F files and V lanes make at most
+F + V - 1 pairs of a file and a lane: 30 equal files on 32 lanes are read twice in all). Where
+lanes share a file, its documents are dealt among them by number, in proportion to their parts; each
+of these lanes reads the file's bytes, and tokenises its own documents only.
+
+A lane packs its documents, one after the other, into sequences of seq_len + 1 ids. Nothing about
+it depends on the number of ranks or workers.
+"""
+
+import itertools
+from collections import Counter, deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from torchtitan.tools.logging import logger
+
+from let_titan.data.documents import Document, Policy
+from let_titan.data.files import File
+from let_titan.data.lines import Line
+from let_titan.errors import ConfigError
+
+SPAN = 2**64
+GOLDEN = 0x9E3779B97F4A7C15
+"""2**64 / golden ratio: multiples of it (mod 2**64) fall evenly into any parts of [0, 2**64)."""
+
+TOKENISE_AT_ONCE = 2**14
+"""Characters handed to the tokenizer at once, which is faster than one document after the other."""
+
+Reader = Callable[[File, int, int, int], Iterator[Line]]
+Encoder = Callable[[list[str]], list[np.ndarray]]
+
+
+class Place(NamedTuple):
+    """Where a lane stands: the next id that it has not given away.
+
+    Attributes:
+        epoch: how often the lane has been read through.
+        file: index among the lane's files of this epoch.
+        number, offset: the line with which the current window begins.
+        drawn: which document of the window (shuffled or not) holds the id.
+        token: the id's index in that document.
+        skipped: bad lines by kind, up to the beginning of the window.
+    """
+
+    epoch: int = 0
+    file: int = 0
+    number: int = 0
+    offset: int = 0
+    drawn: int = 0
+    token: int = 0
+    skipped: dict[str, int] | None = None
+
+
+@dataclass(frozen=True)
+class Part:
+    """A lane's part of a file: the documents whose key lies in [low, high) of [0, 2**64)."""
+
+    file: File
+    low: int
+    high: int
+
+    def owns(self, number: int) -> bool:
+        return self.low <= (number + 1) * GOLDEN % SPAN < self.high
+
+
+def parts_of(files: list[File], lane: int, lanes: int) -> list[Part]:
+    """Returns a lane's parts of ``files``; those of all lanes make up each file exactly once."""
+    total, start, parts = sum(file.size for file in files), 0, []
+    for file in files:
+        # In units of 1/lanes bytes, so that all is exact.
+        begin, end = start * lanes, (start + file.size) * lanes
+        low, high = max(begin, lane * total), min(end, (lane + 1) * total)
+        if low < high:
+            part = Part(file, *((x - begin) * SPAN // (end - begin) for x in (low, high)))
+            parts.append(part)
+        start += file.size
+    return parts
+
+
+@dataclass
+class Corpus:
+    """All that a lane needs to read: plain values, the same on all ranks.
+
+    Args:
+        files: in their order.
+        read: yields a file's lines from (line number, offset) on.
+        encode: turns texts into ids with BOS and EOS.
+        policy: which documents count.
+        shuffle_seed: of the order of files and documents.
+        shuffle_buffer: documents shuffled at once; 0 reads in order.
+    """
+
+    files: list[File]
+    read: Reader
+    encode: Encoder
+    policy: Policy
+    shuffle_seed: int = 0
+    shuffle_buffer: int = 0
+
+    def parts(self, epoch: int, lane: int, lanes: int) -> list[Part]:
+        """Returns a lane's parts in an epoch; the order of the files is every lane's."""
+        files = self.files
+        if self.shuffle_buffer:
+            order = np.random.default_rng([self.shuffle_seed, epoch]).permutation(len(files))
+            files = [files[i] for i in order]
+        return parts_of(files, lane, lanes)
+
+
+class Lane:
+    """One lane of a corpus, packed to seq_len + 1 ids; iterate once.
+
+    Args:
+        corpus: what it is a lane of.
+        lane, lanes: which one of how many.
+        length: ids in a sequence, seq_len + 1.
+        place: where to begin.
+        infinite: begin anew at the end.
+    """
+
+    def __init__(
+        self,
+        corpus: Corpus,
+        lane: int,
+        lanes: int,
+        length: int,
+        place: Place | None = None,
+        infinite: bool = True,
+    ) -> None:
+        self.corpus, self.lane, self.lanes = corpus, lane, lanes
+        self.length, self.infinite = length, infinite
+        self.place = place or Place()
+        self.skipped: Counter[str] = Counter(self.place.skipped)
+        self._pieces = self._tokenised()
+        self._piece: np.ndarray = np.empty(0, dtype=np.int64)
+
+    def next(self) -> np.ndarray:
+        """Returns the next sequence, [seq_len + 1], and moves on.
+
+        Raises:
+            StopIteration: the epoch does not fill another one, and the lane is not infinite.
+        """
+        parts, missing = [], self.length
+        while missing:
+            if not len(self._piece):
+                self.place, self._piece, self.skipped = next(self._pieces)
+                continue
+            part, self._piece = self._piece[:missing], self._piece[missing:]
+            parts.append(part)
+            missing -= len(part)
+            self.place = self.place._replace(token=self.place.token + len(part))
+        return np.concatenate(parts)
+
+    def _tokenised(self) -> Iterator[tuple[Place, np.ndarray, Counter[str]]]:
+        """Yields (place, ids from there on, bad lines so far), one document after the other."""
+        skip, documents = self.place.token, self._documents()
+        for batch in batches(documents):
+            texts = [doc.text for _, doc, _ in batch if doc.tokens is None]
+            encoded = iter(self.corpus.encode(texts) if texts else [])
+            for place, doc, skipped in batch:
+                tokens = next(encoded) if doc.tokens is None else doc.tokens
+                yield place._replace(token=skip), tokens[skip:], skipped
+                skip = 0
+
+    def _documents(self) -> Iterator[tuple[Place, Document, Counter[str]]]:
+        place = self.place
+        drawn = place.drawn
+        for window, documents, skipped in self._windows(place):
+            for i in range(drawn, len(documents)):
+                yield window._replace(drawn=i), documents[i], skipped
+            drawn = 0
+
+    def _windows(self, start: Place) -> Iterator[tuple[Place, list[Document], Counter[str]]]:
+        """Yields (place, documents as drawn, bad lines with this window's)."""
+        for epoch in itertools.count(start.epoch):
+            parts, read = self.corpus.parts(epoch, self.lane, self.lanes), False
+            first = start.file if epoch == start.epoch else 0
+            skipped = Counter(start.skipped)
+            for index in range(first, len(parts)):
+                begin = (
+                    start if (epoch, index) == (start.epoch, start.file) else Place(epoch, index)
+                )
+                for window in self._windows_of(parts[index], begin, skipped):
+                    read = True
+                    yield window
+            start = Place(epoch, len(parts), skipped=dict(skipped))
+            if not self.infinite:
+                return
+            if not read and first == 0:
+                raise ConfigError(
+                    f"Lane {self.lane} of {self.lanes} has no document to read: give more data, "
+                    "or set data.lanes = 1."
+                )
+            if self.lane == 0:
+                logger.info(f"The data begins anew: epoch {epoch + 1} of lane 0")
+
+    def _windows_of(
+        self, part: Part, begin: Place, skipped: Counter[str]
+    ) -> Iterator[tuple[Place, list[Document], Counter[str]]]:
+        """Cuts a part of a file into windows of shuffle_buffer documents."""
+        corpus, documents, window = self.corpus, [], begin
+        before = dict(skipped)
+        size = max(1, corpus.shuffle_buffer)
+        lines = corpus.read(part.file, begin.number, begin.offset, corpus.policy.limit)
+        for line in lines:
+            if not part.owns(line.number):
+                continue
+            document = corpus.policy.read(part.file, line, skipped)
+            if document is not None:
+                documents += [document] * corpus.policy.copies(document, begin.epoch)
+            if len(documents) >= size:
+                yield self._shuffled(window, before, documents, skipped)
+                documents, before = [], dict(skipped)
+                window = Place(begin.epoch, begin.file, line.number + 1, line.end)
+        if documents:
+            yield self._shuffled(window, before, documents, skipped)
+
+    def _shuffled(
+        self, window: Place, before: dict[str, int], documents: list[Document], skipped: Any
+    ) -> tuple[Place, list[Document], Counter[str]]:
+        if self.corpus.shuffle_buffer:
+            seed = [self.corpus.shuffle_seed, self.lane, window.epoch, window.file, window.number]
+            order = np.random.default_rng(seed).permutation(len(documents))
+            documents = [documents[i] for i in order]
+        place = window._replace(drawn=0, token=0, skipped=before)
+        return place, documents, Counter(skipped)
+
+
+def batches(documents: Iterator[Any]) -> Iterator[list[Any]]:
+    """Groups (place, document, ...) for the tokenizer, which is faster on several."""
+    batch: deque[Any] = deque()
+    characters = 0
+    for item in documents:
+        batch.append(item)
+        characters += len(item[1].text)
+        if characters >= TOKENISE_AT_ONCE or item[1].tokens is not None:
+            yield list(batch)
+            batch.clear()
+            characters = 0
+    if batch:
+        yield list(batch)

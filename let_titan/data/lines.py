@@ -1,0 +1,125 @@
+"""Lines of jsonl and jsonl.zst files and rows of parquet files, from any position, damage named.
+
+Memory is bounded whatever a file holds: a line longer than the limit is thrown away while it is
+being read, and comes out as damaged.
+"""
+
+import io
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, BinaryIO, cast
+
+import pyarrow.parquet
+import zstandard
+
+from let_titan.data.files import File
+from let_titan.data.remote import HUB, RANGE, REMOTE, RemoteFile
+
+CHUNK = 2**20
+"""Bytes read at once from a local file."""
+
+
+@dataclass(slots=True)
+class Line:
+    """One line or row of a file.
+
+    Attributes:
+        number: its index in the file, from 0.
+        end: where the next one starts: bytes (after decompression), rows for parquet and shards.
+        data: the line's bytes, or the row; None where it is damaged.
+        damage: what is wrong with it, "" for nothing.
+    """
+
+    number: int
+    end: int
+    data: Any
+    damage: str = ""
+
+
+def open_file(file: File) -> BinaryIO:
+    if file.path.startswith((HUB, *REMOTE)):
+        return io.BufferedReader(RemoteFile(file.path, file.size), RANGE)
+    return open(file.path, "rb")
+
+
+def read_lines(file: File, number: int, offset: int, limit: int) -> Iterator[Line]:
+    """Yields the lines from ``offset`` on, the first of which is line ``number``.
+
+    Args:
+        limit: bytes above which a line is thrown away as "too long".
+    """
+    with open_file(file) as raw:
+        if file.path.endswith(".zst"):
+            chunks = decompressed(raw, offset)
+        else:
+            raw.seek(offset)
+            chunks = iter(lambda: (raw.read(CHUNK), ""), (b"", ""))
+        yield from split_lines(chunks, number, offset, limit)
+
+
+def decompressed(raw: BinaryIO, offset: int) -> Iterator[tuple[bytes, str]]:
+    """Yields (bytes, damage) of a zstd file of one or more frames, from ``offset`` of its text."""
+    frame, started = zstandard.ZstdDecompressor().decompressobj(), False
+    while data := raw.read(CHUNK):
+        while data:
+            try:
+                text, started = frame.decompress(data), True
+            except zstandard.ZstdError:
+                yield b"", "corrupt zstd frame"
+                return
+            data = b""
+            if frame.eof:
+                data = frame.unused_data
+                frame, started = zstandard.ZstdDecompressor().decompressobj(), False
+            dropped = min(offset, len(text))
+            offset -= dropped
+            if len(text) > dropped:
+                yield text[dropped:], ""
+    if started:
+        yield b"", "truncated zstd frame"
+
+
+def split_lines(
+    chunks: Iterator[tuple[bytes, str]], number: int, offset: int, limit: int
+) -> Iterator[Line]:
+    """Cuts chunks at line ends; damage takes the unfinished line with it."""
+    rest: list[bytes] = []
+    held = 0  # bytes of the unfinished line, kept or not
+    for chunk, damage in chunks:
+        if damage:
+            yield Line(number, offset + held, None, damage)
+            return
+        *whole, last = chunk.split(b"\n")
+        for part in whole:
+            held += len(part)
+            line = b"".join((*rest, part)) if held <= limit else None
+            offset += held + 1
+            yield Line(number, offset, line, "" if held <= limit else "too long")
+            number, rest, held = number + 1, [], 0
+        held += len(last)
+        rest = [*rest, last] if held <= limit else []
+    if held:
+        line = b"".join(rest) if held <= limit else None
+        yield Line(number, offset + held, line, "" if held <= limit else "too long")
+
+
+def read_rows(file: File, number: int, offset: int, limit: int) -> Iterator[Line]:
+    """Yields a parquet file's rows from row ``offset`` on, as {"text", "meta"}."""
+    with open_file(file) as raw:
+        try:
+            table = pyarrow.parquet.ParquetFile(raw)
+        except pyarrow.ArrowInvalid:
+            yield Line(number, offset, None, "corrupt parquet file")
+            return
+        columns = [name for name in ("text", "meta") if name in table.schema_arrow.names]
+        row = 0
+        for group in range(table.num_row_groups):
+            rows = table.metadata.row_group(group).num_rows
+            if row + rows > offset:
+                batches = table.iter_batches(row_groups=[group], columns=columns)
+                for data in (data for batch in batches for data in batch.to_pylist()):
+                    if row >= offset:
+                        yield Line(row, row + 1, cast(Any, data))
+                    row += 1
+            else:
+                row += rows

@@ -1,0 +1,263 @@
+"""The training loader: its state is a position in the corpus, and no matter of ranks or workers.
+
+The invariant: **with the same number of lanes the global batch of a step holds the same sequences
+whatever the number of ranks and workers.** Sequence j of the run is the next one of lane j mod V
+(``lanes``); ranks deal sequences among themselves (rank r of R takes those with
+(j - start) mod R = r), so each accumulation step of R x local_batch_size sequences is the same set
+in any layout, and what was consumed is told by j and by where each of the V lanes stands. A rank
+follows only the lanes that its sequences come from: V / R of them where R divides V, so that each
+document is tokenised once. For other R it is as exact, and a rank follows V / gcd(V, R) lanes.
+
+V defaults to the number of data-parallel ranks at the start of the run (one process: one stream of
+documents in their order) and then stays with the checkpoint; ``data.lanes`` sets it, for instance
+to make runs on different numbers of ranks read the same batches from their first step on.
+
+The state has one key and is the same on every rank, which collects it from the others: DCP keeps
+one copy of what is not a tensor and gives it to any number of ranks. It is written as JSON, since
+DCP takes dicts apart into keys of their own.
+"""
+
+import json
+import math
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch.utils.data import DataLoader, IterableDataset, get_worker_info
+from torchtitan.components.dataloader import BaseDataLoader
+from torchtitan.tools.logging import logger
+
+from let_titan.data.lanes import Corpus, Lane, Place
+from let_titan.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Deal:
+    """How sequences are dealt, from sequence ``start`` on.
+
+    Attributes:
+        start: index of the first sequence, counted over the whole run and all ranks.
+        lanes: V.
+        rank, ranks: which data-parallel rank of how many.
+        batch: sequences in a rank's batch.
+    """
+
+    start: int
+    lanes: int
+    rank: int
+    ranks: int
+    batch: int
+
+    def followed(self) -> list[int]:
+        """Returns the lanes of this rank's sequences, in the order in which they first come."""
+        count = self.lanes // math.gcd(self.lanes, self.ranks)
+        return [(self.start + self.rank + i * self.ranks) % self.lanes for i in range(count)]
+
+    def indices(self, number: int) -> range:
+        """Returns the sequences of all ranks' batch ``number`` from ``start`` on."""
+        size = self.ranks * self.batch
+        return range(self.start + number * size, self.start + (number + 1) * size)
+
+    def is_mine(self, index: int) -> bool:
+        return (index - self.start) % self.ranks == self.rank
+
+
+@dataclass
+class Batch:
+    """What one worker adds to a rank's batch: its sequences by index, and where its lanes stand."""
+
+    rows: dict[int, np.ndarray]
+    places: dict[int, Place]
+    skipped: dict[int, Counter[str]]
+
+
+class Share(IterableDataset):
+    """A rank's batches; among workers the lanes are parted, and each adds its lanes' sequences."""
+
+    def __init__(
+        self, corpus: Corpus, deal: Deal, places: dict[int, Place], length: int, infinite: bool
+    ) -> None:
+        self.corpus, self.deal, self.places = corpus, deal, places
+        self.length, self.infinite = length, infinite
+
+    def __iter__(self) -> Iterator[Batch | ConfigError]:
+        worker = get_worker_info()
+        mine = self.deal.followed()
+        mine = mine[worker.id :: worker.num_workers] if worker else mine
+        lanes = {
+            lane: Lane(
+                self.corpus, lane, self.deal.lanes, self.length, self.places[lane], self.infinite
+            )
+            for lane in mine
+        }
+        number = 0
+        try:
+            while True:
+                rows = self._rows(lanes, number)
+                if rows is None:
+                    return
+                yield Batch(
+                    rows,
+                    {lane: stream.place for lane, stream in lanes.items()},
+                    {lane: stream.skipped for lane, stream in lanes.items()},
+                )
+                number += 1
+        except ConfigError as error:
+            yield error  # raised by the main process: a worker's own would come as a traceback
+
+    def _rows(self, lanes: dict[int, Lane], number: int) -> dict[int, np.ndarray] | None:
+        """Returns the sequences of batch ``number`` that are ours; None at the end of a lane."""
+        rows = {}
+        for index in self.deal.indices(number):
+            lane = lanes.get(index % self.deal.lanes)
+            if lane is None:
+                continue
+            try:
+                sequence = lane.next()
+            except StopIteration:
+                return None
+            if self.deal.is_mine(index):
+                rows[index] = sequence
+        return rows
+
+
+class PileLoader(BaseDataLoader):
+    """Batches of packed documents for one data-parallel rank.
+
+    Args:
+        corpus: what is read.
+        identity: what a checkpoint must share with this run to be resumed: {name: value}.
+        rank, ranks: which data-parallel rank of how many.
+        batch: sequences in a batch.
+        seq_len: ids of a sequence that the model reads.
+        lanes: V; 0: ``ranks``, or what the checkpoint says.
+        infinite: begin anew at the end of the data.
+        workers: processes that read ahead; 0 reads in this one.
+        prefetch: batches that each worker reads ahead.
+        pin_memory: put batches into memory from which copies to a GPU are fast.
+    """
+
+    def __init__(
+        self,
+        corpus: Corpus,
+        identity: dict[str, Any],
+        *,
+        rank: int,
+        ranks: int,
+        batch: int,
+        seq_len: int,
+        lanes: int = 0,
+        infinite: bool = True,
+        workers: int = 0,
+        prefetch: int | None = None,
+        pin_memory: bool = False,
+    ) -> None:
+        self.corpus, self.identity = corpus, {**identity, "seq_len": seq_len}
+        self.rank, self.ranks, self.batch, self.seq_len = rank, ranks, batch, seq_len
+        self.fixed_lanes, self.infinite = lanes, infinite
+        self.workers, self.prefetch, self.pin_memory = workers, prefetch, pin_memory
+        self._begin(0, {lane: Place() for lane in range(lanes or ranks)})
+
+    def _begin(self, start: int, places: dict[int, Place]) -> None:
+        """Stands at sequence ``start``, with all lanes' places."""
+        self.deal = Deal(start, len(places), self.rank, self.ranks, self.batch)
+        self.sequences = start
+        self.places = {lane: places[lane] for lane in self.deal.followed()}
+        self.counts = {lane: Counter(place.skipped) for lane, place in self.places.items()}
+
+    def __iter__(self) -> Iterator[tuple[dict[str, torch.Tensor], torch.Tensor]]:
+        deal = Deal(self.sequences, self.deal.lanes, self.rank, self.ranks, self.batch)
+        share = Share(self.corpus, deal, dict(self.places), self.seq_len + 1, self.infinite)
+        workers = min(self.workers, len(self.places))
+        batches: Any = share
+        if workers:
+            batches = DataLoader(
+                share, batch_size=None, num_workers=workers, prefetch_factor=self.prefetch
+            )
+        stream = iter(batches)
+        while parts := self._parts(stream, max(1, workers)):
+            yield self._joined(parts)
+
+    def _parts(self, stream: Iterator[Batch | ConfigError], count: int) -> list[Batch]:
+        """Returns each worker's addition to the next batch (torch asks them in turn)."""
+        parts = []
+        for part in (next(stream, None) for _ in range(count)):
+            if isinstance(part, ConfigError):
+                raise part
+            if part is None:
+                return []
+            parts.append(part)
+        return parts
+
+    def _joined(self, parts: list[Batch]) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
+        """Returns the batch, [B, S] ids and labels, and moves the position behind it."""
+        rows = {index: row for part in parts for index, row in part.rows.items()}
+        for part in parts:
+            self.places |= part.places
+            self.counts |= part.skipped
+        self.sequences += self.ranks * self.batch
+        ids = torch.from_numpy(np.stack([rows[index] for index in sorted(rows)]))
+        inputs, labels = ids[:, :-1].contiguous(), ids[:, 1:].contiguous()
+        if self.pin_memory:
+            inputs, labels = inputs.pin_memory(), labels.pin_memory()
+        return {"input": inputs}, labels
+
+    def state_dict(self) -> dict[str, Any]:
+        """Returns the position; asks the other ranks, so every rank calls it."""
+        places = merged(gathered(self.places))
+        state = {
+            **self.identity,
+            "lanes": self.deal.lanes,
+            "sequences": self.sequences,
+            "places": {str(lane): places[lane]._asdict() for lane in sorted(places)},
+        }
+        return {"position": json.dumps(state)}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Goes to a position saved on any number of ranks.
+
+        Raises:
+            ConfigError: it was saved with another corpus, tokenizer, or number of lanes.
+        """
+        if not state_dict:
+            return
+        state = json.loads(state_dict["position"])
+        for name, value in {**self.identity, "lanes": self.fixed_lanes}.items():
+            if state[name] != value and (name != "lanes" or value):
+                raise ConfigError(
+                    f"The checkpoint's data has {name} = {state[name]!r}, and this run "
+                    f"{value!r}: resume with the same, or add dataloader to "
+                    "checkpoint.exclude_from_loading to begin the data anew."
+                )
+        places = {int(lane): Place(**place) for lane, place in state["places"].items()}
+        self._begin(state["sequences"], places)
+        message = f"Data: goes on after sequence {self.sequences:,}, {len(places)} lanes"
+        if len(places) % self.ranks:
+            message += (
+                f", of which each of {self.ranks} ranks reads {len(self.places)}; a number of "
+                "ranks that divides them tokenises less"
+            )
+        logger.info(message)
+
+    def skipped(self) -> dict[str, int]:
+        """Returns the bad lines met so far by kind, over all ranks, each of which calls it."""
+        counts = merged(gathered(self.counts)).values()
+        return dict(sorted(sum(counts, Counter()).items()))
+
+
+def gathered(value: Any) -> list[Any]:
+    """Returns every rank's ``value``."""
+    if not dist.is_initialized() or dist.get_world_size() == 1:
+        return [value]
+    values: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(values, value)
+    return values
+
+
+def merged(parts: list[dict[int, Any]]) -> dict[int, Any]:
+    """Joins what ranks say of their lanes; those that follow the same lane say the same."""
+    return {lane: value for part in parts for lane, value in part.items()}
