@@ -20,6 +20,7 @@ from let_titan.data.files import PILE, File, corpus_digest, data_files
 from let_titan.data.lanes import Corpus
 from let_titan.data.lines import Line, read_lines, read_rows
 from let_titan.data.loader import PileLoader
+from let_titan.data.shards import SUFFIX, check_shard, read_header, read_shard
 from let_titan.errors import ConfigError
 from let_titan.tokenizer import document_encoder, fingerprint
 
@@ -90,7 +91,8 @@ def pile_loader(
     **layout: Any,
 ) -> PileLoader:
     """Builds a loader of ``section`` ([training] or [validation])."""
-    files = data_files(section.dataset_path)
+    sha256 = fingerprint(tokenizer)
+    files = [as_cut(file, sha256, data) for file in data_files(section.dataset_path)]
     corpus = Corpus(
         files,
         read_file,
@@ -101,7 +103,7 @@ def pile_loader(
     )
     identity = {
         "corpus": corpus_digest(files),
-        "tokenizer": fingerprint(tokenizer),
+        "tokenizer": sha256,
         **{key: getattr(data, key) for key in IDENTITY},
     }
     return PileLoader(
@@ -128,8 +130,28 @@ IDENTITY = (
 """Keys of [data] that decide which ids stand where: a resumed run must have the same."""
 
 
+def as_cut(file: File, tokenizer: str, data: Data) -> File:
+    """Returns the file with the size by which lanes are cut: a shard's is that of its text.
+
+    Raises:
+        ConfigError: a shard that was made with another tokenizer or other keys of [data].
+    """
+    if not file.path.endswith(SUFFIX):
+        return file
+    check_shard(
+        file.path,
+        tokenizer=tokenizer,
+        add_bos=data.add_bos,
+        add_eos=data.add_eos,
+        max_document_mib=data.max_document_mib,
+    )
+    return File(file.path, read_header(file.path).source_size)
+
+
 def read_file(file: File, number: int, offset: int, limit: int) -> Iterator[Line]:
     """Yields a file's lines from (number, offset) on, by what its name says it is."""
+    if file.path.endswith(SUFFIX):
+        return read_shard(file.path, offset)
     reader = read_rows if file.path.endswith(".parquet") else read_lines
     return reader(file, number, offset, limit)
 

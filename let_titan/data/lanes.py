@@ -139,7 +139,7 @@ class Lane:
         self._piece: np.ndarray = np.empty(0, dtype=np.int64)
 
     def next(self) -> np.ndarray:
-        """Returns the next sequence, [seq_len + 1], and moves on.
+        """Returns the next sequence, [seq_len + 1] int64, and moves on.
 
         Raises:
             StopIteration: the epoch does not fill another one, and the lane is not infinite.
@@ -153,7 +153,7 @@ class Lane:
             parts.append(part)
             missing -= len(part)
             self.place = self.place._replace(token=self.place.token + len(part))
-        return np.concatenate(parts)
+        return np.concatenate(parts, dtype=np.int64)
 
     def _tokenised(self) -> Iterator[tuple[Place, np.ndarray, Counter[str]]]:
         """Yields (place, ids from there on, bad lines so far), one document after the other."""

@@ -1,0 +1,182 @@
+"""Token shards: a corpus tokenised once, in Arrow IPC files that are memory-mapped when read.
+
+One shard per file of text, with a row per document: its ids (uint16 where the vocabulary allows,
+else uint32), the line it came from, the hash of its text and the set it belongs to. Arrow is read
+without copies, written batch by batch in bounded memory, and any Arrow library can open it. The
+schema's metadata holds the header; each batch carries a checksum of its own, so that damage is
+found where it is read and not by reading all before the start.
+
+A lane that reads shards gets the documents that it would get from the text: the same files by size,
+lines by number and draws by hash.
+"""
+
+import functools
+import hashlib
+import json
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow
+import pyarrow.ipc
+
+from let_titan.data.documents import Document
+from let_titan.data.lines import Line
+from let_titan.errors import ConfigError
+
+SUFFIX = ".arrow"
+DOCUMENTS_PER_BATCH = 1024
+"""Rows of each batch but the last: where a row is follows from its number."""
+
+HEADER, CHECKSUM = b"let_titan", b"blake2b"
+
+
+class Header(NamedTuple):
+    """What a shard says of itself.
+
+    Attributes:
+        source, source_size: name and stored bytes of the file of text.
+        tokenizer: sha256 of the tokenizer, as in summary.json.
+        vocab_size: ids it has.
+        add_bos, add_eos, max_document_mib: as in [data].
+    """
+
+    source: str
+    source_size: int
+    tokenizer: str
+    vocab_size: int
+    add_bos: bool
+    add_eos: bool
+    max_document_mib: int
+
+    @property
+    def schema(self) -> pyarrow.Schema:
+        ids = pyarrow.uint16() if self.vocab_size <= 2**16 else pyarrow.uint32()
+        columns = {
+            "tokens": pyarrow.list_(ids),
+            "line": pyarrow.int64(),
+            "hash": pyarrow.uint64(),
+            "pile_set_name": pyarrow.string(),
+        }
+        return pyarrow.schema(columns, metadata={HEADER: json.dumps(self._asdict())})
+
+
+class ShardWriter:
+    """Writes one shard; a context manager, without whose good end no file is left at ``path``."""
+
+    def __init__(self, path: Any, header: Header) -> None:
+        self.path, self.schema = path, header.schema
+        self.scratch = path.with_name(path.name + ".part")
+        self._rows: list[tuple[np.ndarray, int, int, str]] = []
+
+    def __enter__(self) -> "ShardWriter":
+        self._writer = pyarrow.ipc.new_file(str(self.scratch), self.schema)
+        return self
+
+    def add(self, tokens: np.ndarray, line: int, document: Document) -> None:
+        self._rows.append((tokens, line, document.hash, document.pile_set_name))
+        if len(self._rows) == DOCUMENTS_PER_BATCH:
+            self._flush()
+
+    def _flush(self) -> None:
+        tokens, lines, hashes, names = zip(*self._rows, strict=True)
+        ids = self.schema.field("tokens").type.value_type
+        ends = np.cumsum([0, *map(len, tokens)])
+        if ends[-1] >= 2**31:
+            raise ConfigError(f"{self.path}: {DOCUMENTS_PER_BATCH} documents hold 2**31 tokens.")
+        values = np.concatenate(tokens).astype(ids.to_pandas_dtype())
+        columns = [
+            pyarrow.ListArray.from_arrays(ends.astype(np.int32), values, type=self.schema.types[0]),
+            pyarrow.array(lines, pyarrow.int64()),
+            pyarrow.array(hashes, pyarrow.uint64()),
+            pyarrow.array(names, pyarrow.string()),
+        ]
+        batch = pyarrow.record_batch(columns, schema=self.schema)
+        self._writer.write_batch(batch, custom_metadata={CHECKSUM: checksum(batch)})
+        self._rows = []
+
+    def __exit__(self, kind: Any, *rest: Any) -> None:
+        if kind is None and self._rows:
+            self._flush()
+        self._writer.close()
+        if kind is None:
+            self.scratch.replace(self.path)
+
+
+def checksum(batch: pyarrow.RecordBatch) -> bytes:
+    """Returns the hex digest of all of a batch's columns."""
+    tokens = batch.column("tokens")
+    digest = hashlib.blake2b(digest_size=16)
+    for array in (tokens.values, tokens.offsets, batch.column("line"), batch.column("hash")):
+        digest.update(array.to_numpy().tobytes())
+    digest.update("\n".join(batch.column("pile_set_name").to_pylist()).encode())
+    return digest.hexdigest().encode()
+
+
+@functools.lru_cache(maxsize=64)
+def open_shard(path: str) -> pyarrow.RecordBatchFileReader:
+    """Maps a shard into memory.
+
+    Raises:
+        ConfigError: it is none, or not whole.
+    """
+    try:
+        reader = pyarrow.ipc.open_file(pyarrow.memory_map(path))
+    except (pyarrow.ArrowInvalid, OSError) as error:
+        raise damaged(path, str(error)) from error
+    if HEADER not in (reader.schema.metadata or {}):
+        raise damaged(path, "it has no header of let_titan's")
+    return reader
+
+
+def read_header(path: str) -> Header:
+    return Header(**json.loads(open_shard(path).schema.metadata[HEADER]))
+
+
+def check_shard(path: str, **wanted: Any) -> None:
+    """Checks that a shard was made with these values of its header.
+
+    Raises:
+        ConfigError: names what differs.
+    """
+    found = read_header(path)
+    for name, value in wanted.items():
+        if getattr(found, name) != value:
+            raise ConfigError(
+                f"{path} was made with {name} = {getattr(found, name)!r}, and now it is {value!r}: "
+                "use the same, or make shards of this kind in another folder."
+            )
+
+
+def damaged(path: str, reason: str) -> ConfigError:
+    return ConfigError(
+        f"{path} is not a whole token shard ({reason}): delete it and make it again with "
+        "python -m let_titan.data.tokenize."
+    )
+
+
+def read_shard(path: str, row: int) -> Iterator[Line]:
+    """Yields documents, with their ids, from ``row`` on."""
+    reader = open_shard(path)
+    first = row // DOCUMENTS_PER_BATCH
+    for index in range(first, reader.num_record_batches):
+        try:
+            batch, metadata = reader.get_batch_with_custom_metadata(index)
+            intact = (metadata or {}).get(CHECKSUM) == checksum(batch)
+        except (pyarrow.ArrowException, UnicodeDecodeError, OSError):
+            intact = False
+        if not intact:
+            raise damaged(path, f"the checksum of batch {index} is wrong")
+        start = index * DOCUMENTS_PER_BATCH
+        yield from documents_of(batch, start, max(0, row - start))
+
+
+def documents_of(batch: pyarrow.RecordBatch, start: int, skip: int) -> Iterator[Line]:
+    """Yields a batch's documents after the first ``skip``; its first row is row ``start``."""
+    tokens = batch.column("tokens")
+    values, ends = tokens.values.to_numpy(), tokens.offsets.to_numpy().tolist()
+    columns = (batch.column(name).to_pylist() for name in ("line", "hash", "pile_set_name"))
+    for i, (line, number, name) in enumerate(zip(*columns, strict=True)):
+        if i >= skip:
+            document = Document("", name, number, values[ends[i] : ends[i + 1]])
+            yield Line(line, start + i + 1, document)

@@ -1,0 +1,119 @@
+"""python -m let_titan.data.tokenize PATTERN --tokenizer FOLDER --out FOLDER
+
+Turns each file of a corpus into a token shard. The tokenizer uses all cores (RAYON_NUM_THREADS
+says how many). After a break the same command goes on with the files that have no shard yet.
+"""
+
+import argparse
+import os
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+
+from tqdm import tqdm
+
+from let_titan.config import Data
+from let_titan.data.build import policy_of, read_file
+from let_titan.data.documents import Document, Policy
+from let_titan.data.files import File, data_files
+from let_titan.data.shards import SUFFIX, Header, ShardWriter, check_shard
+from let_titan.errors import ConfigError
+from let_titan.tokenizer import document_encoder, fingerprint, load_tokenizer
+
+CHARACTERS_AT_ONCE = 2**20
+"""Text handed to the tokenizer's threads at once; bounds the memory that its results take."""
+
+
+def tokenize(pattern: str, tokenizer_folder: str, out: Path, data: Data) -> Counter[str]:
+    """Writes the shards of all files of ``pattern`` that have none yet.
+
+    Returns:
+        documents and tokens written, and bad lines skipped by kind.
+
+    Raises:
+        ConfigError: a pattern without files, files of the same name, or shards of another kind.
+    """
+    tokenizer = load_tokenizer(tokenizer_folder)
+    encode = document_encoder(tokenizer, data.add_bos, data.add_eos)
+    policy, totals = policy_of(data, validation=False), Counter[str]()
+    out.mkdir(parents=True, exist_ok=True)
+    targets = shard_paths(data_files(pattern), out)
+    with tqdm(unit=" documents", unit_scale=True, disable=None) as bar:
+        for i, (path, file) in enumerate(targets.items()):
+            bar.set_description(f"{file.name} ({i + 1} of {len(targets)})")
+            header = Header(
+                file.name,
+                file.size,
+                fingerprint(tokenizer),
+                tokenizer.get_vocab_size(),
+                data.add_bos,
+                data.add_eos,
+                data.max_document_mib,
+            )
+            if path.exists():
+                check_shard(str(path), **header._asdict())
+                continue
+            with ShardWriter(path, header) as writer:
+                for batch in text_batches(file, policy, totals):
+                    encoded = encode([document.text for _, document in batch])
+                    for (line, document), tokens in zip(batch, encoded, strict=True):
+                        writer.add(tokens, line, document)
+                        totals["tokens"] += len(tokens)
+                    totals["documents"] += len(batch)
+                    bar.update(len(batch))
+    return totals
+
+
+def shard_paths(files: list[File], out: Path) -> dict[Path, File]:
+    """Returns where each file's shard goes."""
+    paths = {out / (file.name + SUFFIX): file for file in files}
+    if len(paths) < len(files):
+        raise ConfigError("Several files have the same name: tokenize their folders one by one.")
+    return paths
+
+
+def text_batches(
+    file: File, policy: Policy, skipped: Counter[str]
+) -> Iterator[list[tuple[int, Document]]]:
+    """Yields (line, document) of a file in portions for the tokenizer."""
+    batch: list[tuple[int, Document]] = []
+    characters = 0
+    for line in read_file(file, 0, 0, policy.limit):
+        document = policy.read(file, line, skipped)
+        if document is None:
+            continue
+        batch.append((line.number, document))
+        characters += len(document.text)
+        if characters >= CHARACTERS_AT_ONCE:
+            yield batch
+            batch, characters = [], 0
+    if batch:
+        yield batch
+
+
+def main(args: list[str] | None = None) -> int:
+    defaults = Data()
+    parser = argparse.ArgumentParser(prog="python -m let_titan.data.tokenize", description=__doc__)
+    parser.add_argument("pattern", help="as training.dataset_path")
+    parser.add_argument("--tokenizer", required=True, help="as model.hf_assets_path")
+    parser.add_argument("--out", required=True, type=Path, help="folder for the shards")
+    parser.add_argument("--bad-lines", choices=["skip", "stop"], default=defaults.bad_lines)
+    parser.add_argument("--max-document-mib", type=int, default=defaults.max_document_mib)
+    for name in ("bos", "eos"):
+        parser.add_argument(f"--add-{name}", action=argparse.BooleanOptionalAction, default=True)
+    given = vars(parser.parse_args(args))
+    pattern, folder, out = (given.pop(name) for name in ("pattern", "tokenizer", "out"))
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+    try:
+        totals = tokenize(pattern, folder, out, Data(**{**asdict(defaults), **given}))
+    except ConfigError as error:
+        print(f"let_titan: {error}", file=sys.stderr)
+        return 2
+    print(", ".join(f"{name}: {count:,}" for name, count in totals.items()) or "nothing to do")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

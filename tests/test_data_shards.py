@@ -1,0 +1,200 @@
+"""Token shards hold what the text holds, whatever is asked of it; damage and mixing are told."""
+
+import itertools
+import json
+import signal
+import subprocess
+import sys
+
+import pyarrow.ipc
+import pytest
+import zstandard
+
+from let_titan.data import build_dataloader, build_validation_dataloader
+from let_titan.data.lines import Line
+from let_titan.data.shards import open_shard, read_header, read_shard
+from let_titan.data.tokenize import main
+from let_titan.errors import ConfigError
+from let_titan.tokenizer import load_tokenizer
+from tests.conftest import TEXTS
+
+BAD = b'{"text": 3}\n\n{"text": "\xff"}\n'
+
+
+@pytest.fixture
+def corpus(lab):
+    """Three files of text with bad lines, sets, and sizes of their own; and their shards."""
+    folder = lab.folder / "text"
+    folder.mkdir()
+    rows = [
+        {"text": f"{i} {text}", "meta": {"pile_set_name": f"Set {i % 3}"}}
+        for i, text in enumerate(TEXTS * 30)
+    ]
+    lines = [json.dumps(row).encode() + b"\n" for row in rows]
+    (folder / "a.jsonl").write_bytes(b"".join(lines[:40]))
+    (folder / "b.jsonl.zst").write_bytes(
+        zstandard.compress(BAD.join(b"".join(lines[i : i + 90]) for i in range(40, 3010, 90)))
+    )
+    (folder / "c.jsonl").write_bytes(BAD + b"".join(lines[3010:]))
+    return lab
+
+
+def tokenize(lab, *options):
+    tokenizer = ["--tokenizer", str(lab.assets / "tokenizer")]
+    return main([f"{lab.folder}/text/*", *tokenizer, "--out", f"{lab.folder}/shards", *options])
+
+
+def config(lab, pattern, **data):
+    return lab.config(
+        None,
+        training__dataset_path=str(pattern),
+        training__local_batch_size=3,
+        **{f"data__{key}": value for key, value in data.items()},
+    )
+
+
+def batches(lab, pattern, count, build=build_dataloader, state=None, ranks=2, **data):
+    """Returns rank 1's rows, and its state after them."""
+    tokenizer = load_tokenizer(str(lab.assets / "tokenizer"))
+    loader = build(ranks, 1, tokenizer, config(lab, pattern, **data))
+    loader.load_state_dict(state or {})
+    rows = [labels.tolist() for _, labels in itertools.islice(loader, count)]
+    return rows, loader.state_dict()
+
+
+ALL = {
+    "lanes": 6,
+    "shuffle_buffer": 100,
+    "weights": ["Set 0:0", "Set 1:1.5"],
+    "validation_fraction": 0.2,
+}
+
+
+@pytest.mark.parametrize("data", [{}, {"lanes": 3}, ALL], ids=["plain", "3 lanes", "all keys"])
+def test_the_same_tokens_as_the_text(data, corpus):
+    assert tokenize(corpus) == 0
+    text, shards = f"{corpus.folder}/text/*", f"{corpus.folder}/shards/*.arrow"
+    wanted, state = batches(corpus, text, 400, **data)
+    found, shard_state = batches(corpus, shards, 400, **data)
+    assert found == wanted and len(found) == 400
+    places = json.loads(state["position"])["places"]
+    assert any(place["epoch"] > 0 for place in places.values())
+
+    for pattern, position in ((text, state), (shards, shard_state)):
+        merged = with_all_lanes(position)
+        first, _ = batches(corpus, pattern, 5, state=merged, **data)
+        again, _ = batches(corpus, pattern, 5, state=merged, **data)
+        assert first == again
+    after_text, _ = batches(corpus, text, 5, state=with_all_lanes(state), **data)
+    after_shards, _ = batches(corpus, shards, 5, state=with_all_lanes(shard_state), **data)
+    longer, _ = batches(corpus, text, 405, **data)
+    assert after_text == after_shards == longer[400:]
+
+
+def with_all_lanes(state):
+    """Rank 1's state with places for the lanes of rank 0, which rank 1 never looks at."""
+    position = json.loads(state["position"])
+    some = next(iter(position["places"].values()))
+    position["places"] = {str(i): some for i in range(position["lanes"])} | position["places"]
+    return {"position": json.dumps(position)}
+
+
+def test_validation_by_hash_from_either(corpus):
+    tokenize(corpus)
+    keys = {"validation_fraction": 0.2}
+    rows = []
+    for pattern in (f"{corpus.folder}/text/*", f"{corpus.folder}/shards/*"):
+        settings = config(corpus, pattern, **keys)
+        settings.validation.dataset = "pile"
+        settings.validation.dataset_path = pattern
+        settings.validation.seq_len = 64
+        tokenizer = load_tokenizer(str(corpus.assets / "tokenizer"))
+        loader = build_validation_dataloader(2, 1, tokenizer, settings)
+        rows.append([labels.tolist() for _, labels in itertools.islice(loader, 9)])
+    assert rows[0] == rows[1]
+
+
+def test_a_shard_is_an_arrow_file_of_the_smallest_type(corpus, capsys):
+    tokenize(corpus)
+    assert "documents: 3,600" in capsys.readouterr().out
+    path = f"{corpus.folder}/shards/b.jsonl.zst.arrow"
+    with pyarrow.ipc.open_file(path) as file:
+        table = file.read_all()
+    assert str(table.schema.field("tokens").type.value_type) == "uint16"
+    tokenizer = load_tokenizer(str(corpus.assets / "tokenizer"))
+    for row in (0, 1023, 1024, 2969):
+        text = f"{row + 40} {(TEXTS * 30)[row + 40]}"
+        wanted = tokenizer.encode(text, add_bos=True, add_eos=True)
+        assert table["tokens"][row].as_py() == wanted
+        line = next(read_shard(path, row))
+        assert isinstance(line, Line) and line.data.tokens.tolist() == wanted
+        assert (line.number, line.end) == (table["line"][row].as_py(), row + 1)
+    assert read_header(path).source_size == (corpus.folder / "text" / "b.jsonl.zst").stat().st_size
+
+
+def test_another_tokenizer_or_other_keys_are_refused(corpus):
+    tokenize(corpus)
+    shards = f"{corpus.folder}/shards/*.arrow"
+    with pytest.raises(ConfigError, match="made with add_bos = True, and now it is False"):
+        batches(corpus, shards, 1, add_bos=False)
+    assert tokenize(corpus, "--no-add-eos") == 2
+    tokenizer = load_tokenizer("assets/teachers/smollm2-135m")
+    with pytest.raises(ConfigError, match="made with tokenizer = "):
+        build_dataloader(1, 0, tokenizer, config(corpus, shards))
+
+
+@pytest.mark.parametrize("where", ["first", "middle", "last", "cut"])
+def test_damage_is_found_where_it_is_read(where, corpus):
+    tokenize(corpus)
+    path = corpus.folder / "shards" / "b.jsonl.zst.arrow"
+    data = bytearray(path.read_bytes())
+    table = pyarrow.ipc.open_file(pyarrow.py_buffer(bytes(data))).get_batch(1)
+    values = table.column("tokens").values.to_numpy().tobytes()
+    begin = bytes(data).index(values)
+    at = {"first": 0, "middle": len(values) // 2, "last": len(values) - 1}.get(where)
+    if at is None:
+        del data[-100:]
+    else:
+        data[begin + at] ^= 1
+    path.write_bytes(data)
+    open_shard.cache_clear()
+    message = "not a whole token shard" if at is None else "checksum of batch 1 is wrong"
+    with pytest.raises(ConfigError, match=rf"b\.jsonl\.zst\.arrow.*{message}.*tokenize"):
+        list(read_shard(str(path), 0))
+
+
+KILLED = """
+import os, signal, sys
+from let_titan.data import shards, tokenize
+flush, count = shards.ShardWriter._flush, 0
+def until_killed(writer):
+    global count
+    flush(writer)
+    count += 1
+    if count == 3:
+        os.kill(os.getpid(), signal.SIGKILL)
+shards.ShardWriter._flush = until_killed
+tokenize.main(sys.argv[1:])
+"""
+
+
+def test_a_killed_run_goes_on_and_leaves_the_same(corpus):
+    """Killed in the second shard's second batch; then the same command again."""
+    tokenize(corpus)
+    wanted = {path.name: path.read_bytes() for path in (corpus.folder / "shards").iterdir()}
+    other = corpus.folder / "killed"
+    args = [f"{corpus.folder}/text/*", "--tokenizer", str(corpus.assets / "tokenizer")]
+    args += ["--out", str(other)]
+    process = subprocess.run([sys.executable, "-c", KILLED, *args], stderr=subprocess.DEVNULL)
+    assert process.returncode == -signal.SIGKILL
+    assert [path.name for path in other.glob("*.arrow")] == ["a.jsonl.arrow"]
+    before = (other / "a.jsonl.arrow").stat().st_mtime_ns
+    assert main(args) == 0
+    assert {path.name: path.read_bytes() for path in other.iterdir()} == wanted
+    assert (other / "a.jsonl.arrow").stat().st_mtime_ns == before
+
+
+def test_bad_input_is_a_sentence(corpus, capsys):
+    assert tokenize(corpus, "--bad-lines", "stop") == 2
+    assert "line" in capsys.readouterr().err
+    assert not list((corpus.folder / "shards").glob("c*.arrow"))
