@@ -8,11 +8,11 @@ from let_titan.errors import ConfigError
 
 def data_mistakes(config: LetJobConfig) -> Mistakes:
     training, validation, data = config.training, config.validation, config.data
-    for section, name in ((training, "training"), (validation, "validation")):
-        if section is training or validation.enable:
-            yield from raised_by(check_dataset, section.dataset, section.dataset_path, name, data)
+    yield from raised_by(check_dataset, training.dataset, training.dataset_path, "training", data)
     if not validation.enable:
         return
+    dataset, path = validation.dataset, validation.dataset_path
+    yield from raised_by(check_dataset, dataset, path, "validation", data)
     if validation.seq_len > training.seq_len:
         yield ConfigError(
             f"validation.seq_len = {validation.seq_len} must not be longer than "
