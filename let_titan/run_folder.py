@@ -10,8 +10,9 @@ from torchtitan.tools.logging import logger
 
 from let_titan.data import data_fingerprint
 from let_titan.errors import RunError
+from let_titan.outcome import outcome
 from let_titan.record import MetricsFile
-from let_titan.summary import outcome, surroundings, write_summary
+from let_titan.summary import surroundings, write_summary
 from let_titan.tokenizer import fingerprint
 
 PHASES = {"let_phase": "With the teacher", "after": "Without a teacher"}
@@ -33,12 +34,15 @@ class RunFolder:
     def begin(self, step: int, teacher: dict[str, Any] | None) -> None:
         """Continues the files after ``step`` (0: starts them), with the teacher's facts if any."""
         self._begun = True
-        self.facts["teacher"] = teacher
+        self.facts |= {"teacher": teacher, "starts": [step]}
         if self.file is None:
             return
-        if step > 0 and teacher is None and self._path.exists():
+        if step > 0 and self._path.exists():
+            earlier = json.loads(self._path.read_text())
             # Past s_stop no teacher is loaded any more, but its cost still counts.
-            self.facts["teacher"] = json.loads(self._path.read_text())["teacher"]
+            self.facts["teacher"] = teacher or earlier["teacher"]
+            starts = [start for start in earlier.get("starts", [0]) if start < step]
+            self.facts["starts"] = [*starts, step]
         self.file.resume(step)
         self._write("running")
 
@@ -62,7 +66,7 @@ class RunFolder:
         except RunError as error:  # whatever ended the run is to be told, not this
             logger.error(str(error))
             return
-        for phase, cost in outcome(self.file.lines())["throughput"].items():
+        for phase, cost in self._outcome()["throughput"].items():
             if cost is not None:
                 logger.info(
                     f"{PHASES[phase]}: {cost['tokens_per_s']:,.0f} tokens/s, "
@@ -78,7 +82,7 @@ class RunFolder:
         """Logs what the teacher's leaving freed, and how fast the LET phase was."""
         if self.file is None:
             return
-        cost = outcome(self.file.lines())["throughput"]["let_phase"]
+        cost = self._outcome()["throughput"]["let_phase"]
         rate = f", {cost['tokens_per_s']:,.0f} tokens/s with it" if cost else ""
         logger.info(
             f"Step {step}: the teacher has left. Memory {before_gib:.2f} GiB before, "
@@ -91,9 +95,11 @@ class RunFolder:
             self.file.note_nonfinite(step, ranks)
 
     def _write(self, exit_state: str) -> None:
+        write_summary(self._path, {**self.facts, **self._outcome(), "exit_state": exit_state})
+
+    def _outcome(self) -> dict[str, Any]:
         assert self.file is not None
-        summary = {**self.facts, **outcome(self.file.lines()), "exit_state": exit_state}
-        write_summary(self._path, summary)
+        return outcome(self.file.lines(), self.facts["starts"])
 
     @property
     def _path(self) -> Path:

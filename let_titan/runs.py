@@ -4,21 +4,12 @@ import json
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 Line = dict[str, Any]
 
-SUMMARY_KEYS = (
-    "config",
-    "hardware",
-    "let_plan",
-    "parameters",
-    "throughput",
-    "versions",
-    "wall_time_s",
-)
+SUMMARY_KEYS = ("config", "hardware", "let_plan", "parameters", "versions")
 
 
 @dataclass(frozen=True)
@@ -29,7 +20,8 @@ class Run:
         name: the folder's name.
         train: train lines in the order of their steps: ``loss`` in nats per token; ``tokens``,
             ``elapsed_s`` and the FLOPs count from the start of the run.
-        validation: validation lines in the order of their steps, ``val_loss`` in nats per token.
+        validation: validation lines in the order of their steps, ``val_loss`` in nats per token,
+            NaN where the file has null.
         summary: summary.json.
     """
 
@@ -48,9 +40,7 @@ class Run:
         folder = Path(folder)
         if not folder.is_dir():
             raise ValueError(f"{folder} is not a folder: give the job.dump_folder of a run.")
-        lines = read_lines(folder / "metrics.jsonl")
-        train = by_step(line for line in lines if "loss" in line)
-        validation = by_step(line for line in lines if "val_loss" in line)
+        train, validation = sort_lines(read_lines(folder / "metrics.jsonl"))
         if not train or not validation:
             raise ValueError(
                 f"{folder / 'metrics.jsonl'} has no {'validation' if train else 'train'} line: "
@@ -63,12 +53,17 @@ class Run:
         """(step, validation loss in nats per token)."""
         return [(line["step"], line["val_loss"]) for line in self.validation]
 
+    @property
+    def starts(self) -> list[int]:
+        """The steps after which the run was started: 0, and those of its resumes."""
+        return self.summary.get("starts") or [0]
+
     def fact(self, path: str) -> Any:
         """Returns ``summary["a"]["b"]`` for "a.b", None where a part is missing or null.
 
-        "last.KEY" is of the last train line; a key of the objects in a list gives "1, 2, ...".
+        A key of the objects in a list gives "1, 2, ...".
         """
-        value: Any = {**self.summary, "last": self.train[-1]}
+        value: Any = self.summary
         for key in path.split("."):
             if isinstance(value, list):
                 value = ", ".join(str(item[key]) for item in value)
@@ -76,37 +71,22 @@ class Run:
                 value = value.get(key) if isinstance(value, dict) else None
         return value
 
-    def total(self, keys: Iterable[str], step: float) -> float | None:
-        """Interpolates the running counts ``keys``, summed, at ``step``; they are 0 at step 0.
 
-        None where a count falls (a clock that a resumed run set to 0), since it measures nothing.
-        """
-        points = [(0, 0.0)] + [(line["step"], sum(line[k] for k in keys)) for line in self.train]
-        if any(after[1] < before[1] for before, after in pairwise(points)):
-            return None
-        before, after = next(
-            (pair for pair in pairwise(points) if step <= pair[1][0]),
-            (points[-2], points[-1]),  # past the last line logged: at the pace before it
-        )
-        return before[1] + (after[1] - before[1]) * (step - before[0]) / (after[0] - before[0])
+def sort_lines(lines: Iterable[Line]) -> tuple[list[Line], list[Line]]:
+    """Returns the train lines and the validation lines; lines of other kinds are passed over."""
+    lines = list(lines)
+    train = by_step(line for line in lines if "loss" in line)
+    validation = by_step(
+        {**line, "val_loss": math.nan if line["val_loss"] is None else line["val_loss"]}
+        for line in lines
+        if "val_loss" in line
+    )
+    return train, validation
 
 
-def crossing_step(points: list[tuple[int, float]], level: float) -> float | None:
-    """Returns where the best loss so far reaches ``level``, or None.
-
-    Between two evaluations the best so far is taken as a straight line: a noisy curve that goes
-    up again neither delays nor repeats the crossing. Losses that are not finite are left out.
-    """
-    before: tuple[int, float] | None = None
-    for step, loss in points:
-        if not math.isfinite(loss):
-            continue
-        if loss <= level:
-            if before is None:
-                return float(step)
-            return before[0] + (step - before[0]) * (before[1] - level) / (before[1] - loss)
-        before = (step, loss if before is None else min(loss, before[1]))
-    return None
+def is_number(value: Any) -> bool:
+    """Whether ``value`` is a finite number: a diverged run logs NaN or null."""
+    return isinstance(value, int | float) and math.isfinite(value)
 
 
 def read_lines(path: Path) -> list[Line]:

@@ -5,7 +5,6 @@ import json
 import os
 import platform
 import subprocess
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -78,38 +77,3 @@ def hardware() -> dict[str, Any]:
         facts["device_name"] = module.get_device_name(0)
         facts["device_memory_gib"] = round(module.get_device_properties(0).total_memory / 2**30, 1)
     return facts
-
-
-def outcome(lines: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Draws from metrics.jsonl's lines how a run came out.
-
-    Returns:
-        final and best validation loss, the steps that were left out because something was not
-        finite, wall time in seconds, and per phase the mean tokens/s
-        (step 1, which compiles and allocates, is left out) and the highest memory in GiB.
-    """
-    losses = [line["val_loss"] for line in lines if line.get("val_loss") is not None]
-    train = [line for line in lines if "loss" in line]
-    return {
-        "final_val_loss": losses[-1] if losses else None,
-        "best_val_loss": min(losses) if losses else None,
-        "nonfinite_steps": [line["step"] for line in lines if "nonfinite" in line],
-        "wall_time_s": train[-1]["elapsed_s"] if train else None,
-        "throughput": {
-            "let_phase": phase_cost(line for line in train if line["teacher_active"]),
-            "after": phase_cost(line for line in train if not line["teacher_active"]),
-        },
-    }
-
-
-def phase_cost(lines: Any) -> dict[str, float] | None:
-    """Returns {tokens_per_s, peak_memory_gib} over train lines, or None without any."""
-    counted = [line for line in lines if line["step"] > 1]
-    if not counted:
-        return None
-    # Each window counts alike: rates over (nearly) equal tokens have a harmonic mean.
-    seconds_per_token = sum(1 / line["tokens_per_s"] for line in counted) / len(counted)
-    return {
-        "tokens_per_s": 1 / seconds_per_token,
-        "peak_memory_gib": max(line["memory_gib"] for line in counted),
-    }

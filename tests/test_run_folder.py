@@ -11,8 +11,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torchtitan.distributed import ParallelDims
 
 from let_titan.metrics import LetMetricsProcessor
+from let_titan.outcome import outcome
 from let_titan.record import MetricsFile
-from let_titan.summary import outcome
 from let_titan.train import LetTrainer, run
 from let_titan.wandb_run import prepare_wandb
 
@@ -147,6 +147,16 @@ def test_resume_cuts_what_lies_past_the_checkpoint(tmp_path):
     assert file.lines() == []
     (kept,) = tmp_path.glob("metrics.*.jsonl")  # an earlier run's lines are not thrown away
     assert kept.read_text().count("\n") == 4
+
+
+def test_outcome_leaves_the_first_window_after_each_start_out():
+    cost = {"memory_gib": 1.0, "teacher_active": False}
+    slow, fast = {**cost, "tokens_per_s": 1.0}, {**cost, "tokens_per_s": 10.0}
+    lines = [line(1, **slow), line(10, **fast), line(20, **slow), line(30, **fast)]
+    assert outcome(lines, [0, 10])["throughput"]["after"]["tokens_per_s"] == pytest.approx(10)
+    assert outcome(lines, [0, 15])["throughput"]["after"]["tokens_per_s"] == pytest.approx(10)
+    assert outcome(lines, [0])["throughput"]["after"]["tokens_per_s"] == pytest.approx(3 / 1.2)
+    assert outcome(lines, [0, 1, 10, 20])["throughput"]["after"] is None
 
 
 def test_outcome_leaves_step_one_out_and_averages_rates_over_equal_windows():

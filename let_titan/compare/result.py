@@ -1,0 +1,213 @@
+"""Everything that a comparison says, as plain data: JSON, Markdown, page and plots show it."""
+
+import dataclasses
+import json
+import math
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from let_titan.compare.arms import Arm, baseline_arm, group, pair
+from let_titan.compare.phases import Figure, phases
+from let_titan.compare.speedup import Level, at_level, curve
+from let_titan.compare.stats import Estimate, mean, paired_difference, welch_difference
+from let_titan.compare.trace import Trace
+from let_titan.compare.twins import config_table, refuse_unlike, unintended, untimed_because
+from let_titan.runs import Run
+
+
+@dataclass(frozen=True)
+class Row:
+    """Losses of both sides at a step: means, and the difference with its interval."""
+
+    step: int
+    baseline: Estimate
+    run: Estimate
+    difference: Estimate
+
+
+@dataclass(frozen=True)
+class ArmResult:
+    """One arm against the baseline.
+
+    Attributes:
+        seeds: the arm's.
+        paired: whether every seed has its partner in the baseline.
+        rows: losses wherever all runs of both sides were evaluated.
+        diverged: how many runs of (the arm, the baseline) were not finite in the last row's step.
+        is_end: whether the last row is the end of all runs.
+        target: what it took to reach the baseline's loss of the last row; None without one.
+        curve: what it took to reach each level of loss.
+        phases: throughput and memory, by phase.
+        untimed: why times are not compared; None where they are.
+    """
+
+    name: str
+    seeds: list[Any]
+    paired: bool
+    rows: list[Row]
+    diverged: tuple[int, int]
+    is_end: bool
+    target: Level | None
+    curve: list[Level]
+    phases: dict[str, dict[str, Figure]]
+    untimed: str | None
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A baseline, the arms beside it and what was found.
+
+    Attributes:
+        baseline_phases: the baseline's own throughput and memory.
+        settings: (key, values of the baseline and the arms) that differ.
+        unintended: what differs outside of [let] and [teacher].
+        allowed: differences that would have been refused.
+        untimed: ``id`` of the runs whose clock does not count.
+    """
+
+    baseline: Arm
+    arms: list[Arm]
+    results: list[ArmResult]
+    baseline_phases: dict[str, dict[str, Figure]]
+    settings: list[tuple[str, list[Any]]]
+    unintended: list[str]
+    allowed: list[str]
+    untimed: Collection[int]
+
+    def to_json(self) -> str:
+        """Returns the figures as JSON; what is not finite becomes null."""
+        names = [self.baseline.name, *(arm.name for arm in self.arms)]
+        tree = {
+            "baseline": {
+                "runs": [run.name for run in self.baseline.runs],
+                "seeds": self.baseline.seeds,
+                "phases": as_tree(self.baseline_phases),
+            },
+            "arms": [as_tree(result) for result in self.results],
+            "settings": {key: dict(zip(names, v, strict=True)) for key, v in self.settings},
+            "unintended_differences": self.unintended,
+            "allowed_differences": self.allowed,
+        }
+        return json.dumps(tree, indent=2, allow_nan=False, default=str) + "\n"
+
+
+def compare(
+    runs: Sequence[Run],
+    baseline: Sequence[Run],
+    allowed: Collection[str] = (),
+    untimed: Collection[int] = (),
+) -> Comparison:
+    """Compares ``runs``, sorted into arms, with ``baseline``.
+
+    Args:
+        runs: of one or more arms, with any number of seeds.
+        baseline: of one setting.
+        allowed: differences that are let pass, of ``twins.OVERRIDES``.
+        untimed: ``id`` of runs whose clock does not count.
+
+    Raises:
+        ValueError: the runs cannot be compared; the message names why and the cure.
+    """
+    base, arms = baseline_arm(baseline), group(runs)
+    passed = refuse_unlike([*baseline, *runs], allowed)
+    everything = [base, *arms]
+    timed = [run for run in baseline if id(run) not in untimed]
+    return Comparison(
+        base,
+        arms,
+        [compare_arm(arm, base, allowed, untimed) for arm in arms],
+        phases(timed, timed, paired=False),
+        config_table(everything),
+        unintended(everything),
+        passed,
+        untimed,
+    )
+
+
+def compare_arm(
+    arm: Arm, baseline: Arm, allowed: Collection[str], untimed: Collection[int]
+) -> ArmResult:
+    """Compares one arm with the baseline."""
+    reason = untimed_because([*baseline.runs, *arm.runs], allowed)
+    pairs = pair(arm, baseline)
+    paired = pairs is not None
+    ours, theirs = zip(*pairs, strict=True) if pairs else (arm.runs, baseline.runs)
+    rows = losses(ours, theirs, paired)
+    last = rows[-1].step
+    traces = [
+        [Trace.of(run, timed=reason is None and id(run) not in untimed) for run in side]
+        for side in (ours, theirs)
+    ]
+    if paired:
+        matched = list(zip(*traces, strict=True))
+        targets = [dict(run.curve)[last] for run in theirs]
+    else:
+        matched = [(Trace.mean(traces[0]), Trace.mean(traces[1]))]
+        targets = [rows[-1].baseline.value]
+    return ArmResult(
+        name=arm.name,
+        seeds=arm.seeds,
+        paired=paired,
+        rows=rows,
+        diverged=(diverged(ours, last), diverged(theirs, last)),
+        is_end=all(run.curve[-1][0] == last for run in (*ours, *theirs)),
+        target=at_level(matched, targets) if all(map(math.isfinite, targets)) else None,
+        curve=curve(matched),
+        phases={} if reason else timed_phases(ours, theirs, paired, untimed),
+        untimed=reason,
+    )
+
+
+def losses(ours: Sequence[Run], theirs: Sequence[Run], paired: bool) -> list[Row]:
+    """Returns the validation losses wherever all runs were evaluated.
+
+    Raises:
+        ValueError: there is no such step after step 0.
+    """
+    curves = [[dict(run.curve) for run in side] for side in (ours, theirs)]
+    steps = sorted(set.intersection(*(set(curve) for side in curves for curve in side)))
+    if not steps or steps[-1] == 0:
+        raise ValueError(
+            f"{', '.join(run.name for run in (*theirs, *ours))} were never evaluated at the same "
+            "step after step 0: repeat them with one validation.freq."
+        )
+    difference = paired_difference if paired else welch_difference
+    rows = []
+    for step in steps:
+        run, baseline = ([curve[step] for curve in side] for side in curves)
+        rows.append(Row(step, mean(baseline), mean(run), difference(run, baseline)))
+    return rows
+
+
+def diverged(runs: Sequence[Run], step: int) -> int:
+    return sum(not math.isfinite(dict(run.curve)[step]) for run in runs)
+
+
+def timed_phases(
+    ours: Sequence[Run], theirs: Sequence[Run], paired: bool, untimed: Collection[int]
+) -> dict[str, dict[str, Figure]]:
+    """Returns the phases of the runs whose clocks count; of pairs where both do."""
+    if paired:
+        both = [
+            (run, base)
+            for run, base in zip(ours, theirs, strict=True)
+            if not {id(run), id(base)} & set(untimed)
+        ]
+        ours, theirs = [run for run, _ in both], [base for _, base in both]
+    else:
+        ours, theirs = ([r for r in side if id(r) not in untimed] for side in (ours, theirs))
+    return phases(ours, theirs, paired)
+
+
+def as_tree(value: Any) -> Any:
+    """Returns dataclasses as dicts, and None for what is not finite."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {f.name: as_tree(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, dict):
+        return {key: as_tree(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [as_tree(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value

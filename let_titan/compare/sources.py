@@ -1,0 +1,48 @@
+"""Where a run is read from: its folder, or wandb, which keeps the same two files."""
+
+import tempfile
+from pathlib import Path
+
+from let_titan.runs import Run
+
+PREFIX = "wandb:"
+FILES = ("metrics.jsonl", "summary.json")
+
+
+def load(source: str) -> Run:
+    """Reads a run.
+
+    Args:
+        source: a folder, or "wandb:ENTITY/PROJECT/NAME" with the run's name or id.
+
+    Raises:
+        ValueError: it cannot be read; the message names why and the cure.
+    """
+    if not source.startswith(PREFIX):
+        return Run.load(source)
+    project, _, name = source.removeprefix(PREFIX).rpartition("/")
+    if project.count("/") != 1 or not name:
+        raise ValueError(f"{source} is no wandb run: write wandb:ENTITY/PROJECT/NAME.")
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch) / name
+        folder.mkdir()
+        download(project, name, folder)
+        return Run.load(folder)
+
+
+def download(project: str, name: str, folder: Path) -> None:
+    """Brings the files of the newest run of this name, or of this id, into ``folder``."""
+    import wandb  # takes seconds, and folders need none of it
+
+    try:
+        api = wandb.Api()
+        query = {"$or": [{"display_name": name}, {"name": name}]}  # "name" is the id there
+        run = next(iter(api.runs(project, filters=query, order="-created_at")), None)
+        if run is None:
+            raise ValueError(f"{project} on wandb has no run {name!r}: look at its name or id.")
+        for file in FILES:
+            run.file(file).download(root=str(folder), exist_ok=True)
+    except (wandb.errors.CommError, wandb.errors.UsageError) as error:
+        raise ValueError(
+            f"wandb did not give {project}/{name} ({error}): give the run's folder instead."
+        ) from None

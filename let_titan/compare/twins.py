@@ -1,0 +1,111 @@
+"""What two arms must share to be compared, and what to say where they do not."""
+
+from collections.abc import Collection, Sequence
+from typing import Any
+
+from let_titan.compare.arms import Arm, differing
+from let_titan.runs import Run
+
+STRICT = {
+    "student": ("config.model.flavor", "parameters.total", "parameters.blocks"),
+    "data": (
+        "data.sha256_of_names_and_sizes",
+        "config.training.seq_len",
+        "tokenizer.sha256",
+        "special_tokens",
+    ),
+    "tokens per step": ("tokens_per_step",),
+    "validation": (
+        "validation_data.sha256_of_names_and_sizes",
+        "config.validation.seq_len",
+        "validated sequences",
+    ),
+}
+"""Without these a comparison of losses means nothing."""
+
+HARDWARE = tuple(
+    f"hardware.{key}" for key in ("device", "device_name", "cpu", "cpu_threads", "world_size")
+)
+"""Without these a comparison of times means nothing."""
+
+OVERRIDES = (*(name.replace(" ", "-") for name in STRICT), "hardware")
+INTENDED = ("let", "teacher")
+
+
+def fact(run: Run, path: str) -> Any:
+    """As ``Run.fact``, and "validated sequences", which every data-parallel rank adds to."""
+    if path != "validated sequences":
+        return run.fact(path)
+    degrees = ("tensor", "pipeline", "context")
+    ranks = run.fact("hardware.world_size") or 1
+    for degree in degrees:
+        ranks //= run.fact(f"config.parallelism.{degree}_parallel_degree") or 1
+    steps, rows = (run.fact(f"config.validation.{key}") for key in ("steps", "local_batch_size"))
+    return None if None in (steps, rows) else steps * rows * ranks
+
+
+def unlike(runs: Sequence[Run], paths: Sequence[str]) -> list[str]:
+    """Says where a run differs from the first one in ``paths``."""
+    found = {}
+    for path in paths:
+        wanted = fact(runs[0], path)
+        other = next((run for run in runs[1:] if fact(run, path) != wanted), None)
+        if other is not None:
+            found[path] = (
+                f"{path} ({wanted} in {runs[0].name}, {fact(other, path)} in {other.name})"
+            )
+    return list(found.values())
+
+
+def refuse_unlike(runs: Sequence[Run], allowed: Collection[str]) -> list[str]:
+    """Refuses runs whose losses cannot be compared.
+
+    Returns:
+        The differences that ``allowed`` (of ``OVERRIDES``) lets pass, as sentences' parts.
+
+    Raises:
+        ValueError: a difference that was not allowed.
+    """
+    passed = []
+    for area, paths in STRICT.items():
+        found, flag = unlike(runs, paths), area.replace(" ", "-")
+        if found and flag not in allowed:
+            raise ValueError(
+                f"The runs differ in {area}: {'; '.join(found)}. Repeat one of them, or compare "
+                f"them all the same with --allow {flag}."
+            )
+        passed += found
+    return passed
+
+
+def untimed_because(runs: Sequence[Run], allowed: Collection[str]) -> str | None:
+    """Says why times are not compared; None where they are."""
+    found = unlike(runs, HARDWARE)
+    if not found or "hardware" in allowed:
+        return None
+    return (
+        f"times and memory are not compared, since the hardware differs: {'; '.join(found)} "
+        "(--allow hardware compares them)"
+    )
+
+
+def config_table(arms: Sequence[Arm]) -> list[tuple[str, list[Any]]]:
+    """Returns (key, values by arm) of all that was set differently."""
+    configs = [in_force(arm) for arm in arms]
+    return [(key, [config.get(key) for config in configs]) for key in differing(configs)]
+
+
+def in_force(arm: Arm) -> dict[str, Any]:
+    """Returns an arm's config without the sections that say nothing where there is no teacher."""
+    return {
+        key: value
+        for key, value in arm.config.items()
+        if arm.has_teacher or key.partition(".")[0] not in INTENDED
+    }
+
+
+def unintended(arms: Sequence[Arm]) -> list[str]:
+    """Returns the keys outside [let] and [teacher] that differ, and versions and commits."""
+    keys = [key for key, _ in config_table(arms) if key.partition(".")[0] not in INTENDED]
+    runs = [run for arm in arms for run in arm.runs]
+    return keys + unlike(runs, ("versions", "git_commit"))

@@ -1,0 +1,149 @@
+"""The files that a comparison leaves: the page, Markdown, charts; and the command line."""
+
+import html
+import json
+import re
+import shutil
+import subprocess
+from html.parser import HTMLParser
+
+import pytest
+
+from let_titan.compare.__main__ import main
+from let_titan.compare.charts import CHARTS, VARIABLES
+from tests.handmade import BASELINE, BETTER, WORSE, shifted, write_run
+
+VOID = {"meta", "link", "br", "img", "hr", "input"}
+CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
+
+
+class Checker(HTMLParser):
+    """Collects ids, references and text; fails where an element is not closed in its order."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.open, self.ids, self.links, self.tags = [], [], [], set()
+        self.feed(text)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.add(tag)
+        values = dict(attributes)
+        self.ids += [values["id"]] if "id" in values else []
+        self.links += [v for k, v in attributes if k in ("href", "src", "xlink:href")]
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attributes):
+        self.handle_starttag(tag, attributes)
+        if tag not in VOID:
+            self.open.pop()
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+
+@pytest.fixture(scope="module")
+def out(tmp_path_factory):
+    """A comparison of two arms, one of them with two seeds, with the hostile name <b>."""
+    folder = tmp_path_factory.mktemp("runs")
+    baseline = [
+        write_run(folder / f"base-{s}", False, shifted(BASELINE, s / 10), s) for s in (0, 1)
+    ]
+    let = [write_run(folder / f"let-{s}", True, shifted(BETTER, s / 9), s) for s in (0, 1)]
+    other = write_run(folder / "<b>", True, WORSE, 0)
+    text = (other / "summary.json").read_text().replace('"k": 2', '"k": 3')
+    (other / "summary.json").write_text(text)
+    arguments = [*map(str, (*let, other)), "--baseline", *map(str, baseline)]
+    assert main([*arguments, "--out", str(folder / "out"), "--note", "A <note>"]) == 0
+    return folder / "out"
+
+
+def test_the_page_is_well_formed_whole_and_alone(out):
+    text = (out / "report.html").read_text()
+    page = Checker(text)
+    assert len(page.ids) == len(set(page.ids))
+    assert page.links and all(link.startswith("#") for link in page.links)
+    inner = {link[1:] for link in page.links} | set(re.findall(r"url\(#([^)]*)\)", text))
+    assert inner <= set(page.ids)
+    assert "script" not in page.tags and "@import" not in text
+    assert not re.search(r"https?://(?!www\.w3\.org)", text)  # XML's namespaces are no addresses
+    assert text.count("<svg") == 2 * len(CHARTS)
+
+
+def test_the_page_says_the_verdict_first_and_escapes_names(out):
+    text = (out / "report.html").read_text()
+    verdict = text.index("let is 0.1")
+    assert verdict < text.index("<svg") and verdict < text.index("<table")
+    assert "&lt;b&gt;" in text and "<b>" not in text and "A &lt;note&gt;" in text
+
+
+def test_charts_take_every_colour_from_the_page(out):
+    text = (out / "report.html").read_text()
+    drawn = "".join(re.findall(r"<svg.*?</svg>", text, flags=re.DOTALL))
+    assert not re.findall(r"#[0-9a-f]{6}\b", drawn)
+    assert set(re.findall(r"var\((--\w+)\)", drawn)) <= set(VARIABLES.values())
+    for variable in VARIABLES.values():
+        assert text.count(f"{variable}:") == 3, variable  # light, dark, print
+    for word in ("validation loss", "nats per token", "optimiser step", "speed-up", "baseline"):
+        assert word in drawn  # text stays text
+
+
+def test_two_arms_stand_side_by_side_in_markdown(out):
+    text = (out / "report.md").read_text()
+    assert text.startswith("**A <note>**")
+    assert "|  | baseline | let | <b> |" in text
+    assert "| let.k | n/a | 2 | 3 |" in text
+    assert "| let, whole run |" in text and "| <b>, whole run |" in text
+
+
+def test_mistakes_are_a_sentence(tmp_path, capsys):
+    run = str(write_run(tmp_path / "run", False, BASELINE))
+    for arguments, sentence in (
+        ([run, "--baseline", str(tmp_path / "none")], "none is not a folder: give"),
+        (["wandb:only-a-name", "--baseline", run], "write wandb:ENTITY/PROJECT/NAME"),
+        ([run, "--baseline", run, "--untimed", "x"], "--untimed x is none of the runs"),
+    ):
+        assert main([*arguments, "--out", str(tmp_path / "out")]) == 2
+        assert sentence in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+PROBE = """
+<script>
+addEventListener("load", () => {
+  const frame = document.querySelector("iframe"), page = frame.contentDocument;
+  const shown = [...page.querySelectorAll("svg")].filter(svg => svg.getClientRects().length);
+  const sizes = shown.flatMap(svg => [...svg.querySelectorAll("text")].map(
+    text => parseFloat(getComputedStyle(text).fontSize) * svg.getScreenCTM().a));
+  const style = frame.contentWindow.getComputedStyle(page.body);
+  const result = {
+    charts: shown.length, smallest: Math.min(...sizes), over: page.documentElement.scrollWidth,
+    ink: style.color, paper: style.backgroundColor,
+  };
+  document.body.dataset.result = JSON.stringify(result);
+});
+</script>
+"""
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here")
+@pytest.mark.parametrize("width", [1280, 400])
+def test_a_browser_shows_every_chart_legibly_and_nothing_wider_than_the_window(out, width):
+    frame = (
+        f'<body><iframe src="report.html" style="width:{width}px;height:900px;border:0"></iframe>'
+    )
+    probe = out / f"probe-{width}.html"
+    probe.write_text(frame + PROBE)
+    command = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--dump-dom"]
+    command += ["--allow-file-access-from-files", "--virtual-time-budget=2000"]
+    command += [f"--user-data-dir={out / 'profile'}", f"--window-size={width + 40},1000"]
+    found = subprocess.run(
+        [*command, probe.as_uri()], capture_output=True, text=True, timeout=120, check=True
+    ).stdout
+    result = json.loads(html.unescape(re.search(r'data-result="([^"]*)"', found)[1]))
+    assert result["charts"] == len(CHARTS)
+    assert result["smallest"] >= 9  # pixels
+    assert result["over"] <= width
+    assert result["ink"] != result["paper"]
