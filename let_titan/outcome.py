@@ -17,12 +17,12 @@ def outcome(lines: Sequence[Line], starts: Sequence[int] = (0,)) -> dict[str, An
         final and best validation loss, the steps that were left out because something was not
         finite, wall time in seconds, and per phase the mean tokens/s and the highest memory in GiB.
     """
-    losses = [line["val_loss"] for line in lines if "val_loss" in line]
+    losses = [line["val_loss"] for line in lines if is_number(line.get("val_loss"))]
     train = [line for line in lines if "loss" in line]
     counted = steady(train, starts)
     return {
         "final_val_loss": losses[-1] if losses else None,
-        "best_val_loss": min(filter(is_number, losses), default=None),
+        "best_val_loss": min(losses, default=None),
         "nonfinite_steps": [line["step"] for line in lines if "nonfinite" in line],
         "wall_time_s": train[-1]["elapsed_s"] if train else None,
         "throughput": {

@@ -13,6 +13,7 @@ from torchtitan.distributed import ParallelDims
 from let_titan.metrics import LetMetricsProcessor
 from let_titan.outcome import outcome
 from let_titan.record import MetricsFile
+from let_titan.run_folder import RunFolder
 from let_titan.train import LetTrainer, run
 from let_titan.wandb_run import prepare_wandb
 
@@ -147,6 +148,12 @@ def test_resume_cuts_what_lies_past_the_checkpoint(tmp_path):
     assert file.lines() == []
     (kept,) = tmp_path.glob("metrics.*.jsonl")  # an earlier run's lines are not thrown away
     assert kept.read_text().count("\n") == 4
+
+
+def test_every_start_is_kept_until_a_run_begins_anew(tmp_path):
+    for step, starts in ((0, [0]), (4, [0, 4]), (6, [0, 4, 6]), (4, [0, 4]), (0, [0])):
+        RunFolder(MetricsFile(tmp_path / "metrics.jsonl", 1), {}).begin(step, None)
+        assert read_summary(tmp_path)["starts"] == starts
 
 
 def test_outcome_leaves_the_first_window_after_each_start_out():

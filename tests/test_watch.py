@@ -1,0 +1,150 @@
+"""What the live view says of a run that starts, stops, resumes and ends."""
+
+import io
+import json
+import os
+import threading
+import time
+
+import pytest
+from rich.console import Console
+
+from let_titan.watch import Watched, column, duration, find_baseline, follow, main
+from tests.handmade import BASELINE, BETTER, train_line, write_run
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A LET run of 40 steps that is at step 20, with a line every two seconds a step."""
+    folder = write_run(tmp_path / "let", True, {0: 11.0, 10: 9.5, 20: 8.0})
+    change(folder, exit_state="running", starts=[0])
+    return folder
+
+
+def change(folder, **facts):
+    path = folder / "summary.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **facts}))
+
+
+def append(folder, *lines):
+    with (folder / "metrics.jsonl").open("a") as file:
+        file.write("".join(json.dumps(line) + "\n" for line in lines))
+
+
+def cells(run, baseline=None, later=0.0):
+    run.refresh()
+    now = (run.folder / "metrics.jsonl").stat().st_mtime + later
+    return {key: str(value) for key, value in column(run, baseline, now).items()}
+
+
+def test_a_running_run(folder, tmp_path):
+    baseline = Watched(write_run(tmp_path / "baseline", False, BASELINE))
+    baseline.refresh()
+    run = Watched(folder)
+    shown = cells(run, baseline)
+    assert shown["state"] == "running" and shown["step"] == "20 of 40 (50%)"
+    assert shown["loss"] == "7.0000 (+0.0000)"
+    assert shown["validation loss"] == "8.0000 (+0.0000)"
+    assert shown["lambda"] == "0.1000" and shown["cosine"] == "0.5000"
+    assert shown["tokens/s"] == "450" and shown["memory, GiB"] == "3.00"
+    assert shown["time left"] == "40 s"  # 20 steps of 2 s
+    append(folder, {**train_line(25, True), "loss": 6.5}, {"step": 25, "val_loss": 7.5})
+    shown = cells(run, baseline)
+    assert shown["loss"] == "6.5000 (+0.0000 at 20)"  # the baseline has no line at 25
+    assert shown["validation loss"] == "7.5000 (+0.0000 at 20)"
+    assert shown["time left"] == "30 s" and shown["lambda"] == "0.0000"
+
+
+def test_a_killed_run_is_called_silent_and_a_resumed_one_is_not(folder):
+    run = Watched(folder)
+    change(
+        folder,
+        config={
+            **json.loads((folder / "summary.json").read_text())["config"],
+            "metrics": {"log_freq": 10},
+        },
+    )
+    assert cells(run, later=190)["state"] == "running"  # ten windows of 20 s
+    assert cells(run, later=230)["state"] == "silent for 3 min 50 s"
+    lines = (folder / "metrics.jsonl").read_text().splitlines()
+    (folder / "new").write_text("".join(line + "\n" for line in lines if '"step": 20' not in line))
+    os.replace(folder / "new", folder / "metrics.jsonl")  # as a resume at step 10 does
+    change(folder, starts=[0, 10])
+    shown = cells(run)
+    assert shown["state"] == "running" and shown["resumed at"] == "10"
+    assert shown["step"] == "10 of 40 (25%)" and shown["time left"] == "-"  # no window yet
+    append(folder, *(train_line(step, True) for step in (20, 30)))
+    assert cells(run)["time left"] == "20 s"
+    change(folder, exit_state="stopped at step 30 by a signal")
+    shown = cells(run, later=1e6)
+    assert shown["state"] == "stopped at step 30 by a signal" and shown["time left"] == "-"
+
+
+def test_torn_null_and_unknown_lines_are_borne(folder):
+    run = Watched(folder)
+    append(folder, {"step": 21, "nonfinite": {"loss_ranks": [0]}}, {"step": 30, "loss": None})
+    with (folder / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 40, "lo')
+    shown = cells(run)
+    assert shown["skipped steps"] == "1" and shown["step"].startswith("30 of 40")
+    assert shown["loss"] == shown["tokens/s"] == shown["time left"] == "-"
+    (folder / "summary.json").write_text("{")  # half of it, for a moment
+    assert cells(run) == shown
+
+
+def test_the_last_checkpoint_is_a_whole_one(folder):
+    for step, mark in ((10, ".metadata"), (100, ".metadata"), (200, "torn")):
+        path = folder / "checkpoint" / f"step-{step}"
+        path.mkdir(parents=True)
+        (path / mark).touch()
+    summary = json.loads((folder / "summary.json").read_text())
+    change(folder, config={**summary["config"], "checkpoint": {"folder": "checkpoint"}})
+    assert cells(Watched(folder))["last checkpoint"] == "step 100"
+
+
+def test_the_baseline_is_the_one_run_without_a_teacher(folder, tmp_path):
+    plain = [Watched(write_run(tmp_path / name, False, BASELINE)) for name in ("a", "b")]
+    let = Watched(folder)
+    for run in (*plain, let):
+        run.refresh()
+    assert find_baseline([let, plain[0]]) is plain[0]
+    assert find_baseline([let, *plain]) is find_baseline([plain[0]]) is None
+
+
+def test_it_follows_from_before_the_start_to_the_end(tmp_path):
+    out = io.StringIO()
+    console = Console(file=out, force_terminal=True, width=60)
+    run = Watched(tmp_path / "run")
+    watcher = threading.Thread(target=follow, args=([run], None, console, False, 0.01))
+    watcher.start()
+
+    def wait_for(text):
+        deadline = time.monotonic() + 20
+        while text not in out.getvalue() and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert watcher.is_alive() and text in out.getvalue()
+
+    wait_for("not started")
+    scratch = write_run(tmp_path / "scratch", True, BETTER)
+    change(scratch, exit_state="running")
+    scratch.rename(tmp_path / "run")
+    wait_for("running")
+    change(tmp_path / "run", exit_state="completed")
+    watcher.join(20)
+    assert not watcher.is_alive()
+    assert "completed" in out.getvalue()
+
+
+def test_once_and_mistakes(folder, tmp_path, capsys):
+    assert main([str(folder), "--once"]) == 0
+    assert "20 of 40" in capsys.readouterr().out
+    assert main([str(tmp_path / "none"), "--once"]) == 2
+    assert "none is no folder" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(5, "5 s"), (245, "4 min 05 s"), (3 * 3600 + 240, "3 h 04 min"), (2 * 86400, "2 d 0 h")],
+)
+def test_durations(seconds, text):
+    assert duration(seconds) == text
