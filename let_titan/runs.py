@@ -5,7 +5,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 Line = dict[str, Any]
 
@@ -94,7 +94,7 @@ def checkpoint_steps(folder: Path) -> list[int]:
     return sorted(int(n) for name in whole if (n := name.removeprefix("step-")).isdigit())
 
 
-def is_number(value: Any) -> bool:
+def is_number(value: Any) -> TypeGuard[float]:
     """Whether ``value`` is a finite number: a diverged run logs NaN or null."""
     return isinstance(value, int | float) and math.isfinite(value)
 

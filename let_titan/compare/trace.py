@@ -81,9 +81,9 @@ def count(train: Sequence[Line], keys: Sequence[str]) -> list[Point]:
     """
     points = [(0, 0.0)]
     for line in train:
-        values = [line.get(key) for key in keys]
-        if all(is_number(value) for value in values):
-            points.append((line["step"], float(sum(values))))  # type: ignore[arg-type]
+        values = [value for key in keys if is_number(value := line.get(key))]
+        if len(values) == len(keys):
+            points.append((line["step"], float(sum(values))))
     if any(after[1] < before[1] for before, after in pairwise(points)):
         return []
     return points
