@@ -1,6 +1,7 @@
 """torchtitan's metrics with LET's: lambda, alignment, the teacher's FLOPs, metrics.jsonl."""
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from torchtitan.tools.logging import logger
 
 from let_titan.plan import resolve_plan
 from let_titan.record import MetricsFile
-from let_titan.wandb_run import prepare_wandb
+from let_titan.wandb_run import WandbFiles, wandb_names
 
 
 class LetMetricsProcessor(MetricsProcessor):
@@ -29,14 +30,15 @@ class LetMetricsProcessor(MetricsProcessor):
 
     def __init__(self, job_config: JobConfig, parallel_dims: ParallelDims) -> None:
         writes = torch.distributed.get_rank() == 0
-        if writes:
-            prepare_wandb(job_config)
-        super().__init__(job_config, parallel_dims)
+        with wandb_names(job_config) if writes else nullcontext():
+            super().__init__(job_config, parallel_dims)
         self._always = {resolve_plan(job_config).s_stop, job_config.training.steps}
         if writes:
-            path = Path(job_config.job.dump_folder) / "metrics.jsonl"
-            self.file = MetricsFile(path, parallel_dims.world_size)
+            folder = Path(job_config.job.dump_folder)
+            self.file = MetricsFile(folder / "metrics.jsonl", parallel_dims.world_size)
             loggers = LoggerContainer()
+            if job_config.metrics.enable_wandb:
+                loggers.add_logger(WandbFiles(folder))  # closed before wandb's own logger
             loggers.add_logger(self.logger)
             loggers.add_logger(self.file)
             self.logger = loggers

@@ -9,6 +9,8 @@ from typing import Any, TypeGuard
 
 Line = dict[str, Any]
 
+FILES = ("metrics.jsonl", "summary.json")
+
 SUMMARY_KEYS = ("config", "hardware", "let_plan", "parameters", "versions")
 
 

@@ -5,35 +5,86 @@ torchtitan's logger reads names from the environment. What the user has set ther
 
 import netrc
 import os
+import sys
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
+from torchtitan.components.metrics import BaseLogger
 from torchtitan.config import JobConfig
 from torchtitan.tools.logging import logger
 
+from let_titan.record import COST_KEYS, TRAIN_KEYS, VALIDATION_KEY
+from let_titan.runs import FILES, Line, checkpoint_steps, read_lines
 
-def prepare_wandb(job_config: JobConfig) -> None:
-    """Fills the WANDB_* variables that are not set; without an account wandb stays silent."""
-    if not job_config.metrics.enable_wandb:
-        return
-    if "WANDB_MODE" not in os.environ and not has_account():
-        os.environ["WANDB_MODE"] = "disabled"
+PROJECT = "let_titan"
+NAMES = {
+    **TRAIN_KEYS,
+    **COST_KEYS,
+    "val_loss": VALIDATION_KEY,
+    "val_bits_per_byte": "validation_metrics/bits_per_byte",
+}
+
+
+@contextmanager
+def wandb_names(job_config: JobConfig) -> Iterator[None]:
+    """Names the run that torchtitan's logger starts within; the environment is put back after.
+
+    wandb is to show what metrics.jsonl holds, but cannot take points back. So a run that resumes
+    before its last logged point goes on in a new wandb run of the same name, which gets the points
+    up to the checkpoint first; the one that was cut short keeps its own.
+    """
+    mine: dict[str, str] = {}
+    earlier: list[Line] = []
+    if job_config.metrics.enable_wandb:
+        names, earlier = name_run(job_config)
+        mine = {name: value for name, value in names.items() if name not in os.environ}
+    os.environ.update(mine)
+    try:
+        yield
+    finally:
+        for name in mine:
+            os.environ.pop(name, None)
+    run = current_run()
+    if run is not None and "WANDB_RUN_ID" in mine:
+        for line in earlier:
+            run.log(as_logged(line), step=line["step"])
+
+
+def name_run(job_config: JobConfig) -> tuple[dict[str, str], list[Line]]:
+    """Returns the WANDB_* variables of a run, and the lines that its wandb run lacks."""
+    if is_silent():
+        return {"WANDB_MODE": "disabled"}, []
+    folder = Path(job_config.job.dump_folder).absolute()
+    start, lines = next_start(job_config), logged(folder)
+    path = folder / "wandb_run_id"
+    goes_on = path.exists() and start > 0 and all(line["step"] <= start for line in lines)
+    if not goes_on:
+        folder.mkdir(parents=True, exist_ok=True)
+        path.write_text(uuid.uuid4().hex[:8])
+    names = {
+        "WANDB_PROJECT": PROJECT,
+        "WANDB_RUN_NAME": folder.name,
+        "WANDB_RUN_GROUP": folder.parent.name,
+        "WANDB_RUN_ID": path.read_text().strip(),
+        "WANDB_RESUME": "allow",
+    }
+    lacking = [] if goes_on else [line for line in lines if 0 < start >= line["step"]]
+    return names, lacking
+
+
+def is_silent() -> bool:
+    """Whether wandb is to send and record nothing: it was told so, or there is no account."""
+    mode = os.environ.get("WANDB_MODE")
+    if mode is None and not has_account():
         logger.info(
             "wandb: no account on this machine, nothing is sent (WANDB_MODE=offline records to the "
             "dump folder, wandb login sends)."
         )
-    if os.environ.get("WANDB_MODE") == "disabled":
-        return
-    folder = Path(job_config.job.dump_folder).absolute()
-    defaults = {
-        "WANDB_PROJECT": "let_titan",
-        "WANDB_RUN_NAME": folder.name,
-        "WANDB_RUN_GROUP": folder.parent.name,
-        "WANDB_RUN_ID": run_id(folder),
-        "WANDB_RESUME": "allow",
-    }
-    for name, value in defaults.items():
-        os.environ.setdefault(name, value)
+        return True
+    return mode == "disabled"
 
 
 def has_account() -> bool:
@@ -47,10 +98,45 @@ def has_account() -> bool:
         return False
 
 
-def run_id(folder: Path) -> str:
-    """Returns the run's id, kept in the dump folder so that a resume goes on in the same run."""
-    path = folder / "wandb_run_id"
-    if not path.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        path.write_text(uuid.uuid4().hex[:8])
-    return path.read_text().strip()
+def next_start(job_config: JobConfig) -> int:
+    """Returns the step after which the run will go on, by the checkpoints that are there."""
+    config = job_config.checkpoint
+    if not config.enable:
+        return 0
+    steps = checkpoint_steps(Path(job_config.job.dump_folder) / config.folder)
+    if config.load_step >= 0:
+        return config.load_step if config.load_step in steps else 0
+    return steps[-1] if steps else 0
+
+
+def logged(folder: Path) -> list[Line]:
+    """Returns the lines of an earlier start; none where there was none."""
+    path = folder / "metrics.jsonl"
+    return read_lines(path) if path.exists() else []
+
+
+def as_logged(line: Line) -> dict[str, Any]:
+    """Returns a line of metrics.jsonl under the names that torchtitan logs."""
+    found = {NAMES[k]: value for k, value in line.items() if k in NAMES and value is not None}
+    if line.get("tokens_per_s") is not None:  # torchtitan's figure is per device
+        found["throughput(tps)"] = line["tokens_per_s"] / int(os.environ.get("WORLD_SIZE", 1))
+    return found
+
+
+def current_run() -> Any:
+    """Returns the wandb run of this process, None without one; imports nothing."""
+    return getattr(sys.modules.get("wandb"), "run", None)
+
+
+class WandbFiles(BaseLogger):
+    """Keeps metrics.jsonl and summary.json with the wandb run, to be compared by its name."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def close(self) -> None:
+        run = current_run()
+        if run is not None:
+            for path in (self.folder / name for name in FILES):
+                if path.exists():
+                    run.save(path.absolute(), self.folder.absolute(), policy="end", glob=False)

@@ -18,7 +18,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from let_titan.runs import Line, checkpoint_steps, is_number, read_lines, sort_lines
+from let_titan.runs import FILES, Line, checkpoint_steps, is_number, read_lines, sort_lines
 
 EVERY = 2.0  # seconds between two looks
 PACE = 10  # windows over which the time left is reckoned
@@ -43,7 +43,7 @@ class Watched:
 
     def refresh(self) -> None:
         """Reads what is new; what cannot be read now (a file being replaced) is left as it was."""
-        files = [self.folder / name for name in ("metrics.jsonl", "summary.json")]
+        files = [self.folder / name for name in FILES]
         try:
             stamps = [(s.st_ino, s.st_size, s.st_mtime_ns) for s in (f.stat() for f in files)]
             if stamps == self._seen:

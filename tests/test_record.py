@@ -1,13 +1,16 @@
 """What wandb gets of a run, and what stays out of every file."""
 
+import json
 import os
+import shutil
 
 import pytest
 import torch
 import wandb
 
+from let_titan.runs import FILES, read_lines
 from let_titan.train import run
-from let_titan.wandb_run import has_account, prepare_wandb
+from let_titan.wandb_run import has_account, is_silent
 
 NAMES = ("MODE", "API_KEY", "BASE_URL", "PROJECT", "RUN_NAME", "RUN_GROUP", "RUN_ID", "RESUME")
 SECRET = "5ec2e7" * 6 + "5ec2"  # 40 characters, as a key has
@@ -24,8 +27,8 @@ def environment(monkeypatch, tmp_path):
     return monkeypatch
 
 
-def train(lab, let):
-    changes = {"metrics__enable_wandb": True, "training__steps": 2}
+def train(lab, let, **changes):
+    changes = {"metrics__enable_wandb": True, "training__steps": 2, **changes}
     folder = lab.folder / "the-twins" / "let-arm"
     run(lab.config(let, "--job.dump_folder", str(folder), **changes))
     torch.distributed.init_process_group("gloo")  # run() ends the world it was in
@@ -62,6 +65,26 @@ def test_offline_it_records_name_group_and_figures_but_no_key(lab, environment):
         assert not file.is_file() or SECRET.encode() not in file.read_bytes(), file
 
 
+def test_after_a_kill_offline_records_hold_what_metrics_jsonl_holds(lab, environment):
+    environment.setenv("WANDB_MODE", "offline")
+    kept = {"checkpoint__enable": True, "checkpoint__interval": 2, "checkpoint__keep_latest_k": 0}
+    folder = train(lab, None, training__steps=4, **kept)
+    first = {line["step"]: line["loss"] for line in read_lines(folder / "metrics.jsonl")}
+    shutil.rmtree(folder / "checkpoint" / "step-4")  # killed after logging step 4, before saving
+    train(lab, None, training__steps=4, training__max_norm=1e-3, **kept)
+    second = {line["step"]: line["loss"] for line in read_lines(folder / "metrics.jsonl")}
+    assert second[2] == first[2] and second[4] != first[4]
+    old, new = (p.read_bytes() for p in sorted(folder.rglob("*.wandb"), key=os.path.getmtime))
+    key = field("loss_metrics/global_avg_loss") + b"\x82\x01"
+    for step in (1, 2, 3, 4):
+        assert old.count(key + field(json.dumps(first[step]))) >= 1
+        assert new.count(key + field(json.dumps(second[step]))) >= 1
+    assert key + field(json.dumps(first[4])) not in new
+    assert field("let-arm") in old and field("let-arm") in new
+    for name in FILES:  # kept with the run, to be compared by its name
+        assert [p for p in folder.rglob(name) if "files" in p.parts]
+
+
 def test_an_account_is_a_key_or_a_netrc_entry(lab, environment, tmp_path):
     assert not has_account()
     netrc = tmp_path / "home" / ".netrc"
@@ -73,5 +96,4 @@ def test_an_account_is_a_key_or_a_netrc_entry(lab, environment, tmp_path):
     assert not has_account()
     environment.setenv("WANDB_API_KEY", SECRET)
     assert has_account()
-    prepare_wandb(lab.config(None, metrics__enable_wandb=True))
-    assert "WANDB_MODE" not in os.environ
+    assert not is_silent()

@@ -15,7 +15,7 @@ from let_titan.outcome import outcome
 from let_titan.record import MetricsFile
 from let_titan.run_folder import RunFolder
 from let_titan.train import LetTrainer, run
-from let_titan.wandb_run import prepare_wandb
+from let_titan.wandb_run import wandb_names
 
 TRAIN_KEYS = {
     *("step", "loss", "align_loss", "align_cosine", "lambda", "grad_norm", "lr", "tokens"),
@@ -188,18 +188,34 @@ def clean_wandb(monkeypatch, tmp_path):
     return monkeypatch
 
 
+def names_of(config):
+    with wandb_names(config):
+        names = {key: value for key, value in os.environ.items() if key.startswith("WANDB_")}
+    assert not {"WANDB_RUN_ID", "WANDB_PROJECT", "WANDB_RESUME"} & os.environ.keys()
+    return names
+
+
 def test_wandb_groups_twins_and_resumes_in_the_same_run(lab, clean_wandb):
-    config = lab.config(None, metrics__enable_wandb=True)
-    config.job.dump_folder = str(lab.folder / "demo" / "let")
+    config = lab.config(None, metrics__enable_wandb=True, checkpoint__enable=True)
+    folder = lab.folder / "demo" / "let"
+    config.job.dump_folder = str(folder)
     clean_wandb.setenv("WANDB_API_KEY", "k")
-    prepare_wandb(config)
-    assert os.environ["WANDB_RUN_GROUP"] == "demo" and os.environ["WANDB_RUN_NAME"] == "let"
-    assert "WANDB_MODE" not in os.environ
-    first = os.environ.pop("WANDB_RUN_ID")
+    names = names_of(config)
+    assert names["WANDB_RUN_GROUP"] == "demo" and names["WANDB_RUN_NAME"] == "let"
+    assert "WANDB_MODE" not in names
+    (folder / "checkpoint" / "step-2").mkdir(parents=True)
+    (folder / "checkpoint" / "step-2" / ".metadata").touch()
+    (folder / "metrics.jsonl").write_text('{"step": 2, "loss": 1.0}\n')
+    assert names_of(config)["WANDB_RUN_ID"] == names["WANDB_RUN_ID"]  # where it was left
+    (folder / "metrics.jsonl").write_text('{"step": 3, "loss": 1.0}\n')
+    after_a_kill = names_of(config)["WANDB_RUN_ID"]
+    (folder / "metrics.jsonl").write_text('{"step": 2, "loss": 1.0}\n')
+    assert names_of(config)["WANDB_RUN_ID"] == after_a_kill != names["WANDB_RUN_ID"]
+    (folder / "checkpoint" / "step-2" / ".metadata").unlink()
+    assert names_of(config)["WANDB_RUN_ID"] != after_a_kill  # it begins anew
     clean_wandb.setenv("WANDB_RUN_GROUP", "mine")
-    prepare_wandb(config)
-    assert os.environ["WANDB_RUN_ID"] == first
-    assert os.environ["WANDB_RUN_GROUP"] == "mine"  # what the user says stands
+    assert names_of(config)["WANDB_RUN_GROUP"] == "mine"  # what the user says stands
+    assert os.environ["WANDB_RUN_GROUP"] == "mine"
 
 
 def test_wandb_is_silent_without_an_account(lab, clean_wandb, capfd):

@@ -3,10 +3,9 @@
 import tempfile
 from pathlib import Path
 
-from let_titan.runs import Run
+from let_titan.runs import FILES, Run
 
 PREFIX = "wandb:"
-FILES = ("metrics.jsonl", "summary.json")
 
 
 def load(source: str) -> Run:
