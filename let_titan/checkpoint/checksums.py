@@ -9,6 +9,7 @@ from pathlib import Path
 
 import xxhash
 from torch.distributed.checkpoint import FileSystemReader, FileSystemWriter
+from torch.distributed.checkpoint.metadata import Metadata
 from torch.distributed.checkpoint.planner import SavePlan, SavePlanner
 from torch.distributed.checkpoint.storage import WriteResult
 from torch.futures import Future
@@ -75,13 +76,11 @@ def damaged_files(folder: Path, share: int = 0, shares: int = 1) -> list[str]:
             sums |= json.loads(path.read_text())
         except (OSError, ValueError):
             return [path.name]
-    # Unpickled only when it is what was written.
-    if not is_intact(folder / METADATA, sums.get(METADATA)):
-        return [METADATA]
     try:
-        wanted = sorted({*data_files(folder), *sums})[share::shares]
-    except Exception:  # whatever unpickling a damaged file that has no sum may raise
+        infos = read_metadata(folder).storage_data.values()
+    except ValueError:
         return [METADATA]
+    wanted = sorted({*(info.relative_path for info in infos), *sums})[share::shares]
     return [name for name in wanted if not is_intact(folder / name, sums.get(name))]
 
 
@@ -89,7 +88,17 @@ def is_intact(path: Path, wanted: str | None) -> bool:
     return path.is_file() and (wanted is None or checksum(path) == wanted)
 
 
-def data_files(folder: Path) -> set[str]:
-    """Returns the names of the files that ``.metadata`` refers to."""
-    metadata = FileSystemReader(folder).read_metadata()
-    return {info.relative_path for info in metadata.storage_data.values()}
+def read_metadata(folder: Path) -> Metadata:
+    """Reads a checkpoint's ``.metadata``, a pickle, if it is what was written.
+
+    Raises:
+        ValueError: it is not, or it has no sum and cannot be read.
+    """
+    sums = folder / f"metadata{SUFFIX}"
+    try:
+        wanted = json.loads(sums.read_text())[METADATA] if sums.exists() else None
+        if is_intact(folder / METADATA, wanted):
+            return FileSystemReader(folder).read_metadata()
+    except Exception as error:  # whatever unpickling a damaged file that has no sum may raise
+        raise ValueError(f"{folder / METADATA} cannot be read ({error}).") from error
+    raise ValueError(f"{folder / METADATA} is not what was written.")

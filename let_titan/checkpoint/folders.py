@@ -30,6 +30,11 @@ def whole_checkpoints(folder: Path) -> dict[int, Path]:
     return {step: path for step, path in step_folders(folder).items() if is_whole(path)}
 
 
+def torn_checkpoints(folder: Path) -> list[Path]:
+    """Returns the folders that were cut short while they were saved or deleted."""
+    return [path for path in step_folders(folder).values() if not is_whole(path)]
+
+
 def tear(path: Path) -> None:
     """Makes a checkpoint count as torn: what deletes it may be killed on the way."""
     for mark in MARKS:
@@ -42,7 +47,7 @@ def remove_torn(folder: Path) -> list[Path]:
     A checkpoint folder that is empty afterwards goes, too: to torchtitan its mere existence says
     that ``initial_load_path`` is to be ignored.
     """
-    torn = [path for path in step_folders(folder).values() if not is_whole(path)]
+    torn = torn_checkpoints(folder)
     for path in torn:
         shutil.rmtree(path)
     if folder.is_dir() and not any(folder.iterdir()):

@@ -1,8 +1,8 @@
 """[checkpoint]: what is saved, and which checkpoint will be loaded."""
 
-import re
 from pathlib import Path
 
+from let_titan.checkpoint.folders import whole_checkpoints
 from let_titan.checks.mistakes import Mistakes
 from let_titan.config import LetJobConfig
 from let_titan.errors import ConfigError
@@ -20,7 +20,7 @@ def checkpoint_mistakes(config: LetJobConfig, world_size: int) -> Mistakes:
             "checkpoint.create_seed_checkpoint = true needs checkpoint.enable = true and a single "
             "process: start it with --nproc_per_node 1."
         )
-    elif checkpoint.create_seed_checkpoint and 0 in steps_in(checkpoint_folder(config)):
+    elif checkpoint.create_seed_checkpoint and 0 in whole_checkpoints(checkpoint_folder(config)):
         yield ConfigError(
             f"checkpoint.create_seed_checkpoint = true would overwrite "
             f"{str(checkpoint_folder(config) / 'step-0')!r}: remove it, or choose another "
@@ -32,13 +32,6 @@ def checkpoint_folder(config: LetJobConfig) -> Path:
     return Path(config.job.dump_folder) / config.checkpoint.folder
 
 
-def steps_in(folder: Path) -> list[int]:
-    """Returns the steps of the complete checkpoints in ``folder``, sorted."""
-    names = [path.parent.name for path in folder.glob("step-*/.metadata")]
-    matches = [re.fullmatch(r"step-(\d+)", name) for name in names]
-    return sorted(int(match[1]) for match in matches if match)
-
-
 def resume_step(config: LetJobConfig) -> int:
     """Returns the step whose checkpoint the run will load, 0 without one.
 
@@ -48,4 +41,4 @@ def resume_step(config: LetJobConfig) -> int:
         return 0
     if config.checkpoint.load_step >= 0:
         return config.checkpoint.load_step
-    return max(steps_in(checkpoint_folder(config)), default=0)
+    return max(whole_checkpoints(checkpoint_folder(config)), default=0)

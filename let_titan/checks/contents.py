@@ -3,13 +3,12 @@
 Read from its .metadata, as DCP itself does on loading.
 """
 
-import pickle
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch.distributed.checkpoint import FileSystemReader
 
+from let_titan.checkpoint.checksums import read_metadata
 from let_titan.checks.mistakes import Mistakes, raised_by
 from let_titan.config import LetJobConfig
 from let_titan.errors import ConfigError
@@ -23,11 +22,11 @@ STATES = ("optimizer", "lr_scheduler", "dataloader", "train_state")
 def content_mistakes(config: LetJobConfig, folder: Path, model_only: bool) -> Mistakes:
     """Compares what a checkpoint holds with what will be loaded from it."""
     try:
-        stored = FileSystemReader(folder).read_metadata().state_dict_metadata
-    except (pickle.UnpicklingError, EOFError, AttributeError, ImportError, ValueError):
+        stored = read_metadata(folder).state_dict_metadata
+    except ValueError:
         yield ConfigError(
-            f"{str(folder / '.metadata')!r} is damaged: move {folder.name} away to go on from an "
-            "older checkpoint."
+            f"{str(folder / '.metadata')!r} is damaged: restore it, or move {folder.name} away to "
+            "go on from an older checkpoint."
         )
         return
     wanted = () if model_only else set(STATES) - set(config.checkpoint.exclude_from_loading)

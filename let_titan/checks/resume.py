@@ -7,7 +7,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from let_titan.checks.checkpoint import checkpoint_folder, resume_step, steps_in
+from let_titan.checkpoint.folders import torn_checkpoints, whole_checkpoints
+from let_titan.checks.checkpoint import checkpoint_folder, resume_step
 from let_titan.checks.contents import content_mistakes
 from let_titan.checks.mistakes import Mistakes
 from let_titan.config import LetJobConfig
@@ -29,7 +30,7 @@ def resume_mistakes(config: LetJobConfig, plan: LetPlan | None) -> Mistakes:
     step = resume_step(config)
     if step > 0:
         yield from summary_mistakes(config, plan)
-    if step in steps_in(folder):
+    if step in whole_checkpoints(folder):
         yield from content_mistakes(config, folder / f"step-{step}", model_only=step == 0)
     elif config.checkpoint.initial_load_path and not config.checkpoint.initial_load_in_hf:
         model_only = config.checkpoint.initial_load_model_only
@@ -38,7 +39,7 @@ def resume_mistakes(config: LetJobConfig, plan: LetPlan | None) -> Mistakes:
 
 def missing_mistakes(config: LetJobConfig, folder: Path) -> Mistakes:
     """A checkpoint that is named and not there."""
-    checkpoint, steps = config.checkpoint, steps_in(folder)
+    checkpoint, steps = config.checkpoint, list(whole_checkpoints(folder))
     if checkpoint.load_step >= 0 and checkpoint.load_step not in steps:
         found = f"it holds the steps {', '.join(map(str, steps))}" if steps else "it holds none"
         yield ConfigError(
@@ -47,7 +48,9 @@ def missing_mistakes(config: LetJobConfig, folder: Path) -> Mistakes:
         )
     if steps:
         return
-    if folder.exists() and (checkpoint.initial_load_path or checkpoint.initial_load_in_hf):
+    initial = checkpoint.initial_load_path or checkpoint.initial_load_in_hf
+    # Torn ones are removed at the start, and with them a folder that held nothing else.
+    if initial and folder.exists() and set(folder.iterdir()) - set(torn_checkpoints(folder)):
         yield ConfigError(
             f"The initial checkpoint would not be loaded, since {str(folder)!r} exists, though it "
             "holds none: remove that folder."
