@@ -9,8 +9,6 @@ import torch
 from tokenizers import Tokenizer
 from torchtitan.components.tokenizer import HuggingFaceTokenizer
 
-from let_titan.errors import ConfigError
-
 
 @functools.lru_cache(maxsize=4)
 def load_tokenizer(folder: str) -> HuggingFaceTokenizer:
@@ -65,20 +63,3 @@ def token_bytes(tokenizer: Tokenizer) -> torch.Tensor:
         else:
             lengths[index] = len(token.replace("\u2581", " ").encode())
     return lengths
-
-
-def check_same_vocabulary(ours: dict[str, int], theirs: dict[str, int]) -> None:
-    """Checks that every id means the same to student and teacher.
-
-    Raises:
-        ConfigError: names the first token that differs.
-    """
-    tokens = sorted(ours.keys() | theirs.keys())
-    different = [token for token in tokens if ours.get(token) != theirs.get(token)]
-    if different:
-        token = different[0]
-        raise ConfigError(
-            f"The student's tokenizer differs from the teacher's in {len(different)} tokens "
-            f"({token!r} is {ours.get(token)} here and {theirs.get(token)} there): set "
-            "model.hf_assets_path to the teacher's tokenizer."
-        )

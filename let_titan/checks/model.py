@@ -41,9 +41,16 @@ def tokenizer_mistakes(config: LetJobConfig) -> Mistakes:
         )
         return
     try:
-        load_tokenizer(config.model.hf_assets_path)
+        tokenizer = load_tokenizer(config.model.hf_assets_path).tokenizer
     except Exception as error:  # tokenizers raises nothing narrower
         yield ConfigError(
             f"model.hf_assets_path = {str(folder)!r} holds a tokenizer that cannot be read "
             f"({' '.join(str(error).split())}): copy the teacher's tokenizer files anew."
         )
+        return
+    for setting in ("truncation", "padding"):
+        if getattr(tokenizer, setting) is not None:
+            yield ConfigError(
+                f"The tokenizer.json in {str(folder)!r} has a {setting}, which would change every "
+                f'document: set "{setting}" to null in it.'
+            )

@@ -8,8 +8,9 @@ from let_titan.checks.checkpoint import resume_step
 from let_titan.checks.mistakes import Mistakes, raised_by
 from let_titan.config import LetJobConfig
 from let_titan.plan import LetPlan
-from let_titan.teacher import check_teacher, read_vocabulary
-from let_titan.tokenizer import check_same_vocabulary, load_tokenizer
+from let_titan.teacher import check_teacher, check_weights, read_tokenizer
+from let_titan.tokenizer import load_tokenizer
+from let_titan.tokenizer_match import Reading, check_same_tokenizer
 
 
 def needs_teacher(config: LetJobConfig, plan: LetPlan | None) -> bool:
@@ -34,11 +35,13 @@ def teacher_mistakes(config: LetJobConfig, plan: LetPlan | None) -> Mistakes:
         )
     )
     yield from unfit
+    yield from raised_by(check_weights, teacher.checkpoint)
     tokenizer = Path(config.model.hf_assets_path).expanduser()
     if unfit or Path(teacher.checkpoint).expanduser() == tokenizer:
         return
-    vocabulary = read_vocabulary(teacher.checkpoint)
-    if vocabulary is None:
+    theirs = read_tokenizer(teacher.checkpoint, teacher.trust_remote_code)
+    if theirs is None:
         logger.warning(f"{teacher.checkpoint} brings no tokenizer to compare the student's with.")
-    else:
-        yield from raised_by(check_same_vocabulary, student.get_vocab(), vocabulary)
+        return
+    ours = Reading(student.tokenizer, student.bos_id, student.eos_id)
+    yield from raised_by(check_same_tokenizer, ours, theirs)

@@ -2,6 +2,15 @@
 
 from let_titan.teacher.load import load_teacher
 from let_titan.teacher.model import Teacher
-from let_titan.teacher.sources import check_teacher, prepare_teacher, read_vocabulary
+from let_titan.teacher.sources import check_teacher, prepare_teacher
+from let_titan.teacher.tokens import read_tokenizer
+from let_titan.teacher.weights import check_weights
 
-__all__ = ["Teacher", "check_teacher", "load_teacher", "prepare_teacher", "read_vocabulary"]
+__all__ = [
+    "Teacher",
+    "check_teacher",
+    "check_weights",
+    "load_teacher",
+    "prepare_teacher",
+    "read_tokenizer",
+]

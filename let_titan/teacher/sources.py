@@ -7,6 +7,7 @@ GGUF files and ``.bin`` weights are converted once into a cache (``$LET_TITAN_CA
 import functools
 import hashlib
 import os
+import pickle
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -15,9 +16,11 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PretrainedConfig
 
 from let_titan.errors import ConfigError
+from let_titan.teacher.weights import check_weights
 
 CAUSAL_LM_ENDINGS = ("ForCausalLM", "LMHeadModel")
 HUB_TIMEOUT_S = 4.0
@@ -48,8 +51,13 @@ def read_config(checkpoint: str, trust_remote_code: bool = False) -> PretrainedC
                 trust_remote_code=trust_remote_code,
                 local_files_only=not path.is_dir() and not hub_answers(),
             )
-    except (OSError, ValueError, KeyError) as error:
-        reason = str(error).strip().splitlines()[0]
+    except (OSError, ValueError, KeyError, TypeError, StrictDataclassError) as error:
+        if "trust_remote_code" in str(error):
+            raise ConfigError(
+                f"teacher.checkpoint = {checkpoint!r} brings Python code of its own: read it, then "
+                "set teacher.trust_remote_code = true, or choose another teacher."
+            ) from error
+        reason = " ".join(str(error).strip().splitlines()[:2])
         raise ConfigError(
             f"teacher.checkpoint = {checkpoint!r} cannot be read ({reason}): give a local folder "
             "or a .gguf file, or a hub id that this machine can reach."
@@ -58,23 +66,6 @@ def read_config(checkpoint: str, trust_remote_code: bool = False) -> PretrainedC
         f"teacher.checkpoint = {checkpoint!r} does not exist: give a hub id, a folder with "
         "config.json, or a .gguf file."
     )
-
-
-def read_vocabulary(checkpoint: str) -> dict[str, int] | None:
-    """Reads the vocabulary of a teacher's tokenizer; None where it brings none."""
-    path = Path(checkpoint).expanduser()
-    files = ("tokenizer.json", "vocab.json", "tokenizer.model")
-    if path.is_dir() and not any((path / name).exists() for name in files):
-        return None
-    try:
-        if path.suffix == ".gguf":
-            return AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name).get_vocab()
-        if path.is_dir():
-            return AutoTokenizer.from_pretrained(path).get_vocab()
-        online = hub_answers()
-        return AutoTokenizer.from_pretrained(checkpoint, local_files_only=not online).get_vocab()
-    except (OSError, ValueError, KeyError):
-        return None
 
 
 @functools.cache
@@ -123,9 +114,11 @@ def check_teacher(
     """
     config = read_config(checkpoint, trust_remote_code)
     architectures = config.architectures or []
-    if architectures and not any(name.endswith(CAUSAL_LM_ENDINGS) for name in architectures):
+    causal = all(name.endswith(CAUSAL_LM_ENDINGS) for name in architectures[:1])
+    if not causal or config.is_encoder_decoder:
+        kind = architectures[0] if architectures else config.model_type
         raise ConfigError(
-            f"teacher.checkpoint = {checkpoint!r} is a {architectures[0]}, not a causal language "
+            f"teacher.checkpoint = {checkpoint!r} is a {kind}, not a causal language "
             "model: choose one such as HuggingFaceTB/SmolLM-135M."
         )
     context = getattr(config, "max_position_embeddings", None)
@@ -234,20 +227,22 @@ def convert_gguf(path: Path, out: Path) -> None:
 
 def convert_bin(source: Path, out: Path, trust_remote_code: bool = False) -> None:
     """Writes a folder of ``.bin`` weights, read as weights only, as safetensors."""
-    if not any(source.glob("*.bin")):
-        raise ConfigError(
-            f"The teacher's folder {str(source)!r} holds neither *.safetensors nor *.bin: "
-            "point teacher.checkpoint to a folder with weights."
-        )
+    check_weights(str(source))
 
     def convert(folder: Path) -> None:
-        model = AutoModelForCausalLM.from_pretrained(
-            source,
-            use_safetensors=False,
-            weights_only=True,
-            dtype="auto",
-            trust_remote_code=trust_remote_code,
-        )
+        try:
+            model = AutoModelForCausalLM.from_pretrained(
+                source,
+                use_safetensors=False,
+                weights_only=True,
+                dtype="auto",
+                trust_remote_code=trust_remote_code,
+            )
+        except (pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
+            raise ConfigError(
+                f"The teacher's *.bin in {str(source)!r} cannot be read as weights only "
+                f"({str(error).strip().splitlines()[0]}): give a teacher with *.safetensors."
+            ) from error
         model.save_pretrained(folder)
         for file in source.glob("*token*"):
             shutil.copy(file, folder)

@@ -1,0 +1,60 @@
+"""The teacher's tokenizer, read to be compared with the student's."""
+
+from pathlib import Path
+from typing import Any
+
+from torchtitan.components.tokenizer import HuggingFaceTokenizer
+from transformers import AutoTokenizer
+from transformers.utils import cached_file
+
+from let_titan.teacher import sources
+from let_titan.tokenizer_match import Reading
+
+
+def read_tokenizer(checkpoint: str, trust_remote_code: bool = False) -> Reading | None:
+    """Reads the tokenizer that a teacher brings; None where it brings none.
+
+    A tokenizer.json is read as the student's is, since transformers rebuilds some tokenizers by
+    their class and not by the file; a GGUF file and older formats are left to transformers.
+
+    Args:
+        checkpoint: hub id, local folder or ``.gguf`` file.
+        trust_remote_code: allow the checkpoint's own code.
+    """
+    path = Path(checkpoint).expanduser()
+    where: dict[str, Any] = {"trust_remote_code": trust_remote_code}
+    if not path.exists():
+        where["local_files_only"] = not sources.hub_answers()
+    try:
+        if path.is_file():
+            return of_transformers(path.parent, gguf_file=path.name)
+        folder = path if path.is_dir() else folder_on_hub(checkpoint, where["local_files_only"])
+        if folder is not None and (folder / "tokenizer.json").exists():
+            read = HuggingFaceTokenizer(str(folder))
+            return Reading(read.tokenizer, read.bos_id, read.eos_id)
+        if path.is_dir() and not any(
+            (path / n).exists() for n in ("vocab.json", "tokenizer.model")
+        ):
+            return None
+        return of_transformers(path if path.is_dir() else checkpoint, **where)
+    except (OSError, ValueError, KeyError):
+        return None
+
+
+def of_transformers(source: str | Path, **where: Any) -> Reading | None:
+    read = AutoTokenizer.from_pretrained(source, **where)
+    tokenizer = getattr(read, "backend_tokenizer", None)
+    return None if tokenizer is None else Reading(tokenizer, read.bos_token_id, read.eos_token_id)
+
+
+def folder_on_hub(checkpoint: str, local_files_only: bool) -> Path | None:
+    """Returns the cached folder of a hub id with its tokenizer.json, None where it has none."""
+    found = None
+    for name in ("tokenizer_config.json", "tokenizer.json"):
+        found = cached_file(
+            checkpoint,
+            name,
+            local_files_only=local_files_only,
+            _raise_exceptions_for_missing_entries=False,
+        )
+    return None if found is None else Path(found).parent
