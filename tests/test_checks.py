@@ -165,3 +165,56 @@ def test_a_read_only_file_system(lab):
     finally:
         subprocess.run(["umount", str(place)], check=True)
     assert "cannot be written" in told and "Read-only file system" in told
+
+
+LLAMA = '{"model_type": "llama", "architectures": ["LlamaForCausalLM"]}'
+OWN_CODE = '{"model_type": "mine", "auto_map": {"AutoConfig": "mine.Config"}}'
+
+
+@pytest.mark.parametrize(
+    ("config", "weights", "sentence"),
+    [
+        (OWN_CODE, None, "brings Python code of its own: read it, then set"),
+        ('{"model_type": "t5"}', None, "is a t5, not a causal language model"),
+        ('{"model_type": "llama", "hidden_size": "x"}', None, "Validation error for field"),
+        ("3", None, "cannot be read"),
+        ("{", None, "not a valid JSON file"),
+        (LLAMA, None, "holds neither *.safetensors nor *.bin"),
+        (LLAMA, b"torn", "model.safetensors' are damaged"),
+    ],
+)
+def test_an_unfit_teacher(config, weights, sentence, lab):
+    teacher = lab.folder / "teacher"
+    teacher.mkdir()
+    (teacher / "config.json").write_text(config)
+    (teacher / "mine.py").write_text("raise SystemExit('the code was run')")
+    if weights is not None:
+        (teacher / "model.safetensors").write_bytes(weights)
+    told = sentences(lab.parsed({}, teacher__checkpoint=str(teacher)))
+    assert sentence in told[0]
+
+
+def test_a_missing_shard(lab):
+    teacher = lab.folder / "teacher"
+    shutil.copytree(lab.assets / "teacher", teacher)
+    index = {"weight_map": {"a": "model.safetensors", "b": "model-00002.safetensors"}}
+    (teacher / "model.safetensors.index.json").write_text(json.dumps(index))
+    (told,) = sentences(lab.parsed({}, teacher__checkpoint=str(teacher)))
+    assert "lacks model-00002.safetensors, which its index names" in told
+
+
+@pytest.mark.parametrize("name", ["c4", "c4_test"])
+def test_torchtitans_own_data_out_of_reach(name, lab):
+    (told,) = sentences(lab.parsed(training__dataset=name, training__dataset_path="a/b/c"))
+    assert f"training.dataset = '{name}' is read from 'a/b/c', which is no folder here" in told
+    assert sentences(lab.parsed(training__dataset=name, training__dataset_path=".")) == []
+
+
+def test_damaged_tokenizer_files(lab):
+    folder = lab.folder / "tokenizer"
+    shutil.copytree(lab.assets / "tokenizer", folder)
+    (folder / "tokenizer.json").write_text("{")
+    (told,) = sentences(lab.parsed(model__hf_assets_path=str(folder)))
+    assert "holds a tokenizer that cannot be read" in told
+    (told,) = sentences(lab.parsed(model__hf_assets_path="x" * 300))
+    assert "cannot be read (File name too long)" in told

@@ -1,18 +1,24 @@
 """[training] and [validation]: data sets that can be opened, and how much of them is read."""
 
+from pathlib import Path
+
+from torchtitan.config.job_config import Validation
+from torchtitan.hf_datasets.text_datasets import DATASETS
+
 from let_titan.checks.mistakes import Mistakes, raised_by
-from let_titan.config import LetJobConfig
+from let_titan.config import LetJobConfig, Training
 from let_titan.data import check_dataset
+from let_titan.data.files import PILE
 from let_titan.errors import ConfigError
+from let_titan.teacher.sources import hub_answers, looks_like_a_path
 
 
 def data_mistakes(config: LetJobConfig) -> Mistakes:
-    training, validation, data = config.training, config.validation, config.data
-    yield from raised_by(check_dataset, training.dataset, training.dataset_path, "training", data)
+    training, validation = config.training, config.validation
+    yield from dataset_mistakes(config, training, "training")
     if not validation.enable:
         return
-    dataset, path = validation.dataset, validation.dataset_path
-    yield from raised_by(check_dataset, dataset, path, "validation", data)
+    yield from dataset_mistakes(config, validation, "validation")
     if validation.seq_len > training.seq_len:
         yield ConfigError(
             f"validation.seq_len = {validation.seq_len} must not be longer than "
@@ -22,4 +28,19 @@ def data_mistakes(config: LetJobConfig) -> Mistakes:
         yield ConfigError(
             f"validation.steps = {validation.steps} must be at least 1: without a number "
             "ranks with different shares of the data would wait for each other forever."
+        )
+
+
+def dataset_mistakes(config: LetJobConfig, part: Training | Validation, section: str) -> Mistakes:
+    name, path = part.dataset, part.dataset_path
+    unknown = list(raised_by(check_dataset, name, path, section, config.data))
+    yield from unknown
+    if unknown or name == PILE:
+        return
+    source = path or DATASETS[name].path
+    if not Path(source).exists() and (looks_like_a_path(source) or not hub_answers()):
+        yield ConfigError(
+            f"{section}.dataset = {name!r} is read from {source!r}, which is no folder here and "
+            f"no data set of a hub within reach: give {section}.dataset_path, or local files with "
+            f'{section}.dataset = "{PILE}".'
         )
