@@ -122,7 +122,7 @@ def test_a_shard_is_an_arrow_file_of_the_smallest_type(corpus, capsys):
         table = file.read_all()
     assert str(table.schema.field("tokens").type.value_type) == "uint16"
     tokenizer = load_tokenizer(str(corpus.assets / "tokenizer"))
-    for row in (0, 1023, 1024, 2969):
+    for row in (0, 255, 256, 2969):
         text = f"{row + 40} {(TEXTS * 30)[row + 40]}"
         wanted = tokenizer.encode(text, add_bos=True, add_eos=True)
         assert table["tokens"][row].as_py() == wanted

@@ -25,7 +25,7 @@ from let_titan.data.lines import Line
 from let_titan.errors import ConfigError
 
 SUFFIX = ".arrow"
-DOCUMENTS_PER_BATCH = 1024
+DOCUMENTS_PER_BATCH = 256
 """Rows of each batch but the last: where a row is follows from its number."""
 
 HEADER, CHECKSUM = b"let_titan", b"blake2b"
@@ -67,6 +67,7 @@ class ShardWriter:
     def __init__(self, path: Any, header: Header) -> None:
         self.path, self.schema = path, header.schema
         self.scratch = path.with_name(path.name + ".part")
+        self.dtype = self.schema.field("tokens").type.value_type.to_pandas_dtype()
         self._rows: list[tuple[np.ndarray, int, int, str]] = []
 
     def __enter__(self) -> "ShardWriter":
@@ -74,17 +75,17 @@ class ShardWriter:
         return self
 
     def add(self, tokens: np.ndarray, line: int, document: Document) -> None:
+        tokens = tokens.astype(self.dtype)
         self._rows.append((tokens, line, document.hash, document.pile_set_name))
         if len(self._rows) == DOCUMENTS_PER_BATCH:
             self._flush()
 
     def _flush(self) -> None:
         tokens, lines, hashes, names = zip(*self._rows, strict=True)
-        ids = self.schema.field("tokens").type.value_type
         ends = np.cumsum([0, *map(len, tokens)])
         if ends[-1] >= 2**31:
             raise ConfigError(f"{self.path}: {DOCUMENTS_PER_BATCH} documents hold 2**31 tokens.")
-        values = np.concatenate(tokens).astype(ids.to_pandas_dtype())
+        values = np.concatenate(tokens)
         columns = [
             pyarrow.ListArray.from_arrays(ends.astype(np.int32), values, type=self.schema.types[0]),
             pyarrow.array(lines, pyarrow.int64()),

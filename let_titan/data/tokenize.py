@@ -22,7 +22,7 @@ from let_titan.data.shards import SUFFIX, Header, ShardWriter, check_shard
 from let_titan.errors import ConfigError
 from let_titan.tokenizer import document_encoder, fingerprint, load_tokenizer
 
-CHARACTERS_AT_ONCE = 2**20
+CHARACTERS_AT_ONCE = 2**18
 """Text handed to the tokenizer's threads at once; bounds the memory that its results take."""
 
 
