@@ -6,6 +6,8 @@ and to resume deep in the corpus. Each figure is of a process of its own, and th
 several times, so that a busy machine slows all alike: the best turn counts.
 """
 
+import let_titan  # noqa: F401  # isort: skip  # it must be imported before torchtitan
+
 import argparse
 import json
 import os
