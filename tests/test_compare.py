@@ -167,7 +167,8 @@ def test_seeds_that_do_not_pair_are_compared_by_welch(tmp_path):
     difference = result.rows[-1].difference
     wanted = stats.ttest_ind([6.8, 6.9, 7.0], [7.0, 7.1], equal_var=False)
     assert (difference.low, difference.high) == pytest.approx(wanted.confidence_interval(0.95))
-    assert "Welch's t" in headline(result) and "cannot be told" in headline(result)
+    assert "Welch's t, 3 runs against 2)" in headline(result)
+    assert "cannot be told" in headline(result)
     # The mean curves: 7.3 at step 30 and 6.9 at step 40 against a final 7.05
     assert result.target.loss == pytest.approx(7.05)
     assert result.target.costs["steps"].run == pytest.approx(36.25)

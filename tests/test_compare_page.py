@@ -6,11 +6,16 @@ import re
 import shutil
 import subprocess
 from html.parser import HTMLParser
+from pathlib import Path
 
 import pytest
 
 from let_titan.compare.__main__ import main
 from let_titan.compare.charts import CHARTS, VARIABLES
+from let_titan.compare.markdown import report
+from let_titan.compare.result import compare
+from let_titan.compare.text import verdict
+from let_titan.runs import Run
 from tests.handmade import BASELINE, BETTER, WORSE, shifted, write_run
 
 VOID = {"meta", "link", "br", "img", "hr", "input"}
@@ -108,6 +113,19 @@ def test_mistakes_are_a_sentence(tmp_path, capsys):
         assert main([*arguments, "--out", str(tmp_path / "out")]) == 2
         assert sentence in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_the_demos_report_and_its_docs_are_what_its_runs_give(monkeypatch):
+    root = Path(__file__).parents[1]
+    monkeypatch.chdir(root / "recipes" / "results" / "demo")
+    sides = {name: [name, f"seed1/{name}", f"seed2/{name}"] for name in ("let", "baseline")}
+    runs = {source: Run.load(source) for side in sides.values() for source in side}
+    busy = {id(run) for source, run in runs.items() if "/" in source}
+    let, baseline = ([runs[source] for source in sides[name]] for name in sides)
+    comparison = compare(let, baseline, untimed=busy)
+    assert report(comparison) == Path("report.md").read_text()
+    quoted = (root / "docs" / "read-a-comparison.md").read_text().replace("\n> ", " ")
+    assert verdict(comparison.results[0]) in quoted
 
 
 PROBE = """

@@ -48,6 +48,8 @@ EACH = {
 }
 """Facts of each run: of its summary, or of its last train line."""
 
+RUN_HEADER = ["run", *EACH, "last validation loss", "clock"]
+
 PHASE_HEADER = ["phase", "tokens/s (to baseline)", "memory, GiB (to baseline)"]
 
 
@@ -92,8 +94,10 @@ def run_rows(comparison: Comparison) -> list[list[Any]]:
     """Returns a row of ``EACH`` for every run."""
     return [
         [
-            f"{arm.name} {run.fact('config.debug.seed')}" if len(arm.runs) > 1 else arm.name,
+            arm.name,
             *(run.train[-1].get(key, run.fact(key)) for key in EACH.values()),
+            f"{run.curve[-1][1]:.4f}",
+            "left out" if id(run) in comparison.untimed else "counts",
         ]
         for arm in (comparison.baseline, *comparison.arms)
         for run in arm.runs
@@ -159,7 +163,7 @@ def report(comparison: Comparison, note: str | None = None) -> str:
         markdown_table(header, [[key, *values] for key, values in comparison.settings]),
         twins_sentence(comparison),
         "## The runs",
-        markdown_table(["run", *EACH], run_rows(comparison)),
+        markdown_table(RUN_HEADER, run_rows(comparison)),
         markdown_table(["shared", "value"], shared_rows(comparison)),
         "```sh\n" + "\n".join(commands) + "\n```",
         "Options from the command line are not in them; the settings above include them.",

@@ -8,8 +8,8 @@ from markupsafe import Markup
 
 from let_titan.compare.charts import COLORS, NARROW, WIDE, svg
 from let_titan.compare.markdown import (
-    EACH,
     PHASE_HEADER,
+    RUN_HEADER,
     command,
     every_run,
     loss_rows,
@@ -131,7 +131,7 @@ def page(comparison: Comparison, note: str | None = None) -> str:
         twins=twins_sentence(comparison).replace("**", ""),
         phase_header=PHASE_HEADER,
         shared=shared_rows(comparison),
-        run_header=["run", *EACH],
+        run_header=RUN_HEADER,
         run_rows=run_rows(comparison),
         commands=list(dict.fromkeys(command(run) for run in every_run(comparison))),
         method=METHOD,

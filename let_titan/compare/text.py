@@ -81,8 +81,8 @@ def headline(result: ArmResult) -> str:
         if float(f"{by.value:.3f}") == 0:
             return f"{name} is level with its baseline {where}. {certainty}"
         return f"{name} is {size} {side} than its baseline {where}. {certainty}"
-    seeds = "seeds" if result.paired else "runs a side"
-    sure = f"95 % interval {by.low:+.3f} to {by.high:+.3f}, {by.test}, {by.n} {seeds}"
+    runs = f"{by.n} seeds" if result.paired else f"{row.run.n} runs against {row.baseline.n}"
+    sure = f"95 % interval {by.low:+.3f} to {by.high:+.3f}, {by.test}, {runs}"
     if not by.excludes(0):
         size = f"{by.value:+.3f} nats per token"
         return f"{name} cannot be told from its baseline {where}: {size} ({sure})."
