@@ -158,6 +158,7 @@ class LetTrainer(Trainer):
         """Returns this step's figures for the log; reduces, so every rank calls it."""
         tokens = self.tokens_per_step * self.step
         figures = {
+            "n_tokens_seen": tokens,  # torchtitan's own counts this rank's on, whatever the ranks
             "let/lambda": self.plan.lambda_in(self.step),
             "let/teacher_active": int(self.teacher is not None),
             "let/student_flops": self.metrics_processor.num_flops_per_token * tokens,

@@ -95,6 +95,12 @@ def test_a_run_that_goes_on_keeps_its_s_stop(resumed):
     assert "s_stop was 2 and would become 5: pass --let.s_stop 2" in told
 
 
+def test_another_batch(resumed):
+    (told,) = resumed(training__local_batch_size=2)
+    assert "steps have 4 sequences, and now would have 2: set training.global_batch_size" in told
+    assert resumed(training__local_batch_size=2, training__global_batch_size=4) == []
+
+
 @pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"config": 3}'])
 def test_a_damaged_summary(text, resumed, lab):
     (lab.folder / "run" / "summary.json").write_text(text)
@@ -106,7 +112,7 @@ def test_a_damaged_summary(text, resumed, lab):
 def test_damaged_metadata(content, resumed, lab):
     (lab.folder / "run" / "checkpoint" / "step-1" / ".metadata").write_bytes(content)
     (told,) = resumed()
-    assert "step-1/.metadata' is damaged: move step-1 away" in told
+    assert "step-1/.metadata' is damaged: restore it, or move step-1 away" in told
 
 
 def test_an_initial_checkpoint(run, lab):
@@ -125,7 +131,10 @@ def test_an_initial_checkpoint(run, lab):
         assert "is no checkpoint (it has no .metadata)" in told
     (told,) = started(run, checkpoint__initial_load_in_hf=True)
     assert "holds no *.safetensors" in told
-    (lab.folder / "run" / "checkpoint").mkdir(parents=True)
+    checkpoints = lab.folder / "run" / "checkpoint"
+    (checkpoints / "step-5").mkdir(parents=True)  # torn: it goes at the start
+    assert started(step) == []
+    (checkpoints / "abandoned-1").mkdir()
     (told,) = started(step)
     assert "would not be loaded" in told and "remove that folder" in told
 

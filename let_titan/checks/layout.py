@@ -65,3 +65,16 @@ def data_parallel_degrees(config: LetJobConfig, world_size: int | None = None) -
             "--nproc_per_node or a degree (-1 shards over what is left)."
         )
     return replicate, shard
+
+
+def global_batch_size(config: LetJobConfig, world_size: int) -> int:
+    """Returns the sequences of an optimiser step.
+
+    Raises:
+        ConfigError: the processes do not divide.
+    """
+    replicate, shard = data_parallel_degrees(config, world_size)
+    training = config.training
+    if training.global_batch_size > 0:
+        return training.global_batch_size
+    return training.local_batch_size * replicate * shard

@@ -71,6 +71,6 @@ def mistakes_of(config: LetJobConfig, world_size: int, elsewhere: bool = False) 
     if unknown_flavor or out_of_range or unreadable:
         return
     if not no_data:
-        yield from readable(resume_mistakes(config, plan))
+        yield from readable(resume_mistakes(config, plan, world_size))
     if needs_teacher(config, plan):
         yield from readable(teacher_mistakes(config, plan))

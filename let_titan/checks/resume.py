@@ -4,12 +4,14 @@ More steps or another learning rate are allowed. What the run was stands in its 
 """
 
 import json
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from let_titan.checkpoint.folders import torn_checkpoints, whole_checkpoints
 from let_titan.checks.checkpoint import checkpoint_folder, resume_step
 from let_titan.checks.contents import content_mistakes
+from let_titan.checks.layout import global_batch_size
 from let_titan.checks.mistakes import Mistakes
 from let_titan.config import LetJobConfig
 from let_titan.data import data_fingerprint
@@ -18,7 +20,7 @@ from let_titan.plan import LetPlan
 from let_titan.tokenizer import fingerprint, load_tokenizer
 
 
-def resume_mistakes(config: LetJobConfig, plan: LetPlan | None) -> Mistakes:
+def resume_mistakes(config: LetJobConfig, plan: LetPlan | None, world_size: int) -> Mistakes:
     """``plan`` is None where the config's own is unclear."""
     if not config.checkpoint.enable or config.checkpoint.create_seed_checkpoint:
         return
@@ -29,7 +31,7 @@ def resume_mistakes(config: LetJobConfig, plan: LetPlan | None) -> Mistakes:
         return
     step = resume_step(config)
     if step > 0:
-        yield from summary_mistakes(config, plan)
+        yield from summary_mistakes(config, plan, world_size)
     if step in whole_checkpoints(folder):
         yield from content_mistakes(config, folder / f"step-{step}", model_only=step == 0)
     elif config.checkpoint.initial_load_path and not config.checkpoint.initial_load_in_hf:
@@ -74,7 +76,7 @@ def initial_mistakes(config: LetJobConfig) -> Mistakes:
             )
 
 
-def summary_mistakes(config: LetJobConfig, plan: LetPlan | None) -> Mistakes:
+def summary_mistakes(config: LetJobConfig, plan: LetPlan | None, world_size: int) -> Mistakes:
     """Compares with the summary.json of the run so far, if it left one."""
     path = Path(config.job.dump_folder) / "summary.json"
     if not path.exists():
@@ -83,6 +85,7 @@ def summary_mistakes(config: LetJobConfig, plan: LetPlan | None) -> Mistakes:
         before = json.loads(path.read_text())
         flavor, tokenizer = before["config"]["model"]["flavor"], before["tokenizer"]["sha256"]
         data, let_plan = before["data"], before["let_plan"]
+        batch = before["tokens_per_step"] // before["config"]["training"]["seq_len"]
     except (ValueError, KeyError, TypeError):
         yield ConfigError(
             f"{str(path)!r} is damaged or of another program: move it away to go on from the "
@@ -97,6 +100,14 @@ def summary_mistakes(config: LetJobConfig, plan: LetPlan | None) -> Mistakes:
             "tokenizer is another one",
             f"model.hf_assets_path = {before['tokenizer'].get('path')!r}",
         )
+    with suppress(ConfigError):  # processes that do not divide are told by themselves
+        if batch != global_batch_size(config, world_size):
+            yield differs(
+                config,
+                f"steps have {batch} sequences, and now would have "
+                f"{global_batch_size(config, world_size)}",
+                f"training.global_batch_size = {batch}",
+            )
     if "dataloader" not in config.checkpoint.exclude_from_loading:
         yield from data_mistakes(config, data)
     yield from s_stop_mistakes(config, let_plan, plan)
