@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from let_titan.data import build_dataloader, data_files, data_fingerprint, register_pile
 from let_titan.errors import ConfigError
 from let_titan.tokenizer import load_tokenizer, token_bytes
-from let_titan.train import LetTrainer
+from let_titan.train import LetTrainer, run
 
 JARGON = "assets/jargon/{}.jsonl.zst"
 
@@ -93,6 +93,19 @@ def test_token_bytes_add_up_to_the_text(folder, text, assets):
     ids = tokenizer.tokenizer.encode(text, add_special_tokens=False).ids
     assume(tokenizer.decode(ids) == text)  # SmolLM2's vocabulary lacks a few bytes of rare planes
     assert token_bytes(tokenizer.tokenizer)[ids].sum() == len(text.encode())
+
+
+def test_the_summary_counts_what_was_skipped(lab, monkeypatch):
+    path = lab.folder / "x.jsonl"
+    path.write_text("{}\n{\n{}\n" + (lab.assets / "train.jsonl").read_text())
+    monkeypatch.setattr(torch.distributed, "destroy_process_group", lambda: None)
+    run(lab.config(None, training__dataset_path=str(path), training__steps=2))
+    summary = json.loads((lab.folder / "run" / "summary.json").read_text())
+    assert summary["data"]["skipped"] == {"bad JSON": 1, 'no "text"': 2}
+    assert summary["special_tokens"]["add_bos"] is True
+    changes = {"training__dataset_path": str(path), "data__bad_lines": "stop"}
+    with pytest.raises(ConfigError, match=r"x\.jsonl, line 1: no \"text\""):
+        run(lab.config(None, **changes))
 
 
 def test_validation_reads_the_same_tokens_each_time_and_divides_once(lab):
