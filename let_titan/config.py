@@ -205,7 +205,7 @@ class LetConfigManager(ConfigManager):
             config = super().parse_args(args)
         except ConfigError:
             raise
-        except (ImportError, ValueError, AssertionError) as error:
+        except (ImportError, AttributeError, ValueError, AssertionError) as error:
             raise ConfigError(f"The config is not valid: {error}") from error
         assert isinstance(config, LetJobConfig)
         return config
@@ -279,6 +279,8 @@ def check_values(section: Any, values: dict[str, Any], name: str = "") -> None:
             raise ConfigError(
                 f"{path} = {value!r} has the wrong type: it must be {type_name(wanted)}."
             )
+        elif isinstance(value, str) and "\0" in value:
+            raise ConfigError(f"{path} = {value!r} has a NUL, which no path or name may have.")
 
 
 def has_type(value: Any, wanted: Any) -> bool:

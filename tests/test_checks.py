@@ -159,6 +159,12 @@ def test_folders_below_a_file_cannot_be_written(lab):
     folder = {"checkpoint__enable": True, "checkpoint__folder": "file/checkpoint"}
     (told,) = sentences(lab.parsed(**folder, job__dump_folder=str(lab.folder)))
     assert "job.dump_folder / checkpoint.folder" in told
+    traces = {"comm__trace_buf_size": 1, "comm__save_traces_folder": "file"}
+    (told,) = sentences(lab.parsed(**traces, job__dump_folder=str(lab.folder)))
+    assert "job.dump_folder / comm.save_traces_folder" in told
+    for name in ("", ".", "new"):
+        told = sentences(lab.parsed(job__save_config_file=name))
+        assert len(told) == (name != "new") and all("is a folder" in text for text in told)
     assert sentences(lab.parsed(job__dump_folder=str(lab.folder / "new" / "run"))) == []
     assert [path for path in sorted(lab.folder.rglob("*")) if path.suffix != ".toml"] == before
 

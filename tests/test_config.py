@@ -134,6 +134,8 @@ def test_s_stop_in_either_form_and_the_command_lines_form_wins(lab):
         ({}, ["--parallelism.expert_parallel_degree", "2"], "the student has no experts"),
         ({}, ["--comm.mode", "fake_backend"], "nothing is trained in torchtitan's dry runs"),
         ({}, ["--lr_scheduler.total_steps", "5"], "less than training.steps = 6"),
+        ({}, ["--job.custom_config_module", "json"], "has no attribute 'JobConfig'"),
+        ({}, ["--experimental.custom_import", "none.such"], "'none.such' cannot be imported"),
         ({}, ["--checkpoint.last_save_in_hf"], "would fail at its last step"),
         ({}, ["--model.converters", "quantize.grouped_mm.float8"], "which is for experts"),
     ],
@@ -153,6 +155,7 @@ def test_a_mistake_gets_a_sentence(let, args, sentence, lab, capsys):
 @pytest.mark.parametrize(
     ("name", "value", "sentence"),
     [
+        ("checkpoint__folder", "a\0b", r"checkpoint.folder = 'a\x00b' has a NUL"),
         ("let__enable", "yes", "let.enable = 'yes' has the wrong type: it must be bool"),
         ("let__recipe", ["paper"], "let.recipe = ['paper'] has the wrong type: it must be str"),
         ("let__loss", ["cosine"], "let.loss = ['cosine'] has the wrong type"),

@@ -1,5 +1,6 @@
 """Keys that are right by themselves and do not go together."""
 
+import importlib.util
 import math
 
 from let_titan.checks.mistakes import Mistakes
@@ -11,12 +12,25 @@ def combination_mistakes(config: LetJobConfig) -> Mistakes:
     yield from optimiser_mistakes(config)
     yield from profiling_mistakes(config)
     yield from export_mistakes(config)
+    module = config.experimental.custom_import
+    if module and not can_be_imported(module):
+        yield ConfigError(
+            f"experimental.custom_import = {module!r} cannot be imported: put it on PYTHONPATH, or "
+            "leave the key out."
+        )
     memory_budget = config.activation_checkpoint.mode == "memory_budget"
     if memory_budget and not compiles_model(config):
         yield ConfigError(
             'activation_checkpoint.mode = "memory_budget" is the compiler\'s: set compile.enable = '
             'true with "model" in compile.components, or choose another mode.'
         )
+
+
+def can_be_imported(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except (ImportError, ValueError):
+        return False
 
 
 def compiles_model(config: LetJobConfig) -> bool:

@@ -11,14 +11,33 @@ from let_titan.errors import ConfigError
 def folder_mistakes(config: LetJobConfig) -> Mistakes:
     dump = Path(config.job.dump_folder)
     yield from unwritable("job.dump_folder", dump)
-    if config.checkpoint.enable and not config.checkpoint.load_only:
-        folder = dump / config.checkpoint.folder
-        yield from unwritable("job.dump_folder / checkpoint.folder", folder)
-    if config.job.save_config_file is not None:
-        file = dump / config.job.save_config_file
-        yield from unwritable("job.save_config_file", file.parent)
-        if file.is_dir():
-            yield ConfigError(f"job.save_config_file = {str(file)!r} is a folder: name a file.")
+    for key, name in subfolders(config).items():
+        yield from unwritable(f"job.dump_folder / {key}", dump / name)
+    if config.job.save_config_file is None:
+        return
+    file = dump / config.job.save_config_file
+    yield from unwritable("job.save_config_file", file.parent)
+    if file == dump or file.is_dir():
+        yield ConfigError(f"job.save_config_file = {str(file)!r} is a folder: name a file.")
+
+
+def subfolders(config: LetJobConfig) -> dict[str, str]:
+    """Returns the folders within the dump folder that this config will write, by their keys."""
+    metrics, profiling, checkpoint = config.metrics, config.profiling, config.checkpoint
+    keys = {
+        "checkpoint.folder": (checkpoint.enable and not checkpoint.load_only, checkpoint.folder),
+        "metrics.save_tb_folder": (
+            metrics.enable_tensorboard or metrics.enable_wandb,
+            metrics.save_tb_folder,
+        ),
+        "comm.save_traces_folder": (config.comm.trace_buf_size > 0, config.comm.save_traces_folder),
+        "profiling.save_traces_folder": (profiling.enable_profiling, profiling.save_traces_folder),
+        "profiling.save_memory_snapshot_folder": (
+            profiling.enable_memory_snapshot,
+            profiling.save_memory_snapshot_folder,
+        ),
+    }
+    return {key: name for key, (used, name) in keys.items() if used}
 
 
 def unwritable(key: str, folder: Path) -> Mistakes:
