@@ -49,6 +49,7 @@ STYLE: dict[Any, Any] = {
 }
 
 WIDE, NARROW = 8.5, 4.2  # inches
+LETTERS = 12  # of a legend in an inch
 PANEL = {WIDE: 1.9, NARROW: 1.7}  # a panel's height
 
 
@@ -103,7 +104,13 @@ def legend(figure: Figure, axes: Sequence[Axes]) -> None:
     for panel in axes:
         handles |= dict(zip(*reversed(panel.get_legend_handles_labels()), strict=True))
     arms = sorted(handles.items(), key=lambda item: COLORS.index(item[1].get_color()))
-    figure.legend([h for _, h in arms], [n for n, _ in arms], loc="outside upper left", ncols=3)
+    widest = max(len(name) for name in handles) + 8  # with the line before it and the gap
+    figure.legend(
+        [handle for _, handle in arms],
+        [name for name, _ in arms],
+        loc="outside upper left",
+        ncols=max(1, int(figure.get_figwidth() * LETTERS / widest)),
+    )
 
 
 def band(panel: Axes, x: Sequence[float], ends: Sequence[tuple[Any, Any]], color: str) -> None:
@@ -145,8 +152,15 @@ def speedup(comparison: Comparison, width: float) -> Figure:
     figure, axes = panels(width, [1.0] * len(shown), [f"speed-up\n{names[n]}" for n in shown])
     for name, panel in zip(shown, axes, strict=True):
         panel.axhline(1, color=COLORS[0], linewidth=1, label="baseline")
-        for result, (_, color, _) in zip(comparison.results, sides(comparison)[1:], strict=True):
+        bands = [
             draw_speedup(panel, result, name, color)
+            for result, (_, color, _) in zip(comparison.results, sides(comparison)[1:], strict=True)
+        ]
+        low, high = panel.get_ylim()  # a few seeds' intervals would flatten the curves: cut
+        margin = 0.5 * (high - low)
+        for losses, ends, color in bands:
+            band(panel, losses, ends, color)
+        panel.set_ylim(max(0.0, low - margin), high + margin)
         panel.yaxis.set_major_formatter("{x:g}x")
     if levels:
         axes[-1].set_xlim(max(level.loss for level in levels), min(level.loss for level in levels))
@@ -155,16 +169,14 @@ def speedup(comparison: Comparison, width: float) -> Figure:
     return figure
 
 
-def draw_speedup(panel: Axes, result: ArmResult, name: str, color: str) -> None:
+def draw_speedup(
+    panel: Axes, result: ArmResult, name: str, color: str
+) -> tuple[list[float], list[tuple[Any, Any]], str]:
+    """Draws an arm's line; returns its losses, intervals and colour for the band."""
     points = [(level.loss, both) for level in result.curve if (both := level.costs[name].speed_up)]
-    if not points:
-        return
-    losses, estimates = zip(*points, strict=True)
-    panel.plot(losses, [e.value for e in estimates], color=color, label=result.name)
-    low, high = panel.get_ylim()  # a few seeds' intervals would flatten the curve: they are cut
-    band(panel, losses, [(e.low, e.high) for e in estimates], color)
-    margin = 0.5 * (high - low)
-    panel.set_ylim(max(0.0, low - margin), high + margin)
+    losses = [loss for loss, _ in points]
+    panel.plot(losses, [both.value for _, both in points], color=color, label=result.name)
+    return losses, [(both.low, both.high) for _, both in points], color
 
 
 def alignment(comparison: Comparison, width: float) -> Figure:

@@ -1,10 +1,8 @@
 """The comparison as one self-contained HTML page: no network, no script, light and dark."""
 
 from dataclasses import dataclass
-from typing import Any
 
 from jinja2 import Environment, PackageLoader
-from markupsafe import Markup
 
 from let_titan.compare.charts import COLORS, NARROW, WIDE, svg
 from let_titan.compare.markdown import (
@@ -84,15 +82,16 @@ def speed_card(result: ArmResult, name: str, title: str) -> Card:
     speed = target.costs[name].speed_up
     if speed is None:
         return Card(title, "not compared", "", "")
-    tone = ("good" if speed.value > 1 else "bad") if speed.excludes(1) else ""
+    sure = speed.excludes(1) and result.rows[-1].difference.excludes(0)
+    tone = ("good" if speed.value > 1 else "bad") if sure else ""
     ends = "no interval" if speed.low is None else f"{speed.low:.3f}x to {speed.high:.3f}x"
     return Card(title, f"{speed.value:.3f}x", ends, tone)
 
 
-def chart(comparison: Comparison, name: str) -> dict[str, Any]:
+def chart(comparison: Comparison, name: str) -> dict[str, str]:
     """Returns a chart in two widths, of which the page shows the one that fits."""
     title, caption = CAPTIONS[name]
-    wide, narrow = (Markup(svg(comparison, name, width)) for width in (WIDE, NARROW))
+    wide, narrow = (svg(comparison, name, width) for width in (WIDE, NARROW))
     return {"name": name, "title": title, "caption": caption, "wide": wide, "narrow": narrow}
 
 
