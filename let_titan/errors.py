@@ -12,6 +12,13 @@ class ConfigError(ValueError):
     """
 
 
+class NotFoundHere(ConfigError):
+    """Something that the run needs is not on this machine; where the run will be it may be.
+
+    A mistake to a run that starts, a check that could not be made to ``let_titan.preflight``.
+    """
+
+
 class RunError(RuntimeError):
     """What stopped a run that was sound at its start: what happened, and what to do.
 

@@ -7,12 +7,15 @@ Three more are overridden where they belong: ``ConfigManager._maybe_load_toml`` 
 
 import importlib.metadata
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any
 from unittest import mock
 
 import torchtitan.protocols.model_converter as model_converter
 import torchtitan.protocols.train_spec as train_spec
 import torchtitan.train
+from torch import nn
+from torch.distributed.fsdp import FSDPModule
 from torchtitan.components.checkpoint import CheckpointManager
 
 from let_titan.errors import ConfigError
@@ -49,3 +52,22 @@ def checkpoint_manager(manager: type[CheckpointManager]) -> Iterator[None]:
     """While active, a Trainer that is built takes ``manager``: a TrainSpec has no place for one."""
     with mock.patch.object(torchtitan.train, "CheckpointManager", manager):
         yield
+
+
+def fake_tensors() -> AbstractContextManager[Any]:
+    """While active, tensors have shapes and dtypes and no storage; torch's own private home."""
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    return FakeTensorMode(allow_non_fake_inputs=True)
+
+
+def memory_tracker(model: nn.Module) -> Any:
+    """Returns torch's tracker of live bytes by kind: of a sharded ``model``, or of a plain one."""
+    from torch.distributed._tools.fsdp2_mem_tracker import FSDPMemTracker
+    from torch.distributed._tools.mem_tracker import MemTracker
+
+    if isinstance(model, FSDPModule):
+        return FSDPMemTracker(model)
+    tracker = MemTracker()
+    tracker.track_external(model)
+    return tracker

@@ -4,12 +4,13 @@ from pathlib import Path
 
 from let_titan.checks.mistakes import Mistakes
 from let_titan.config import LetJobConfig
-from let_titan.errors import ConfigError
+from let_titan.errors import ConfigError, NotFoundHere
 from let_titan.student.flavors import FLAVORS
 from let_titan.tokenizer import load_tokenizer
 from let_titan.upstream import converter_names
 
 MODEL_NAME = "let_llama"
+TOKENIZER_FILES = ("tokenizer.json", "vocab.json", "vocab.txt")
 
 
 def flavor_mistakes(config: LetJobConfig) -> Mistakes:
@@ -32,11 +33,16 @@ def model_mistakes(config: LetJobConfig) -> Mistakes:
             )
 
 
+def has_tokenizer(folder: str) -> bool:
+    """Whether ``folder`` holds a tokenizer that torchtitan reads."""
+    return any((Path(folder) / name).exists() for name in TOKENIZER_FILES)
+
+
 def tokenizer_mistakes(config: LetJobConfig) -> Mistakes:
-    folder = Path(config.model.hf_assets_path)
-    if not any((folder / name).exists() for name in ("tokenizer.json", "vocab.json", "vocab.txt")):
-        yield ConfigError(
-            f"model.hf_assets_path = {str(folder)!r} holds no tokenizer.json: give the folder of "
+    folder = config.model.hf_assets_path
+    if not has_tokenizer(folder):
+        yield NotFoundHere(
+            f"model.hf_assets_path = {folder!r} holds no tokenizer.json: give the folder of "
             "the teacher's tokenizer (scripts/fetch_teacher.py makes the demo's)."
         )
         return

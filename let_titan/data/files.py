@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from let_titan.data.remote import HUB, REMOTE, hub_files, remote_size
-from let_titan.errors import ConfigError
+from let_titan.errors import NotFoundHere
 
 PILE = "pile"
 """The name of the data set in a config."""
@@ -38,7 +38,7 @@ def data_files(pattern: str | None) -> list[File]:
     """Returns the files of a glob pattern or address (commas part several), sorted.
 
     Raises:
-        ConfigError: no pattern, or one that matches nothing.
+        NotFoundHere: no pattern, or one that matches nothing.
     """
     parts = [part.strip() for part in (pattern or "").split(",") if part.strip()]
     found: dict[str, int] = {}
@@ -61,8 +61,8 @@ def _matches(part: str) -> dict[str, int]:
     return {path: os.stat(path).st_size for path in paths}
 
 
-def _no_file(pattern: str | None) -> ConfigError:
-    return ConfigError(
+def _no_file(pattern: str | None) -> NotFoundHere:
+    return NotFoundHere(
         f"dataset_path = {pattern!r} matches no file: give the glob of your *.jsonl.zst, *.jsonl, "
         "*.parquet or *.arrow files (relative to where you start), or an hf:// or http address."
     )

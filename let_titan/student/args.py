@@ -21,6 +21,10 @@ class LetModelArgs(TransformerModelArgs):
 
     def update_from_config(self, job_config: JobConfig, **kwargs: Any) -> None:
         """Takes seq_len, model.init_scheme and the tokenizer's vocabulary from the config."""
-        super().update_from_config(job_config, **kwargs)
-        self.vocab_size = vocab_size(job_config.model.hf_assets_path)
+        self.update_for_vocabulary(job_config, vocab_size(job_config.model.hf_assets_path))
+
+    def update_for_vocabulary(self, job_config: JobConfig, vocabulary: int) -> None:
+        """As ``update_from_config``, where the tokenizer is not at hand but its size is known."""
+        super().update_from_config(job_config)
+        self.vocab_size = vocabulary
         self.init_scheme = job_config.model.init_scheme  # type: ignore[attr-defined]

@@ -56,19 +56,11 @@ def load_teacher(
     """
     begin = time.monotonic()
     config = AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)
-    resolved = [resolve_layer(layer, config.num_hidden_layers) for layer in layers]
-    if "last" not in resolved:
-        config.num_hidden_layers = max(int(layer) for layer in resolved)
-    model = build_without_weights(config, dtype, trust_remote_code)
-    facts = describe(model, folder, resolved, dtype, seq_len)
+    model, resolved = build_part(config, layers, dtype, trust_remote_code)
+    facts = describe(model, folder.name, resolved, dtype, seq_len)
     n_bytes = facts["bytes"]
-    facts["placement"] = "replicate"
-    sharded = mesh is not None and shards(placement, n_bytes)
-    if sharded:
-        facts["placement"] = "shard"
-        for block in block_list(model):
-            fully_shard(block, mesh=mesh, reshard_after_forward=True)
-        fully_shard(model, mesh=mesh, reshard_after_forward=True)
+    sharded = place(model, mesh, placement, n_bytes)
+    facts["placement"] = "shard" if sharded else "replicate"
     materialise(model, device)
     read_weights(model, folder)
     logger.info(
@@ -84,6 +76,30 @@ def resolve_layer(layer: Layer, n_blocks: int) -> ResolvedLayer:
     return max(1, round(n_blocks / 2)) if layer == "middle" else layer
 
 
+def build_part(
+    config: Any, layers: Sequence[Layer], dtype: torch.dtype, trust_remote_code: bool = False
+) -> tuple[nn.Module, list[ResolvedLayer]]:
+    """Builds the blocks that ``layers`` need, without weights; resolves the layers, too."""
+    resolved = [resolve_layer(layer, config.num_hidden_layers) for layer in layers]
+    if "last" not in resolved:
+        config.num_hidden_layers = max(int(layer) for layer in resolved)
+    return build_without_weights(config, dtype, trust_remote_code), resolved
+
+
+def place(model: nn.Module, mesh: DeviceMesh | None, placement: str, n_bytes: int) -> bool:
+    """Shards a teacher of ``n_bytes`` over ``mesh`` block by block, or leaves it whole.
+
+    Returns:
+        Whether it was sharded.
+    """
+    if mesh is None or not shards(placement, n_bytes):
+        return False
+    for block in block_list(model):
+        fully_shard(block, mesh=mesh, reshard_after_forward=True)
+    fully_shard(model, mesh=mesh, reshard_after_forward=True)
+    return True
+
+
 def shards(placement: str, n_bytes: int) -> bool:
     """Whether a teacher of ``n_bytes`` is sharded under ``placement``."""
     return placement == "shard" or (placement == "auto" and n_bytes >= REPLICATE_BELOW_BYTES)
@@ -91,7 +107,7 @@ def shards(placement: str, n_bytes: int) -> bool:
 
 def describe(
     model: nn.Module,
-    folder: Path,
+    name: str,
     layers: Sequence[ResolvedLayer],
     dtype: torch.dtype,
     seq_len: int,
@@ -100,7 +116,7 @@ def describe(
     config: Any = model.config
     parameters = sum(p.numel() for p in model.parameters())
     return {
-        "name": folder.name,
+        "name": name,
         "architecture": type(model).__name__,
         "layers": list(layers),
         "n_blocks": config.num_hidden_layers,

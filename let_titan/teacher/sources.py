@@ -19,7 +19,7 @@ import torch.distributed as dist
 from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PretrainedConfig
 
-from let_titan.errors import ConfigError
+from let_titan.errors import ConfigError, NotFoundHere
 from let_titan.teacher.weights import check_weights
 
 CAUSAL_LM_ENDINGS = ("ForCausalLM", "LMHeadModel")
@@ -40,8 +40,10 @@ def read_config(checkpoint: str, trust_remote_code: bool = False) -> PretrainedC
 
     Raises:
         ConfigError: nothing there, or nothing that transformers reads.
+        NotFoundHere: a hub id that this machine cannot get.
     """
     path = Path(checkpoint).expanduser()
+    local = path.exists() or looks_like_a_path(checkpoint)
     try:
         if path.suffix == ".gguf" and path.is_file():
             return AutoConfig.from_pretrained(path.parent, gguf_file=path.name)
@@ -58,7 +60,8 @@ def read_config(checkpoint: str, trust_remote_code: bool = False) -> PretrainedC
                 "set teacher.trust_remote_code = true, or choose another teacher."
             ) from error
         reason = " ".join(str(error).strip().splitlines()[:2])
-        raise ConfigError(
+        kind = ConfigError if local else NotFoundHere
+        raise kind(
             f"teacher.checkpoint = {checkpoint!r} cannot be read ({reason}): give a local folder "
             "or a .gguf file, or a hub id that this machine can reach."
         ) from error
@@ -113,6 +116,17 @@ def check_teacher(
         ConfigError: not a causal LM, too short a context, too few ids, no such block.
     """
     config = read_config(checkpoint, trust_remote_code)
+    check_fits(config, checkpoint, seq_len, layer_numbers, vocab_size)
+
+
+def check_fits(
+    config: PretrainedConfig,
+    checkpoint: str,
+    seq_len: int,
+    layer_numbers: list[int],
+    vocab_size: int,
+) -> None:
+    """Checks a teacher's configuration against the student's; see ``check_teacher``."""
     architectures = config.architectures or []
     causal = all(name.endswith(CAUSAL_LM_ENDINGS) for name in architectures[:1])
     if not causal or config.is_encoder_decoder:

@@ -1,0 +1,82 @@
+"""python -m let_titan.preflight --job.config_file FILE.toml [--world-size 32] [--gpu a100] [--json]
+
+Other flags are torchtitan's and win over the file: --let.k 4.
+"""
+
+import argparse
+import json
+import sys
+
+from let_titan.config import LetConfigManager
+from let_titan.errors import ConfigError
+from let_titan.preflight.examine import choose_gpu, examine
+from let_titan.preflight.findings import Findings
+from let_titan.preflight.gpus import GPUS
+from let_titan.preflight.table import show
+from let_titan.upstream import check_version
+
+DEFAULT_WORLD_SIZE = 32
+"""The paper's."""
+
+
+def main(args: list[str] | None = None) -> int:
+    """Prints the report; returns 2 with mistakes, else 0."""
+    own, rest = parser().parse_known_args(args)
+    try:
+        check_version()
+        config = LetConfigManager().parse_args(rest)
+    except ConfigError as error:
+        return refuse(Findings(mistakes=[str(error)]), own.json)
+    report = examine(config, own.world_size, choose_gpu(config, own.gpu), own.mfu)
+    if report.findings.mistakes:
+        return refuse(report.findings, own.json)
+    if own.json:
+        print(json.dumps(report.as_dict(), indent=2))
+    else:
+        show(report)
+    return 0
+
+
+def parser() -> argparse.ArgumentParser:
+    flags = argparse.ArgumentParser(
+        prog="python -m let_titan.preflight",
+        description="Checks a config and prices its run on one CPU, before it starts.",
+        epilog="Other flags are those of let_titan.train: --job.config_file FILE.toml, --let.k 4.",
+        allow_abbrev=False,
+    )
+    flags.add_argument(
+        "--world-size", type=positive, default=DEFAULT_WORLD_SIZE, help="GPUs of the run (32)"
+    )
+    flags.add_argument(
+        "--gpu", choices=GPUS, help="of which kind (a100, or h100 where the config asks for float8)"
+    )
+    flags.add_argument("--mfu", type=fraction, help="model FLOPs utilisation to reckon with")
+    flags.add_argument("--json", action="store_true", help="one JSON object instead of a table")
+    return flags
+
+
+def positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{number} must be at least 1")
+    return number
+
+
+def fraction(text: str) -> float:
+    number = float(text)
+    if not 0 < number <= 1:
+        raise argparse.ArgumentTypeError(f"{number} must be above 0 and at most 1")
+    return number
+
+
+def refuse(findings: Findings, as_json: bool) -> int:
+    """Tells every mistake, and returns the exit code."""
+    if as_json:
+        print(json.dumps({"mistakes": findings.mistakes, "unchecked": findings.unchecked}))
+    for mistake in findings.mistakes:
+        print(f"let_titan: {mistake}", file=sys.stderr)
+    return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

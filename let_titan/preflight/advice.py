@@ -1,0 +1,69 @@
+"""What a run would survive, and its owner would rather know before."""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from let_titan.config import LetJobConfig
+from let_titan.plan import LetPlan
+from let_titan.preflight.gpus import Gpu
+from let_titan.preflight.units import gib
+
+
+def s_stop_advice(config: LetJobConfig, plan: LetPlan) -> Iterator[str]:
+    """A checkpoint at s_stop is where runs without the teacher can branch off."""
+    checkpoint = config.checkpoint
+    last = config.training.steps
+    if not plan.pairs or not checkpoint.enable or plan.s_stop == last:
+        return
+    if plan.s_stop % checkpoint.interval:
+        nearest = round(plan.s_stop / checkpoint.interval) or 1
+        yield (
+            f"No checkpoint falls on s_stop = {plan.s_stop}: set checkpoint.interval = "
+            f"{max(1, plan.s_stop // nearest)} and let.s_stop a multiple of it."
+        )
+
+
+def memory_advice(
+    config: LetJobConfig, gpu: Gpu, lasting: int, activations: int, teacher: int
+) -> Iterator[str]:
+    """Compares the sum with the GPU; the activations' part is an estimate."""
+    total = lasting + activations + teacher
+    if lasting + teacher <= gpu.memory_bytes < total:
+        yield (
+            f"About {gib(total)} are predicted for {gpu.name} ({gib(gpu.memory_bytes)}), "
+            f"{gib(activations)} of them activations: lower training.local_batch_size = "
+            f"{config.training.local_batch_size} (the global batch stays), or set "
+            'activation_checkpoint.mode = "full".'
+        )
+
+
+def checkpoint_bytes(config: LetJobConfig, parameters: int) -> tuple[int, int]:
+    """Returns the bytes of one checkpoint and of all that lie on the disk at a time.
+
+    Weights and Adam's two moments in training.dtype's 4 bytes; one more than are kept lies there
+    while the newest is written.
+    """
+    checkpoint, one = config.checkpoint, 12 * parameters
+    saved = -(-config.training.steps // checkpoint.interval)
+    kept = checkpoint.keep_latest_k + 1 if checkpoint.keep_latest_k else saved
+    return one, one * min(kept, saved)
+
+
+def disk_advice(config: LetJobConfig, parameters: int) -> Iterator[str]:
+    """Compares the checkpoints with what is free where they would go, if that is this machine."""
+    if not config.checkpoint.enable:
+        return
+    one, together = checkpoint_bytes(config, parameters)
+    folder = existing_parent(Path(config.job.dump_folder))
+    free = shutil.disk_usage(folder).free
+    if together > free:
+        yield (
+            f"The checkpoints take {gib(together)} ({gib(one)} each) and {str(folder)!r} has "
+            f"{gib(free)} free on this machine: choose another job.dump_folder, or lower "
+            f"checkpoint.keep_latest_k = {config.checkpoint.keep_latest_k}."
+        )
+
+
+def existing_parent(path: Path) -> Path:
+    return next(parent for parent in (path.absolute(), *path.absolute().parents) if parent.exists())

@@ -1,0 +1,54 @@
+"""What a run costs: arithmetic on FLOPs, tokens and an assumed utilisation, nothing else."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Cost:
+    """The price of a run.
+
+    The teacher's FLOPs are taken at the student's utilisation. A narrow teacher reaches a lower
+    one, and interpolation and norms are no FLOPs here: the overheads are floors.
+
+    Attributes:
+        student_flops: per token, forward and backward, without recomputation.
+        teacher_flops: per token, forward; 0 without a teacher.
+        tokens: of the whole run.
+        let_share: the share of the steps that have a teacher.
+        flops_per_s: what all GPUs together do in a second: GPUs * peak * utilisation.
+        n_gpus: for GPU-hours.
+    """
+
+    student_flops: int
+    teacher_flops: int
+    tokens: int
+    let_share: float
+    flops_per_s: float
+    n_gpus: int
+
+    @property
+    def overhead_in_let_phase(self) -> float:
+        """The teacher's FLOPs as a fraction of the student's, while it is there."""
+        return self.teacher_flops / self.student_flops
+
+    @property
+    def overhead_over_run(self) -> float:
+        return self.overhead_in_let_phase * self.let_share
+
+    @property
+    def tokens_per_s_in_let_phase(self) -> float:
+        return self.flops_per_s / (self.student_flops + self.teacher_flops)
+
+    @property
+    def tokens_per_s_after(self) -> float:
+        return self.flops_per_s / self.student_flops
+
+    @property
+    def flops(self) -> float:
+        """Of the whole run, the teacher's included."""
+        return self.tokens * (self.student_flops + self.let_share * self.teacher_flops)
+
+    @property
+    def gpu_hours(self) -> float:
+        """Of training alone: no start, compilation, validation or checkpoints."""
+        return self.flops / self.flops_per_s * self.n_gpus / 3600

@@ -1,0 +1,172 @@
+"""All of preflight for one config: findings first, then the price of what has no mistake."""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from let_titan.checks import data_parallel_degrees
+from let_titan.config import LetJobConfig
+from let_titan.plan import LetPlan, resolve_plan
+from let_titan.preflight.advice import (
+    checkpoint_bytes,
+    disk_advice,
+    memory_advice,
+    s_stop_advice,
+)
+from let_titan.preflight.cost import Cost
+from let_titan.preflight.findings import Findings, look, uses_float8, vocabulary_of
+from let_titan.preflight.gpus import GPUS, Gpu
+from let_titan.preflight.memory import StepMemory, measure_step
+from let_titan.preflight.student import Student, build_student
+from let_titan.preflight.teacher import price_teacher
+from let_titan.preflight.units import gib
+from let_titan.preflight.world import fake_world
+
+
+@dataclass(frozen=True)
+class Report:
+    """What preflight found.
+
+    Attributes:
+        run: config file's layout, batch and GPU.
+        findings: sentences.
+        price: what the run takes; None where there are mistakes.
+    """
+
+    run: dict[str, Any]
+    findings: Findings
+    price: dict[str, Any] | None
+
+    def as_dict(self) -> dict[str, Any]:
+        return {"run": self.run, **asdict(self.findings), "price": self.price}
+
+
+def choose_gpu(config: LetJobConfig, name: str | None) -> Gpu:
+    """Returns the GPU of that name; without one the paper's A100, or an H100 for float8."""
+    return GPUS[name or ("h100" if uses_float8(config) else "a100")]
+
+
+def examine(config: LetJobConfig, world_size: int, gpu: Gpu, mfu: float | None = None) -> Report:
+    """Checks and prices a config on one CPU; nothing is loaded but the tokenizer.
+
+    Args:
+        config: as parsed.
+        world_size: the number of processes (GPUs) of the run.
+        gpu: of which kind.
+        mfu: the utilisation to reckon with; None: what the GPU's source measured.
+    """
+    run = {"world_size": world_size, "gpu": gpu.name, "flavor": config.model.flavor}
+    findings = look(config, world_size, gpu)
+    if findings.mistakes:
+        return Report(run, findings, None)
+    plan = resolve_plan(config)
+    with fake_world(config, world_size) as dims:
+        student = build_student(config, vocabulary_of(config), dims)
+        teacher = price_teacher(config, plan, dims) if plan.pairs else None
+        width = teacher["width"] if teacher else 0
+        memory = measure_step(student.model, config, dims, plan, width)
+    assumed = mfu or (gpu.mfu_float8 if uses_float8(config) else None) or gpu.mfu
+    batch = batch_facts(config, world_size)
+    cost = Cost(
+        student_flops=student.flops_per_token,
+        teacher_flops=teacher["flops_per_token"] if teacher else 0,
+        tokens=batch["tokens"],
+        let_share=plan.s_stop / config.training.steps,
+        flops_per_s=world_size * gpu.peak_flops * assumed,
+        n_gpus=world_size,
+    )
+    teacher_bytes = teacher["bytes_per_gpu"] if teacher else 0
+    advise(findings, config, plan, gpu, student, memory, teacher_bytes)
+    price = {
+        "student": student_facts(config, student),
+        "teacher": teacher,
+        "let": asdict(plan) if plan.pairs else None,
+        "batch": batch,
+        "memory_bytes_per_gpu": memory_facts(memory, teacher_bytes, gpu),
+        "cost": cost_facts(cost, assumed, mfu, gpu),
+        "checkpoints": checkpoint_facts(config, student),
+    }
+    return Report(run, findings, None if findings.mistakes else price)
+
+
+def advise(
+    findings: Findings,
+    config: LetJobConfig,
+    plan: LetPlan,
+    gpu: Gpu,
+    student: Student,
+    memory: StepMemory,
+    teacher_bytes: int,
+) -> None:
+    """Adds what follows from the sizes."""
+    exact = memory.lasting + teacher_bytes
+    if exact > gpu.memory_bytes:
+        findings.mistakes.append(
+            f"Weights, gradients, Adam and teacher take {gib(exact)} on each GPU, and {gpu.name} "
+            f"has {gib(gpu.memory_bytes)}: shard over more GPUs."
+        )
+    findings.warnings += [
+        *s_stop_advice(config, plan),
+        *memory_advice(config, gpu, memory.lasting, memory.activations, teacher_bytes),
+        *disk_advice(config, student.parameters),
+    ]
+
+
+def batch_facts(config: LetJobConfig, world_size: int) -> dict[str, int]:
+    training = config.training
+    replicate, shard = data_parallel_degrees(config, world_size)
+    micro = training.local_batch_size * replicate * shard
+    rows = training.global_batch_size if training.global_batch_size > 0 else micro
+    return {
+        "data_parallel_replicate": replicate,
+        "data_parallel_shard": shard,
+        "local_batch_size": training.local_batch_size,
+        "accumulation": rows // micro,
+        "sequences_per_step": rows,
+        "seq_len": training.seq_len,
+        "tokens_per_step": rows * training.seq_len,
+        "steps": training.steps,
+        "tokens": rows * training.seq_len * training.steps,
+    }
+
+
+def student_facts(config: LetJobConfig, student: Student) -> dict[str, Any]:
+    return {
+        "flavor": config.model.flavor,
+        "vocabulary": vocabulary_of(config),
+        "parameters": student.parameters,
+        "block_parameters": student.block_parameters,
+        "flops_per_token": student.flops_per_token,
+    }
+
+
+def memory_facts(memory: StepMemory, teacher_bytes: int, gpu: Gpu) -> dict[str, Any]:
+    return {
+        **asdict(memory),
+        "teacher": teacher_bytes,
+        "total": memory.lasting + memory.activations + teacher_bytes,
+        "of": gpu.memory_bytes,
+        "activations_are": "unvalidated: no GPU has confirmed them",
+    }
+
+
+def cost_facts(cost: Cost, assumed: float, mfu: float | None, gpu: Gpu) -> dict[str, Any]:
+    return {
+        "flops_per_token_after": cost.student_flops,
+        "flops_per_token_in_let_phase": cost.student_flops + cost.teacher_flops,
+        "overhead_in_let_phase": cost.overhead_in_let_phase,
+        "overhead_over_run": cost.overhead_over_run,
+        "flops": cost.flops,
+        "mfu_assumed": assumed,
+        "mfu_source": gpu.mfu_source if mfu is None else "--mfu",
+        "tokens_per_s_in_let_phase": cost.tokens_per_s_in_let_phase,
+        "tokens_per_s_after": cost.tokens_per_s_after,
+        "gpu_hours": cost.gpu_hours,
+        "hours": cost.gpu_hours / cost.n_gpus,
+    }
+
+
+def checkpoint_facts(config: LetJobConfig, student: Student) -> dict[str, int] | None:
+    if not config.checkpoint.enable:
+        return None
+    one, together = checkpoint_bytes(config, student.parameters)
+    return {"bytes_each": one, "bytes_together": together}

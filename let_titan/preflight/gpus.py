@@ -1,0 +1,51 @@
+"""The GPUs a run can be priced for. What is assumed of them is told with every price."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """One kind of GPU.
+
+    Attributes:
+        memory_bytes: the vendor's figure in decimal GB; the few GiB by which the device holds more
+            are left to the CUDA context, NCCL and fragmentation.
+        peak_flops: bf16, dense.
+        capability: CUDA's; float8 needs 8.9.
+        mfu: model FLOPs utilisation assumed for bf16, from ``mfu_source``.
+        mfu_float8: likewise with float8, still in terms of the bf16 peak; None without float8.
+        mfu_source: who measured it, on what.
+    """
+
+    name: str
+    memory_bytes: int
+    peak_flops: float
+    capability: tuple[int, int]
+    mfu: float
+    mfu_float8: float | None
+    mfu_source: str
+
+
+GPUS = {
+    "a100": Gpu(
+        name="A100 SXM 80 GB",
+        memory_bytes=80 * 10**9,
+        peak_flops=312e12,  # NVIDIA's data sheet, without sparsity
+        capability=(8, 0),
+        mfu=0.58,
+        mfu_float8=None,
+        mfu_source="torchtitan's docs/performance.md of 2024: Llama 3 8B, FSDP2 on 64 A100, eager",
+    ),
+    "h100": Gpu(
+        name="H100 SXM 80 GB",
+        memory_bytes=80 * 10**9,
+        peak_flops=989e12,  # NVIDIA's data sheet, without sparsity
+        capability=(9, 0),
+        mfu=0.39,
+        mfu_float8=0.39 * 8532 / 6667,
+        mfu_source="torchtitan's benchmarks of 2024-12: Llama 3.1 8B, FSDP2 on 8 H100, compiled: "
+        "6,667 tokens/s a GPU in bf16, 8,532 in float8",
+    ),
+}
+
+FLOAT8_CAPABILITY = (8, 9)

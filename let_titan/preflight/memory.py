@@ -1,0 +1,152 @@
+"""A GPU's memory by part: one step with tensors that have a size and no storage."""
+
+from collections.abc import Iterable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from torch.distributed.tensor import DTensor
+from torchtitan.components.loss import cross_entropy_loss
+from torchtitan.components.optimizer import build_optimizers
+from torchtitan.config import TORCH_DTYPE_MAP
+from torchtitan.distributed import ParallelDims
+from torchtitan.distributed.utils import maybe_enable_amp
+from torchtitan.models.attention import ScaledDotProductAttentionWrapper
+from torchtitan.tools import utils as titan_utils
+
+from let_titan.alignment import Alignment, cosine_alignment
+from let_titan.config import LetJobConfig
+from let_titan.plan import LetPlan
+from let_titan.student import LetTransformer
+from let_titan.upstream import fake_tensors, memory_tracker
+
+LASTING = {"SHARDED_PARAM", "SHARDED_GRAD", "PARAM", "GRAD", "BUFFER", "OPT"}
+"""The tracker's kinds that stay between steps and are counted by their tensors instead."""
+
+
+@dataclass(frozen=True)
+class StepMemory:
+    """Bytes on rank 0, which holds the largest shards.
+
+    Attributes:
+        weights, gradients, adam, buffers: of the tensors that last.
+        activations: the most that forward and backward of one microbatch need beyond those: what
+            is saved for backward, gathered weights, logits, gradients on their way.
+    """
+
+    weights: int
+    gradients: int
+    adam: int
+    buffers: int
+    activations: int
+
+    @property
+    def lasting(self) -> int:
+        return self.weights + self.gradients + self.adam + self.buffers
+
+
+class FlashAttention(nn.Module):
+    """The attention kernel of a GPU, by its shapes.
+
+    On a CPU, SDPA would choose a kernel of the CPU's, which selective checkpointing does not know.
+    """
+
+    def forward(
+        self,
+        q: torch.Tensor,
+        k: torch.Tensor,
+        v: torch.Tensor,
+        *,
+        scale: float | None = None,
+        enable_gqa: bool = False,
+        is_causal: bool = True,
+    ) -> torch.Tensor:
+        flash = torch.ops.aten._scaled_dot_product_flash_attention
+        return flash(q, k, v, 0.0, is_causal, scale=scale)[0]
+
+
+def use_flash_attention(model: nn.Module) -> None:
+    for module in list(model.modules()):
+        if isinstance(getattr(module, "inner_attention", None), ScaledDotProductAttentionWrapper):
+            module.inner_attention = FlashAttention()
+
+
+def measure_step(
+    model: LetTransformer,
+    config: LetJobConfig,
+    dims: ParallelDims,
+    plan: LetPlan,
+    teacher_width: int = 0,
+) -> StepMemory:
+    """Takes ``model`` through forward, backward and an optimizer step without storage.
+
+    Args:
+        model: on meta, in its layout; it is used up.
+        config: batch, sequence, optimizer and precision.
+        dims: the layout.
+        plan: with pairs, the alignment and the teacher's states are there, too.
+        teacher_width: of those states.
+    """
+    with fake_tensors():
+        model.to_empty(device=titan_utils.device_type)
+        optimizers = build_optimizers([model], config.optimizer, dims)
+        if plan.pairs:
+            blocks = [(pair.block, pair.weight) for pair in plan.pairs]
+            model.alignment = Alignment(blocks, cosine_alignment)
+        activations = measure_activations(
+            model,
+            batch_of(config, plan, teacher_width),
+            maybe_enable_amp(dims, config.training.mixed_precision_param, titan_utils.device_type),
+        )
+        optimizers.step()
+        parameters = list(model.parameters())
+        states = [v for o in optimizers.optimizers for s in o.state.values() for v in s.values()]
+        return StepMemory(
+            weights=local_bytes(parameters),
+            gradients=local_bytes(p.grad for p in parameters if p.grad is not None),
+            adam=local_bytes(states),
+            buffers=local_bytes(model.buffers()),
+            activations=activations,
+        )
+
+
+def batch_of(config: LetJobConfig, plan: LetPlan, teacher_width: int) -> dict[str, Any]:
+    """Returns one microbatch's arguments for the student; call it where tensors are fake."""
+    shape = (config.training.local_batch_size, config.training.seq_len)
+    device = titan_utils.device_type
+    batch: dict[str, Any] = {"tokens": torch.zeros(shape, dtype=torch.int64, device=device)}
+    if plan.pairs:
+        dtype = TORCH_DTYPE_MAP[config.teacher.dtype]
+        states = (*shape, teacher_width)
+        batch |= {
+            "teacher_hidden": [torch.zeros(states, dtype=dtype, device=device) for _ in plan.pairs],
+            "align_mask": torch.ones(shape, dtype=torch.bool, device=device),
+            "align_coefficient": plan.lambda_0,
+        }
+    return batch
+
+
+def measure_activations(
+    model: nn.Module, batch: dict[str, Any], precision: AbstractContextManager[Any]
+) -> int:
+    """Runs forward and backward; returns the most live bytes beyond what lasts."""
+    tracker = memory_tracker(model)
+    tracker.track_inputs((batch,))
+    with tracker:
+        with precision:
+            loss = cross_entropy_loss(model(**batch), batch["tokens"])
+        loss.backward()
+    return sum(
+        n_bytes
+        for kinds in tracker.get_tracker_snapshot("peak").values()
+        for kind, n_bytes in kinds.items()
+        if kind != "Total" and getattr(kind, "name", kind) not in LASTING
+    )
+
+
+def local_bytes(tensors: Iterable[torch.Tensor]) -> int:
+    """Returns the bytes that this rank holds of ``tensors``."""
+    mine = (t.to_local() if isinstance(t, DTensor) else t for t in tensors)
+    return sum(t.numel() * t.element_size() for t in mine)

@@ -1,0 +1,58 @@
+"""The student, built on meta in the run's layout."""
+
+from copy import deepcopy
+from dataclasses import dataclass
+
+import torch
+from torchtitan.config import TORCH_DTYPE_MAP
+from torchtitan.distributed import ParallelDims
+from torchtitan.tools.utils import set_default_dtype
+
+from let_titan.config import LetJobConfig
+from let_titan.student import FLAVORS, LetTransformer, parallelize_student
+
+
+@dataclass(frozen=True)
+class Student:
+    """A student without storage.
+
+    Attributes:
+        model: sharded, with activation checkpointing, never compiled.
+        parameters: in all, over all ranks.
+        block_parameters: those in the decoder blocks.
+        flops_per_token: forward and backward, as torchtitan counts them for its MFU.
+    """
+
+    model: LetTransformer
+    parameters: int
+    block_parameters: int
+    flops_per_token: int
+
+
+def build_student(config: LetJobConfig, vocabulary: int, dims: ParallelDims) -> Student:
+    """Builds ``model.flavor`` as the trainer does, for a tokenizer of ``vocabulary`` ids.
+
+    float8 is left out: it changes no weight's size, and what it saves for backward is bf16.
+    """
+    args = FLAVORS[config.model.flavor]
+    args.update_for_vocabulary(config, vocabulary)
+    dtype = TORCH_DTYPE_MAP[config.training.dtype]
+    with torch.device("meta"), set_default_dtype(dtype):
+        model = LetTransformer(args)
+    parameters, flops = args.get_nparams_and_flops(model, config.training.seq_len)
+    in_blocks = sum(p.numel() for p in model.layers.parameters())
+    parallelize_student(model, dims, eager(config))
+    return Student(model, parameters, in_blocks, flops)
+
+
+def eager(config: LetJobConfig) -> LetJobConfig:
+    """Returns a copy that neither compiles nor offloads: neither can be done without storage.
+
+    ``memory_budget`` is the compiler's way of checkpointing; without it nothing is checkpointed.
+    """
+    config = deepcopy(config)
+    config.compile.enable = False
+    config.training.enable_cpu_offload = False
+    if config.activation_checkpoint.mode == "memory_budget":
+        config.activation_checkpoint.mode = "none"
+    return config

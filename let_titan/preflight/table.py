@@ -1,0 +1,121 @@
+"""Preflight's report as a table for people."""
+
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from let_titan.preflight.examine import Report
+from let_titan.preflight.units import billions, gib
+
+MEMORY_PARTS = ("weights", "gradients", "adam", "buffers", "activations", "teacher", "total")
+
+
+def show(report: Report) -> None:
+    """Prints the report on stdout; mistakes are the caller's."""
+    console = Console(highlight=False)
+    if report.price is not None:
+        table = Table(show_header=False, title=" on ".join(headline(report)))
+        for section, rows in sections(report.price).items():
+            table.add_section()
+            for i, (name, value) in enumerate(rows):
+                table.add_row(section if i == 0 else "", name, value)
+        console.print(table)
+    for title, sentences in (
+        ("Warning", report.findings.warnings),
+        ("Not checked here", report.findings.unchecked),
+    ):
+        for sentence in sentences:
+            console.print(f"{title}: {sentence}", markup=False, soft_wrap=True)
+
+
+def headline(report: Report) -> tuple[str, str]:
+    return report.run["flavor"], f"{report.run['world_size']} x {report.run['gpu']}"
+
+
+def sections(price: dict[str, Any]) -> dict[str, list[tuple[str, str]]]:
+    found = {
+        "student": student_rows(price["student"]),
+        "teacher": teacher_rows(price["teacher"], price["let"]),
+        "run": batch_rows(price["batch"]),
+        "memory per GPU": memory_rows(price["memory_bytes_per_gpu"]),
+        "FLOPs": flops_rows(price["cost"]),
+        "predicted": predicted_rows(price["cost"]),
+        "disk": checkpoint_rows(price["checkpoints"]),
+    }
+    return {title: rows for title, rows in found.items() if rows}
+
+
+def student_rows(student: dict[str, Any]) -> list[tuple[str, str]]:
+    return [
+        ("parameters", f"{student['parameters']:,}"),
+        ("of them in blocks", f"{student['block_parameters']:,}"),
+        ("vocabulary", f"{student['vocabulary']:,}"),
+    ]
+
+
+def teacher_rows(
+    teacher: dict[str, Any] | None, let: dict[str, Any] | None
+) -> list[tuple[str, str]]:
+    if teacher is None or let is None:
+        return []
+    pairs = ", ".join(f"{pair['layer']} -> block {pair['block']}" for pair in let["pairs"])
+    return [
+        ("checkpoint", teacher["name"]),
+        ("shape", f"{teacher['n_blocks']} blocks of width {teacher['width']}"),
+        ("parameters in use", f"{teacher['parameters']:,} in {teacher['dtype']}"),
+        ("placement", teacher["placement"]),
+        ("alignment", f"{pairs}, lambda {let['lambda_0']}, {let['schedule']}"),
+        ("leaves after step", f"{let['s_stop']:,}"),
+    ]
+
+
+def batch_rows(batch: dict[str, int]) -> list[tuple[str, str]]:
+    layout = f"{batch['data_parallel_replicate']} x {batch['data_parallel_shard']}"
+    return [
+        ("replicas x shards", layout),
+        ("batch", f"{batch['local_batch_size']} a GPU, {batch['sequences_per_step']:,} in all"),
+        ("accumulation", f"{batch['accumulation']:,}"),
+        ("tokens per step", f"{batch['tokens_per_step']:,}"),
+        ("steps", f"{batch['steps']:,}"),
+        ("tokens", f"{batch['tokens']:,}"),
+    ]
+
+
+def memory_rows(memory: dict[str, Any]) -> list[tuple[str, str]]:
+    rows = []
+    for part in MEMORY_PARTS:
+        note = f" ({memory['activations_are']})" if part == "activations" else ""
+        rows.append((part, gib(memory[part]) + note))
+    return rows
+
+
+def flops_rows(cost: dict[str, Any]) -> list[tuple[str, str]]:
+    rows = [("a token", billions(cost["flops_per_token_after"]))]
+    if cost["overhead_in_let_phase"]:
+        rows += [
+            ("with the teacher", billions(cost["flops_per_token_in_let_phase"])),
+            ("overhead with it", f"{cost['overhead_in_let_phase']:.2%}, at least"),
+            ("over the run", f"{cost['overhead_over_run']:.2%}, at least"),
+        ]
+    return rows
+
+
+def predicted_rows(cost: dict[str, Any]) -> list[tuple[str, str]]:
+    rows = [("utilisation (MFU)", f"{cost['mfu_assumed']:.0%} assumed ({cost['mfu_source']})")]
+    if cost["overhead_in_let_phase"]:
+        rows.append(("tokens/s with teacher", f"{cost['tokens_per_s_in_let_phase']:,.0f}"))
+    return [
+        *rows,
+        ("tokens/s without", f"{cost['tokens_per_s_after']:,.0f}"),
+        ("GPU-hours", f"{cost['gpu_hours']:,.0f} ({cost['hours']:,.1f} hours)"),
+    ]
+
+
+def checkpoint_rows(checkpoints: dict[str, int] | None) -> list[tuple[str, str]]:
+    if checkpoints is None:
+        return []
+    return [
+        ("a checkpoint", gib(checkpoints["bytes_each"])),
+        ("at a time", gib(checkpoints["bytes_together"])),
+    ]

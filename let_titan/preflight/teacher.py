@@ -1,0 +1,52 @@
+"""The teacher's price: from its own configuration where it can be read, else from the facts."""
+
+from typing import Any
+
+from torchtitan.config import TORCH_DTYPE_MAP
+from torchtitan.distributed import ParallelDims
+from transformers import PretrainedConfig
+
+from let_titan.config import LetJobConfig
+from let_titan.errors import NotFoundHere
+from let_titan.plan import LetPlan
+from let_titan.preflight.memory import local_bytes
+from let_titan.teacher.facts import facts_of
+from let_titan.teacher.load import build_part, describe, place
+from let_titan.teacher.sources import read_config
+
+
+def find_teacher(config: LetJobConfig) -> tuple[PretrainedConfig, str]:
+    """Returns the teacher's configuration and where it is from.
+
+    Raises:
+        ConfigError: it cannot be read and is none of those whose facts are shipped.
+    """
+    checkpoint = config.teacher.checkpoint
+    try:
+        return read_config(checkpoint, config.teacher.trust_remote_code), checkpoint
+    except NotFoundHere:
+        facts = facts_of(checkpoint)
+        if facts is None:
+            raise
+        return facts.config(), facts.source
+
+
+def price_teacher(config: LetJobConfig, plan: LetPlan, dims: ParallelDims) -> dict[str, Any]:
+    """Builds the part of the teacher that the plan needs, without weights, and places it.
+
+    Returns:
+        what summary.json will say of it, with "source" and "bytes_per_gpu".
+    """
+    teacher = config.teacher
+    found, source = find_teacher(config)
+    layers = [pair.layer for pair in plan.pairs]
+    dtype = TORCH_DTYPE_MAP[teacher.dtype]
+    model, resolved = build_part(found, layers, dtype, teacher.trust_remote_code)
+    facts = describe(model, teacher.checkpoint, resolved, dtype, config.training.seq_len)
+    mesh = dims.get_optional_mesh("fsdp")
+    sharded = place(model, mesh, teacher.placement, facts["bytes"])
+    return facts | {
+        "placement": "shard" if sharded else "replicate",
+        "source": source,
+        "bytes_per_gpu": local_bytes(model.parameters()),
+    }

@@ -1,0 +1,31 @@
+"""The run's layout without its processes: rank 0 of a world in which nothing is ever sent."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch.distributed as dist
+from torchtitan.distributed import ParallelDims
+
+from let_titan.checks import data_parallel_degrees
+from let_titan.config import LetJobConfig
+
+
+@contextmanager
+def fake_world(config: LetJobConfig, world_size: int) -> Iterator[ParallelDims]:
+    """Gives the config's layout over ``world_size`` processes, of which this one is the first."""
+    dist.init_process_group("fake", rank=0, world_size=world_size)
+    try:
+        replicate, shard = data_parallel_degrees(config, world_size)
+        tensor = config.parallelism.tensor_parallel_degree
+        yield ParallelDims(
+            dp_replicate=replicate,
+            dp_shard=shard,
+            cp=1,
+            tp=tensor,
+            pp=1,
+            ep=1,
+            etp=1,
+            world_size=world_size,
+        )
+    finally:
+        dist.destroy_process_group()
