@@ -11,6 +11,7 @@ from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 from unittest import mock
 
+import torch
 import torchtitan.protocols.model_converter as model_converter
 import torchtitan.protocols.train_spec as train_spec
 import torchtitan.train
@@ -61,13 +62,15 @@ def fake_tensors() -> AbstractContextManager[Any]:
     return FakeTensorMode(allow_non_fake_inputs=True)
 
 
-def memory_tracker(model: nn.Module) -> Any:
-    """Returns torch's tracker of live bytes by kind: of a sharded ``model``, or of a plain one."""
+def memory_tracker(model: nn.Module, inputs: list[torch.Tensor]) -> Any:
+    """Returns torch's tracker of live bytes by kind, of a sharded ``model`` or of a plain one."""
     from torch.distributed._tools.fsdp2_mem_tracker import FSDPMemTracker
     from torch.distributed._tools.mem_tracker import MemTracker
 
     if isinstance(model, FSDPModule):
-        return FSDPMemTracker(model)
-    tracker = MemTracker()
-    tracker.track_external(model)
+        tracker: Any = FSDPMemTracker(model)
+        tracker.track_inputs(tuple(inputs))
+    else:
+        tracker = MemTracker()
+        tracker.track_external(model, *inputs)
     return tracker

@@ -229,6 +229,17 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
+@contextmanager
+def outside_the_world() -> Iterator[None]:
+    """Takes this process out of its process group, for what makes a group of its own."""
+    dist.destroy_process_group()
+    try:
+        yield
+    finally:
+        set_rank(0, 1, free_port())
+        dist.init_process_group("gloo")
+
+
 def _worker(
     rank: int, world_size: int, port: int, function: Callable[..., Any], out: str, args: Any
 ) -> None:

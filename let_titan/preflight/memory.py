@@ -89,6 +89,7 @@ def measure_step(
         plan: with pairs, the alignment and the teacher's states are there, too.
         teacher_width: of those states.
     """
+    use_flash_attention(model)
     with fake_tensors():
         model.to_empty(device=titan_utils.device_type)
         optimizers = build_optimizers([model], config.optimizer, dims)
@@ -132,9 +133,7 @@ def measure_activations(
     model: nn.Module, batch: dict[str, Any], precision: AbstractContextManager[Any]
 ) -> int:
     """Runs forward and backward; returns the most live bytes beyond what lasts."""
-    tracker = memory_tracker(model)
-    tracker.track_inputs((batch,))
-    with tracker:
+    with memory_tracker(model, tensors_in(batch)) as tracker:
         with precision:
             loss = cross_entropy_loss(model(**batch), batch["tokens"])
         loss.backward()
@@ -144,6 +143,11 @@ def measure_activations(
         for kind, n_bytes in kinds.items()
         if kind != "Total" and getattr(kind, "name", kind) not in LASTING
     )
+
+
+def tensors_in(batch: dict[str, Any]) -> list[torch.Tensor]:
+    values = (value if isinstance(value, list) else [value] for value in batch.values())
+    return [value for some in values for value in some if isinstance(value, torch.Tensor)]
 
 
 def local_bytes(tensors: Iterable[torch.Tensor]) -> int:

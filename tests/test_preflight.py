@@ -1,0 +1,309 @@
+"""Preflight: what it says of a run is what a run is, and every mistake is told at once."""
+
+import itertools
+import json
+import os
+import subprocess
+import sys
+from contextlib import nullcontext
+from dataclasses import replace
+
+import pytest
+import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.profiler import ProfilerActivity, profile
+from torch.utils.flop_counter import FlopCounterMode
+from torchtitan.components.loss import cross_entropy_loss
+from torchtitan.models.attention import ScaledDotProductAttentionWrapper
+from transformers import AutoModelForCausalLM
+
+from let_titan.alignment import Alignment, cosine_alignment
+from let_titan.config import LetConfigManager
+from let_titan.plan import LetPlan, resolve_plan
+from let_titan.preflight import examine
+from let_titan.preflight.__main__ import main
+from let_titan.preflight.cost import Cost
+from let_titan.preflight.findings import vocabulary_of
+from let_titan.preflight.gpus import GPUS
+from let_titan.preflight.memory import batch_of, local_bytes, measure_activations, tensors_in
+from let_titan.preflight.student import build_student
+from let_titan.preflight.world import fake_world
+from let_titan.student import LetTransformer
+from let_titan.teacher.facts import all_facts
+from let_titan.teacher.load import build_without_weights, flops_per_token, materialise
+from let_titan.train import LetTrainer
+from let_titan.upstream import fake_tensors
+from tests.support import (
+    SEQ_LEN,
+    Lab,
+    outside_the_world,
+    run_world,
+    use_fixed_batches,
+    write_toml,
+)
+
+A100 = GPUS["a100"]
+LAYOUTS = {
+    "fsdp": {"teacher__placement": "shard"},
+    "hsdp": {"parallelism__data_parallel_replicate_degree": 2, "teacher__placement": "replicate"},
+}
+
+
+@pytest.fixture(autouse=True)
+def no_world():
+    with outside_the_world():
+        yield
+
+
+def write(lab: Lab, let=None, **changes) -> list[str]:
+    path = write_toml(lab.folder / "preflight.toml", lab.sections(let, **changes))
+    return ["--job.config_file", str(path)]
+
+
+def bytes_of_a_run(assets, folder, layouts):
+    """Takes one real step in each layout; returns what rank 0 then holds."""
+    found = {}
+    for name, layout in layouts.items():
+        config = Lab(assets, folder).config({}, training__local_batch_size=2, **layout)
+        trainer = LetTrainer(config)
+        trainer.step = 1
+        trainer.train_step(use_fixed_batches(trainer))
+        parameters = list(trainer.model_parts[0].parameters())
+        optimizers = trainer.optimizers.optimizers
+        found[name] = {
+            "weights": local_bytes(parameters),
+            "gradients": local_bytes(p.grad for p in parameters),
+            "adam": local_bytes(
+                v for o in optimizers for s in o.state.values() for v in s.values()
+            ),
+            "buffers": local_bytes(trainer.model_parts[0].buffers()),
+            "teacher": local_bytes(trainer.teacher.model.parameters()),
+            "parameters": sum(p.numel() for p in parameters),
+            "tokens_per_step": trainer.tokens_per_step,
+            "student_flops": trainer.metrics_processor.num_flops_per_token,
+            "teacher_flops": trainer.teacher.facts["flops_per_token"],
+        }
+        trainer.close()
+    return found
+
+
+def test_bytes_flops_and_tokens_are_those_of_a_real_run_on_four_ranks(assets, lab, tmp_path):
+    found = run_world(4, bytes_of_a_run, tmp_path, assets, tmp_path, LAYOUTS)
+    for name, layout in LAYOUTS.items():
+        arguments = write(lab, {}, training__local_batch_size=2, **layout)
+        config = LetConfigManager().parse_args(arguments)
+        price = examine(config, 4, A100).price
+        told = price["memory_bytes_per_gpu"] | {
+            "parameters": price["student"]["parameters"],
+            "tokens_per_step": price["batch"]["tokens_per_step"],
+            "student_flops": price["student"]["flops_per_token"],
+            "teacher_flops": price["teacher"]["flops_per_token"],
+        }
+        assert found[name] == {key: told[key] for key in found[name]}, name
+    assert found["fsdp"]["weights"] < found["hsdp"]["weights"] < 4 * found["hsdp"]["parameters"]
+    assert found["fsdp"]["adam"] > 2 * found["fsdp"]["weights"]
+    assert found["fsdp"]["teacher"] < found["hsdp"]["teacher"]
+
+
+def without_storage(config) -> LetTransformer:
+    with fake_world(config, 1) as dims:
+        return build_student(config, vocabulary_of(config), dims).model
+
+
+def fill(model: LetTransformer, plan: LetPlan) -> None:
+    model.to_empty(device="cpu")
+    model.alignment = Alignment([(pair.block, 1.0) for pair in plan.pairs], cosine_alignment)
+
+
+def allocated_peak(model: LetTransformer, batch) -> int:
+    """The peak of the CPU allocator's own record of a step; gradients go as they come."""
+    for parameter in model.parameters():
+        parameter.register_post_accumulate_grad_hook(lambda p: setattr(p, "grad", None))
+    peaks = []
+    for _ in range(2):  # the profiler misses the beginning of the first
+        with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as record:
+            cross_entropy_loss(model(**batch), batch["tokens"]).backward()
+        events = record.profiler.kineto_results.events()
+        moves = sorted((e.start_ns(), e.nbytes()) for e in events if e.name() == "[memory]")
+        peaks.append(max(itertools.accumulate(n_bytes for _, n_bytes in moves)))
+    return peaks[-1]
+
+
+@pytest.mark.parametrize("let", [None, {}], ids=["baseline", "let"])
+@pytest.mark.parametrize("mode", ["none", "full", "selective"])
+def test_activations_are_what_a_cpu_allocates(mode, let, lab):
+    config = lab.config(
+        let,
+        activation_checkpoint__mode=mode,
+        activation_checkpoint__selective_ac_option="op",
+        training__seq_len=128,
+        training__local_batch_size=8,
+    )
+    plan = resolve_plan(config)
+    model = without_storage(config)
+    with fake_tensors():
+        fill(model, plan)
+        told = measure_activations(model, batch_of(config, plan, 48), nullcontext())
+    model = without_storage(config)
+    fill(model, plan)
+    with torch.no_grad():
+        model.init_weights()
+    batch = batch_of(config, plan, 48)
+    real = allocated_peak(model, batch) + local_bytes(tensors_in(batch))
+    assert told == pytest.approx(real, rel=0.1)
+
+
+def test_checkpointing_costs_less_memory_than_none(lab):
+    told = {}
+    for mode in ("none", "selective", "full"):
+        config = lab.config({}, activation_checkpoint__mode=mode)
+        told[mode] = examine(config, 4, A100).price["memory_bytes_per_gpu"]["activations"]
+    assert told["full"] < told["selective"] < told["none"]
+
+
+def counted_flops(run) -> int:
+    counter = FlopCounterMode(display=False)
+    with counter:
+        run()
+    return counter.get_total_flops()
+
+
+def test_student_flops_are_those_that_torch_counts(lab, monkeypatch):
+    """Attention by plain products: the fused kernels' backward counts its recomputation, too."""
+    monkeypatch.setattr(ScaledDotProductAttentionWrapper, "sdpa_backends", [SDPBackend.MATH])
+    config = lab.config(None, model__flavor="demo")
+    with fake_world(config, 1) as dims:
+        student = build_student(config, vocabulary_of(config), dims)
+    tokens = torch.zeros(2, SEQ_LEN, dtype=torch.int64, device="meta")
+    found = counted_flops(lambda: student.model(tokens).sum().backward())
+    assert student.flops_per_token * tokens.numel() == pytest.approx(found, rel=0.01)
+
+
+@pytest.mark.parametrize("facts", all_facts().values(), ids=lambda facts: facts.name)
+def test_teacher_flops_are_those_that_torch_counts(facts):
+    config = facts.config()
+    config.num_hidden_layers = 2
+    model = build_without_weights(config, torch.float32, False)
+    materialise(model, torch.device("cpu"))
+    tokens = torch.zeros(1, SEQ_LEN, dtype=torch.int64)
+    with sdpa_kernel(SDPBackend.MATH), torch.no_grad():
+        found = counted_flops(lambda: model(input_ids=tokens, use_cache=False))
+    assert flops_per_token(model, SEQ_LEN) * SEQ_LEN == pytest.approx(found, rel=0.01)
+
+
+@pytest.mark.parametrize("facts", all_facts().values(), ids=lambda facts: facts.name)
+def test_facts_are_those_of_the_architecture_that_transformers_builds(facts):
+    config = facts.config()
+    assert (config.hidden_size, config.num_hidden_layers) == (facts.width, facts.blocks)
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config)
+    embeddings = {
+        id(weight)
+        for module in (model.get_output_embeddings(), *model.modules())
+        if isinstance(module, torch.nn.Embedding) or module is model.get_output_embeddings()
+        for weight in module.parameters()
+    }
+    rest = [p.numel() for p in model.parameters() if id(p) not in embeddings]
+    assert sum(p.numel() for p in model.parameters()) == facts.parameters
+    assert sum(rest) == facts.parameters_without_embeddings
+    assert facts.source.startswith(f"https://huggingface.co/{facts.name}/")
+    assert facts.tokenizer_vocabulary <= facts.vocabulary
+
+
+def test_the_price_is_the_sum_over_the_steps():
+    cost = Cost(
+        student_flops=600,
+        teacher_flops=30,
+        tokens=1000,
+        let_share=0.2,
+        flops_per_s=50.0,
+        n_gpus=4,
+    )
+    seconds = 200 / cost.tokens_per_s_in_let_phase + 800 / cost.tokens_per_s_after
+    assert cost.gpu_hours == pytest.approx(4 * seconds / 3600)
+    assert cost.overhead_in_let_phase == pytest.approx(0.05)
+    baseline = replace(cost, teacher_flops=0)
+    assert cost.gpu_hours / baseline.gpu_hours - 1 == pytest.approx(cost.overhead_over_run)
+
+
+def test_all_mistakes_at_once(lab, capsys):
+    mistakes = ["--let.k", "9", "--validation.enable", "--validation.freq", "0"]
+    mistakes += ["--model.converters", "quantize.linear.float8", "--gpu", "a100"]
+    mistakes += ["--parallelism.data_parallel_shard_degree", "3", "--teacher.layer", "7"]
+    code = main([*write(lab, {}), *mistakes])
+    told = capsys.readouterr()
+    assert code == 2
+    for part in (
+        "let.k = 9",
+        "validation.freq = 0",
+        "needs CUDA capability 8.9",
+        "32 processes do not make",
+        "Teacher layer 7 does not exist",
+    ):
+        assert told.err.count(part) == 1, part
+    assert all(line.startswith("let_titan: ") for line in told.err.splitlines())
+    assert not (lab.folder / "run").exists()
+
+
+def test_what_is_not_here_is_named_and_no_mistake(lab, capsys):
+    away = {
+        "training__dataset_path": "none/*.zst",
+        "model__hf_assets_path": "none/SmolLM-135M",
+        "teacher__checkpoint": "HuggingFaceTB/SmolLM-135M",
+    }
+    arguments = [*write(lab, {}, **away), "--world-size", "4"]
+    assert main([*arguments, "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["mistakes"] == []
+    assert told["price"]["student"]["vocabulary"] == 49152
+    assert told["price"]["teacher"]["parameters"] == 134515008  # tied: the LM head is no more
+    for part in ("none/*.zst", "holds no tokenizer.json", "shipped facts", "were not compared"):
+        assert any(part in sentence for sentence in told["unchecked"]), part
+    assert main([*arguments, "--training.seq_len", "4096"]) == 2
+    assert "longer than the teacher's context of 2048" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("changes", "part"),
+    [
+        ({"teacher__checkpoint": "nobody/knows-this"}, "'nobody/knows-this' cannot be read"),
+        ({"model__hf_assets_path": "none/unknown"}, "is not named after a model"),
+        ({"teacher__checkpoint": "./none"}, "'./none' does not exist"),
+        ({"let__lamda": 1}, "did you mean let.lambda_0"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_what_cannot_be_priced_is_a_mistake(changes, part, lab, capsys):
+    assert main([*write(lab, {}, **changes), "--world-size", "1", "--json"]) == 2
+    told = capsys.readouterr()
+    assert told.err.count(part) == 1
+    assert any(part in sentence for sentence in json.loads(told.out)["mistakes"])
+
+
+def test_warnings_are_told_and_do_not_refuse(lab, capsys):
+    late = ["--checkpoint.enable", "--checkpoint.interval", "3"]
+    assert main([*write(lab, {}), *late, "--world-size", "1"]) == 0
+    assert "No checkpoint falls on s_stop = 4" in capsys.readouterr().out
+    assert main([*write(lab, {}), "--checkpoint.enable", "--checkpoint.interval", "2"]) == 0
+    assert "Warning" not in capsys.readouterr().out
+
+
+def test_a_model_too_large_for_the_gpus_is_a_mistake(lab, capsys):
+    big = ["--model.flavor", "7B", "--world-size", "1"]
+    assert main([*write(lab), *big]) == 2
+    assert "shard over more GPUs" in capsys.readouterr().err
+
+
+def test_too_large_a_batch_is_a_warning(lab, capsys):
+    huge = ["--training.local_batch_size", "500000", "--world-size", "1"]
+    assert main([*write(lab), *huge]) == 0
+    assert "lower training.local_batch_size = 500000" in capsys.readouterr().out
+
+
+def test_as_a_module_without_traceback(lab):
+    command = [sys.executable, "-m", "let_titan.preflight", *write(lab, {}), "--let.k", "9"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    process = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert process.returncode == 2
+    assert "let.k = 9" in process.stderr
+    assert "Traceback" not in process.stderr + process.stdout
