@@ -137,11 +137,22 @@ def test_a_damaged_file_is_named_and_the_older_checkpoint_goes_on(damage, copied
     assert (checkpoints / "abandoned-1" / LAST).is_dir()
 
 
+def load(lab, **changes):
+    """Loads the last checkpoint as a trainer does, without the checks of its config before it."""
+    trainer = LetTrainer(lab.parsed({"s_stop": 3}, **{**SAVED, **changes}))
+    try:
+        return trainer.checkpointer.load()
+    finally:
+        trainer.close()
+
+
 def test_a_damaged_metadata_is_named(copied):
     metadata = copied.folder / "run" / "checkpoint" / LAST / ".metadata"
     metadata.write_bytes(b"\x80" + metadata.read_bytes()[:200])
-    with pytest.raises(ConfigError, match=r"is damaged: \.metadata is missing or not as written"):
+    with pytest.raises(ConfigError, match=r"\.metadata' is damaged: restore it, or move step-6"):
         train(copied)
+    with pytest.raises(ConfigError, match=r"is damaged: \.metadata is missing or not as written"):
+        load(copied, validation__enable=False)
 
 
 def test_torn_folders_never_load_and_go(copied, finished):
@@ -163,10 +174,9 @@ def test_starting_again_from_an_earlier_step_leaves_the_later_ones_aside(copied,
 
 
 def test_a_checkpoint_of_another_student_does_not_load(copied):
-    with pytest.raises(
-        ConfigError, match=r"step-6' does not fit this run \(rank 0: .*Size mismatch"
-    ):
-        train(copied, model__flavor="demo")
+    sentence = r"step-6' does not fit this run \(rank 0: .*Size mismatch"
+    with pytest.raises(ConfigError, match=sentence):
+        load(copied, model__flavor="demo", validation__enable=False)
 
 
 def test_keep_latest_k_counts_whole_ones_and_purges_after_the_last_save(lab):
