@@ -7,10 +7,10 @@ from typing import Any
 
 import torch
 from torchtitan.components.metrics import BaseLogger, LoggerContainer, MetricsProcessor
-from torchtitan.config import JobConfig
 from torchtitan.distributed import ParallelDims
 from torchtitan.tools.logging import logger
 
+from let_titan.config import LetJobConfig
 from let_titan.plan import resolve_plan
 from let_titan.record import MetricsFile
 from let_titan.wandb_run import WandbFiles, wandb_names
@@ -28,7 +28,7 @@ class LetMetricsProcessor(MetricsProcessor):
     file: MetricsFile | None = None
     logger: BaseLogger
 
-    def __init__(self, job_config: JobConfig, parallel_dims: ParallelDims) -> None:
+    def __init__(self, job_config: LetJobConfig, parallel_dims: ParallelDims) -> None:
         writes = torch.distributed.get_rank() == 0
         with wandb_names(job_config) if writes else nullcontext():
             super().__init__(job_config, parallel_dims)
@@ -75,7 +75,7 @@ class LetMetricsProcessor(MetricsProcessor):
 
 
 def build_let_metrics_processor(
-    job_config: JobConfig, parallel_dims: ParallelDims, model_args: Any = None
+    job_config: LetJobConfig, parallel_dims: ParallelDims, model_args: Any = None
 ) -> LetMetricsProcessor:
     """Builds the processor for TrainSpec."""
     return LetMetricsProcessor(job_config, parallel_dims)

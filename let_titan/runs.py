@@ -86,16 +86,6 @@ def sort_lines(lines: Iterable[Line]) -> tuple[list[Line], list[Line]]:
     return train, validation
 
 
-def checkpoint_steps(folder: Path) -> list[int]:
-    """Returns the steps of the checkpoints in ``folder`` that can be loaded, by step.
-
-    A save writes its mark last: DCP's metadata, or the index of ``last_save_in_hf``.
-    """
-    marks = (".metadata", "model.safetensors.index.json")
-    whole = {path.parent.name for mark in marks for path in folder.glob(f"step-*/{mark}")}
-    return sorted(int(n) for name in whole if (n := name.removeprefix("step-")).isdigit())
-
-
 def is_number(value: Any) -> TypeGuard[float]:
     """Whether ``value`` is a finite number: a diverged run logs NaN or null."""
     return isinstance(value, int | float) and math.isfinite(value)

@@ -18,7 +18,7 @@ from torchtitan.tools.logging import init_logger, logger
 from torchtitan.train import Trainer
 
 from let_titan.alignment import Alignment, cosine_alignment
-from let_titan.checkpoint import LetCheckpointManager
+from let_titan.checkpoint.manager import LetCheckpointManager
 from let_titan.checks import check_config
 from let_titan.config import LetConfigManager, LetJobConfig
 from let_titan.data import PileLoader

@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from torchtitan.components.metrics import BaseLogger
-from torchtitan.config import JobConfig
 from torchtitan.tools.logging import logger
 
+from let_titan.checks.checkpoint import resume_step
+from let_titan.config import LetJobConfig
 from let_titan.record import COST_KEYS, TRAIN_KEYS, VALIDATION_KEY
-from let_titan.runs import FILES, Line, checkpoint_steps, read_lines
+from let_titan.runs import FILES, Line, read_lines
 
 PROJECT = "let_titan"
 NAMES = {
@@ -29,7 +30,7 @@ NAMES = {
 
 
 @contextmanager
-def wandb_names(job_config: JobConfig) -> Iterator[None]:
+def wandb_names(job_config: LetJobConfig) -> Iterator[None]:
     """Names the run that torchtitan's logger starts within; the environment is put back after.
 
     wandb is to show what metrics.jsonl holds, but cannot take points back. So a run that resumes
@@ -53,12 +54,12 @@ def wandb_names(job_config: JobConfig) -> Iterator[None]:
             run.log(as_logged(line), step=line["step"])
 
 
-def name_run(job_config: JobConfig) -> tuple[dict[str, str], list[Line]]:
+def name_run(job_config: LetJobConfig) -> tuple[dict[str, str], list[Line]]:
     """Returns the WANDB_* variables of a run, and the lines that its wandb run lacks."""
     if is_silent():
         return {"WANDB_MODE": "disabled"}, []
     folder = Path(job_config.job.dump_folder).absolute()
-    start, lines = next_start(job_config), logged(folder)
+    start, lines = resume_step(job_config), logged(folder)
     path = folder / "wandb_run_id"
     goes_on = path.exists() and start > 0 and all(line["step"] <= start for line in lines)
     if not goes_on:
@@ -96,17 +97,6 @@ def has_account() -> bool:
         return netrc.netrc().authenticators(host) is not None
     except (OSError, netrc.NetrcParseError):
         return False
-
-
-def next_start(job_config: JobConfig) -> int:
-    """Returns the step after which the run will go on, by the checkpoints that are there."""
-    config = job_config.checkpoint
-    if not config.enable:
-        return 0
-    steps = checkpoint_steps(Path(job_config.job.dump_folder) / config.folder)
-    if config.load_step >= 0:
-        return config.load_step if config.load_step in steps else 0
-    return steps[-1] if steps else 0
 
 
 def logged(folder: Path) -> list[Line]:

@@ -18,7 +18,8 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from let_titan.runs import FILES, Line, checkpoint_steps, is_number, read_lines, sort_lines
+from let_titan.checkpoint.folders import whole_checkpoints
+from let_titan.runs import FILES, Line, is_number, read_lines, sort_lines
 
 EVERY = 2.0  # seconds between two looks
 PACE = 10  # windows over which the time left is reckoned
@@ -112,8 +113,8 @@ class Watched:
 
     def checkpoint(self) -> int | None:
         """Returns the step of the last whole checkpoint."""
-        steps = checkpoint_steps(self.folder / self._config("checkpoint").get("folder", ""))
-        return steps[-1] if steps else None
+        folder = self.folder / self._config("checkpoint").get("folder", "")
+        return max(whole_checkpoints(folder), default=None)
 
 
 def duration(seconds: float) -> str:

@@ -8,7 +8,7 @@ from torchtitan.components.checkpoint import CheckpointManager
 from torchtitan.config import ConfigManager
 
 from let_titan import upstream
-from let_titan.checkpoint import LetCheckpointManager
+from let_titan.checkpoint.manager import LetCheckpointManager
 from let_titan.config import LetConfigManager
 from let_titan.errors import ConfigError
 from let_titan.spec import register
