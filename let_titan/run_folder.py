@@ -12,6 +12,7 @@ from let_titan.data import data_fingerprint
 from let_titan.errors import RunError
 from let_titan.outcome import outcome
 from let_titan.record import MetricsFile
+from let_titan.runs import starts_of
 from let_titan.summary import surroundings, write_summary
 from let_titan.tokenizer import fingerprint
 
@@ -34,15 +35,16 @@ class RunFolder:
     def begin(self, step: int, teacher: dict[str, Any] | None) -> None:
         """Continues the files after ``step`` (0: starts them), with the teacher's facts if any."""
         self._begun = True
-        self.facts |= {"teacher": teacher, "starts": [step]}
+        self.facts["teacher"] = teacher
         if self.file is None:
             return
+        starts = [{"step": step, "world_size": self.file.world_size}]
         if step > 0 and self._path.exists():
             earlier = json.loads(self._path.read_text())
             # Past s_stop no teacher is loaded any more, but its cost still counts.
             self.facts["teacher"] = teacher or earlier["teacher"]
-            starts = [start for start in earlier.get("starts", [0]) if start < step]
-            self.facts["starts"] = [*starts, step]
+            starts = [start for start in starts_of(earlier) if start["step"] < step] + starts
+        self.facts["starts"] = starts
         self.file.resume(step)
         self._write("running")
 
@@ -99,7 +101,7 @@ class RunFolder:
 
     def _outcome(self) -> dict[str, Any]:
         assert self.file is not None
-        return outcome(self.file.lines(), self.facts["starts"])
+        return outcome(self.file.lines(), [start["step"] for start in self.facts["starts"]])
 
     @property
     def _path(self) -> Path:

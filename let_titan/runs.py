@@ -58,7 +58,12 @@ class Run:
     @property
     def starts(self) -> list[int]:
         """The steps after which the run was started: 0, and those of its resumes."""
-        return self.summary.get("starts") or [0]
+        return [start["step"] for start in starts_of(self.summary)]
+
+    def devices(self, step: int) -> int:
+        """Returns how many devices took step number ``step``; a resume may change it."""
+        starts = [start for start in starts_of(self.summary) if start["step"] < step]
+        return (starts or starts_of(self.summary))[-1]["world_size"]
 
     def fact(self, path: str) -> Any:
         """Returns ``summary["a"]["b"]`` for "a.b", None where a part is missing or null.
@@ -72,6 +77,12 @@ class Run:
             else:
                 value = value.get(key) if isinstance(value, dict) else None
         return value
+
+
+def starts_of(summary: dict[str, Any]) -> list[dict[str, int]]:
+    """Returns {step, world_size} of every start of a run; one, where the summary says nothing."""
+    whole = {"step": 0, "world_size": summary.get("hardware", {}).get("world_size", 1)}
+    return summary.get("starts") or [whole]
 
 
 def sort_lines(lines: Iterable[Line]) -> tuple[list[Line], list[Line]]:

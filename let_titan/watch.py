@@ -19,7 +19,7 @@ from rich.table import Table
 from rich.text import Text
 
 from let_titan.checkpoint.folders import whole_checkpoints
-from let_titan.runs import FILES, Line, is_number, read_lines, sort_lines
+from let_titan.runs import FILES, Line, is_number, read_lines, sort_lines, starts_of
 
 EVERY = 2.0  # seconds between two looks
 PACE = 10  # windows over which the time left is reckoned
@@ -87,7 +87,7 @@ class Watched:
 
     def pace(self) -> float | None:
         """Returns seconds a step over the last windows since the run was started last."""
-        start = (self.summary.get("starts") or [0])[-1]
+        start = starts_of(self.summary)[-1]["step"]
         lines = [line for line in self.train if line["step"] > start][-PACE - 1 :]
         if len(lines) < 2 or not all(is_number(line.get("elapsed_s")) for line in lines):
             return None
@@ -148,7 +148,7 @@ def column(run: Watched, baseline: Watched | None, now: float) -> dict[str, str 
     """Returns what is shown of one run."""
     last, step, steps = run.last, run.last.get("step", 0), run.steps
     other = baseline if baseline is not None and baseline is not run else None
-    resumes = [start for start in run.summary.get("starts", []) if start]
+    resumes = [start["step"] for start in starts_of(run.summary) if start["step"]]
     left, checkpoint = run.seconds_left(), run.checkpoint()
     return {
         "state": run.state(now),

@@ -240,6 +240,16 @@ def test_a_clock_that_began_anew_measures_nothing(tmp_path):
     assert costs["steps"].speed_up is not None
 
 
+def test_a_run_resumed_on_fewer_devices_counts_each_stretch_on_its_own(tmp_path):
+    baseline, let = twins(tmp_path, BASELINE, BETTER)
+    let.summary["starts"] = [{"step": 0, "world_size": 8}, {"step": 20, "world_size": 2}]
+    let.summary["hardware"]["world_size"] = 2
+    hours = Trace.of(let).cost("device_hours", 35)
+    assert hours == pytest.approx((20 * SECONDS * 8 + 15 * SECONDS * 2) / 3600)
+    (result,) = compare([let], [baseline]).results
+    assert "devices by start ([2] in baseline, [8, 2] in let)" in result.untimed
+
+
 def test_missing_lines_and_keys_leave_gaps_not_errors(tmp_path):
     baseline, let = twins(tmp_path, BASELINE, BETTER)
     del let.train[1]  # step 20
@@ -261,7 +271,7 @@ def test_phases_and_the_first_window_after_each_start(tmp_path):
     assert whole["tokens_per_s"].mean.value == pytest.approx(3 / (1 / 450 + 2 / 500))
     assert whole["peak_memory_gib"].mean.value == 3.0
     let.train[2]["tokens_per_s"] = 1.0  # step 30, the first after a resume at 20
-    let.summary["starts"] = [0, 20]
+    let.summary["starts"] = [{"step": step, "world_size": DEVICES} for step in (0, 20)]
     (result,) = compare([let], [baseline]).results
     assert result.phases["after the teacher"]["tokens_per_s"].mean.value == pytest.approx(500)
 

@@ -152,8 +152,9 @@ def test_resume_cuts_what_lies_past_the_checkpoint(tmp_path):
 
 def test_every_start_is_kept_until_a_run_begins_anew(tmp_path):
     for step, starts in ((0, [0]), (4, [0, 4]), (6, [0, 4, 6]), (4, [0, 4]), (0, [0])):
-        RunFolder(MetricsFile(tmp_path / "metrics.jsonl", 1), {}).begin(step, None)
-        assert read_summary(tmp_path)["starts"] == starts
+        RunFolder(MetricsFile(tmp_path / "metrics.jsonl", 2), {}).begin(step, None)
+        found = read_summary(tmp_path)["starts"]
+        assert found == [{"step": start, "world_size": 2} for start in starts]
 
 
 def test_outcome_leaves_the_first_window_after_each_start_out():

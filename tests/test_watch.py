@@ -12,12 +12,14 @@ from rich.console import Console
 from let_titan.watch import Watched, column, duration, find_baseline, follow, main
 from tests.handmade import BASELINE, BETTER, train_line, write_run
 
+STARTS = [{"step": 0, "world_size": 2}, {"step": 10, "world_size": 2}]
+
 
 @pytest.fixture
 def folder(tmp_path):
     """A LET run of 40 steps that is at step 20, with a line every two seconds a step."""
     folder = write_run(tmp_path / "let", True, {0: 11.0, 10: 9.5, 20: 8.0})
-    change(folder, exit_state="running", starts=[0])
+    change(folder, exit_state="running", starts=STARTS[:1])
     return folder
 
 
@@ -69,7 +71,7 @@ def test_a_killed_run_is_called_silent_and_a_resumed_one_is_not(folder):
     lines = (folder / "metrics.jsonl").read_text().splitlines()
     (folder / "new").write_text("".join(line + "\n" for line in lines if '"step": 20' not in line))
     os.replace(folder / "new", folder / "metrics.jsonl")  # as a resume at step 10 does
-    change(folder, starts=[0, 10])
+    change(folder, starts=STARTS)
     shown = cells(run)
     assert shown["state"] == "running" and shown["resumed at"] == "10"
     assert shown["step"] == "10 of 40 (25%)" and shown["time left"] == "-"  # no window yet

@@ -45,8 +45,7 @@ class Trace:
         spent |= {name: count(run.train, keys) for name, keys in COUNTS.items()}
         if not timed:
             spent["seconds"] = []
-        devices = run.summary["hardware"]["world_size"]
-        spent["device_hours"] = [(s, t * devices / 3600) for s, t in spent["seconds"]]
+        spent["device_hours"] = device_hours(run, spent["seconds"])
         return cls([point for point in run.curve if is_number(point[1])], spent)
 
     @classmethod
@@ -86,6 +85,15 @@ def count(train: Sequence[Line], keys: Sequence[str]) -> list[Point]:
             points.append((line["step"], float(sum(values))))
     if any(after[1] < before[1] for before, after in pairwise(points)):
         return []
+    return points
+
+
+def device_hours(run: Run, seconds: Sequence[Point]) -> list[Point]:
+    """Returns (step, hours x devices) so far, with the devices that each stretch ran on."""
+    points = list(seconds[:1])
+    for (_, earlier), (step, later) in pairwise(seconds):
+        hours = points[-1][1] + (later - earlier) * run.devices(step) / 3600
+        points.append((step, hours))
     return points
 
 

@@ -1,10 +1,11 @@
 """What two arms must share to be compared, and what to say where they do not."""
 
 from collections.abc import Collection, Sequence
+from itertools import groupby
 from typing import Any
 
 from let_titan.compare.arms import Arm, differing
-from let_titan.runs import Run
+from let_titan.runs import Run, starts_of
 
 STRICT = {
     "student": ("config.model.flavor", "parameters.total", "parameters.blocks"),
@@ -23,8 +24,9 @@ STRICT = {
 }
 """Without these a comparison of losses means nothing."""
 
-HARDWARE = tuple(
-    f"hardware.{key}" for key in ("device", "device_name", "cpu", "cpu_threads", "world_size")
+HARDWARE = (
+    *(f"hardware.{key}" for key in ("device", "device_name", "cpu", "cpu_threads")),
+    "devices by start",
 )
 """Without these a comparison of times means nothing."""
 
@@ -33,7 +35,13 @@ INTENDED = ("let", "teacher")
 
 
 def fact(run: Run, path: str) -> Any:
-    """As ``Run.fact``, and "validated sequences", which every data-parallel rank adds to."""
+    """As ``Run.fact``, and two that are made up of several.
+
+    "validated sequences", which every data-parallel rank adds to; "devices by start", equal sizes
+    in a row counted once, since a resume may change them.
+    """
+    if path == "devices by start":
+        return [size for size, _ in groupby(s["world_size"] for s in starts_of(run.summary))]
     if path != "validated sequences":
         return run.fact(path)
     degrees = ("tensor", "pipeline", "context")
