@@ -35,6 +35,7 @@ import torch
 from torch.distributed.checkpoint.format_utils import dcp_to_torch_save
 
 from let_titan.checkpoint.folders import step_folders, whole_checkpoints
+from let_titan.summary import surroundings
 from let_titan.train import LetTrainer
 from let_titan.train import main as train
 
@@ -285,9 +286,17 @@ def run_trials(config: Path, trials: int, seed: int, scratch: Path) -> list[Outc
     return outcomes
 
 
-def report(outcomes: list[Outcome]) -> str:
-    """Returns the Markdown table of a set of trials."""
+def report(outcomes: list[Outcome], on: dict[str, Any]) -> str:
+    """Returns the Markdown of a set of trials; ``on`` is what ``surroundings`` said."""
+    versions, hardware = on["versions"], on["hardware"]
     lines = [
+        f"# {len(outcomes)} kills",
+        "",
+        f"Two gloo ranks on {hardware['cpu']} (shared), torch {versions['torch']}, torchtitan "
+        f"{versions['torchtitan']}, commit {on['git_commit']}; seeds {outcomes[0].trial.seed} to "
+        f"{outcomes[-1].trial.seed}. Program: `recipes/kill_trials.py`, on a config that",
+        "`tests/test_kills.py` writes.",
+        "",
         "| killed | trials | kill took place | ended bit-equal |",
         "|---|---|---|---|",
     ]
@@ -297,7 +306,9 @@ def report(outcomes: list[Outcome]) -> str:
         lines.append(f"| {point} | {len(mine)} | {sum(o.hit for o in mine)} | {equal} |")
     starts = Counter(start - 1 for outcome in outcomes for start in outcome.starts[1:])
     steps = ", ".join(f"{step} ({count})" for step, count in sorted(starts.items()))
-    return "\n".join([*lines, "", f"Steps the runs went on from (how often): {steps}.", ""])
+    lines += ["", f"Steps the runs went on from (how often): {steps}.", ""]
+    lines += ["A kill in a step is drawn from the clock, and may come after the run's end.", ""]
+    return "\n".join(lines)
 
 
 def main() -> None:
@@ -312,9 +323,11 @@ def main() -> None:
             options.config.absolute(), options.trials, options.seed, Path(scratch)
         )
     options.out.mkdir(parents=True, exist_ok=True)
-    (options.out / "trials.json").write_text(json.dumps([asdict(o) for o in outcomes], indent=1))
-    (options.out / "trials.md").write_text(report(outcomes))
-    print(report(outcomes))
+    on = surroundings()
+    result = {**on, "trials": [asdict(outcome) for outcome in outcomes]}
+    (options.out / "trials.json").write_text(json.dumps(result, indent=1) + "\n")
+    (options.out / "trials.md").write_text(report(outcomes, on))
+    print(report(outcomes, on))
     sys.exit(any(outcome.differences for outcome in outcomes))
 
 

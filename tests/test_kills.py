@@ -37,7 +37,7 @@ def run_trials(lab: Lab, trials: int) -> list[dict]:
         text=True,
     )
     assert process.returncode == 0, process.stdout + process.stderr
-    return json.loads((out / "trials.json").read_text())
+    return json.loads((out / "trials.json").read_text())["trials"]
 
 
 def check(outcomes: list[dict], trials: int) -> None:
