@@ -30,10 +30,11 @@ from torchtitan.hf_datasets.text_datasets import DATASETS, HuggingFaceTextDatase
 from let_titan.config import Data
 from let_titan.data.build import pile_loader, policy_of
 from let_titan.data.files import data_files
+from let_titan.data.lanes import TOKENISE_AT_ONCE
 from let_titan.data.tokenize import main as tokenize
 from let_titan.data.tokenize import text_batches
 from let_titan.summary import surroundings, write_summary
-from let_titan.tokenizer import load_tokenizer
+from let_titan.tokenizer import document_encoder, load_tokenizer
 
 SEQ_LEN, BATCH = 2048, 8
 
@@ -86,15 +87,15 @@ def measure_loader(name: str, pattern: str, folder: str, tokens: int) -> dict[st
 
 
 def measure_tokenizer(pattern: str, folder: str, tokens: int) -> dict[str, float]:
-    """Runs the tokenizer alone over texts that are in memory already."""
-    texts, characters = [], 0
-    for batch in text_batches(data_files(pattern)[0], policy_of(Data(), False), Counter()):
-        texts += [document.text for _, document in batch]
-        characters += sum(len(document.text) for _, document in batch)
+    """Runs the tokenizer alone, in portions as the loader's, over texts that are in memory."""
+    policy, portions, characters = policy_of(Data(), False), [], 0
+    for batch in text_batches(data_files(pattern)[0], policy, Counter(), TOKENISE_AT_ONCE):
+        portions.append([document.text for _, document in batch])
+        characters += sum(map(len, portions[-1]))
         if characters > 4 * tokens:
             break
-    encode = load_tokenizer(folder).tokenizer.encode
-    return speed(lambda: sum(len(encode(text, add_special_tokens=False).ids) for text in texts))
+    encode = document_encoder(load_tokenizer(folder), True, True)
+    return speed(lambda: sum(len(ids) for texts in portions for ids in encode(texts)))
 
 
 def speed(read: Callable[[], int]) -> dict[str, float]:

@@ -5,12 +5,15 @@ import json
 import threading
 import tracemalloc
 from collections import Counter
+from unittest import mock
 
 import numpy as np
 import pyarrow
 import pyarrow.parquet
 import pytest
 import zstandard
+from huggingface_hub import HfFileSystem
+from huggingface_hub.errors import OfflineModeIsEnabled
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -277,3 +280,39 @@ def test_a_dead_server_is_a_sentence_with_the_position(server, monkeypatch):
     monkeypatch.setattr(Flaky, "do_HEAD", lambda self: self.send_error(404))
     with pytest.raises(ConfigError, match=r"tries: 1.*404"):
         data_files(f"{server}/x.jsonl.zst")
+
+
+def test_the_hub_is_listed_and_read_by_ranges(monkeypatch):
+    """Through the calls that HfFileSystem has; every other range fails once."""
+    content, calls = b"".join(LINES), Counter()
+
+    def cat_file(path, start, end):
+        calls[start] += 1
+        if calls[start] == 1 and len(calls) % 2:
+            raise ConnectionResetError("by peer")
+        return content[start:end]
+
+    hub = mock.create_autospec(HfFileSystem, instance=True)
+    hub.glob.return_value = {
+        "datasets/o/n/train/00.jsonl": {"size": len(content), "type": "file"},
+        "datasets/o/n/train/more": {"size": 0, "type": "directory"},
+    }
+    hub.cat_file.side_effect = cat_file
+    monkeypatch.setattr(remote, "hub", lambda: hub)
+    monkeypatch.setattr(remote, "FIRST_WAIT", 0.0)
+    for name in ("RANGE", "CHUNK"):
+        monkeypatch.setattr(f"let_titan.data.lines.{name}", 5000)
+    pattern = "hf://datasets/o/n/train/*"
+    (file,) = data_files(pattern)
+    assert (file.path, file.size) == ("hf://datasets/o/n/train/00.jsonl", len(content))
+    assert read(pattern) == ([row["text"] for row in ROWS], {})
+    assert len(calls) == -(-len(content) // 5000) and max(calls.values()) == 2
+
+
+def test_an_offline_hub_is_told_at_once(monkeypatch):
+    hub = mock.create_autospec(HfFileSystem, instance=True)
+    hub.glob.side_effect = OfflineModeIsEnabled("HF_HUB_OFFLINE is set")
+    monkeypatch.setattr(remote, "hub", lambda: hub)
+    monkeypatch.setattr(remote, "FIRST_WAIT", 3600)  # no waiting for what cannot come
+    with pytest.raises(ConfigError, match=r"cannot be read \(listing it; tries: 1.*OFFLINE"):
+        data_files("hf://datasets/nobody/nothing/*.jsonl")

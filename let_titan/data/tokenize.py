@@ -75,9 +75,9 @@ def shard_paths(files: list[File], out: Path) -> dict[Path, File]:
 
 
 def text_batches(
-    file: File, policy: Policy, skipped: Counter[str]
+    file: File, policy: Policy, skipped: Counter[str], size: int = CHARACTERS_AT_ONCE
 ) -> Iterator[list[tuple[int, Document]]]:
-    """Yields (line, document) of a file in portions for the tokenizer."""
+    """Yields (line, document) of a file in portions of ``size`` characters or more."""
     batch: list[tuple[int, Document]] = []
     characters = 0
     for line in read_file(file, 0, 0, policy.limit):
@@ -86,7 +86,7 @@ def text_batches(
             continue
         batch.append((line.number, document))
         characters += len(document.text)
-        if characters >= CHARACTERS_AT_ONCE:
+        if characters >= size:
             yield batch
             batch, characters = [], 0
     if batch:
