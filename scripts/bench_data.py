@@ -9,6 +9,7 @@ several times, so that a busy machine slows all alike: the best turn counts.
 import let_titan  # noqa: F401  # isort: skip  # it must be imported before torchtitan
 
 import argparse
+import hashlib
 import json
 import os
 import subprocess
@@ -151,11 +152,20 @@ def table(best: dict[str, dict[str, float]]) -> str:
     return "\n".join(rows)
 
 
+def digests(pattern: str) -> dict[str, str]:
+    """Returns {name: sha256} of the corpus's files."""
+    found = {}
+    for file in data_files(pattern):
+        with open(file.path, "rb") as raw:
+            found[file.name] = hashlib.file_digest(raw, "sha256").hexdigest()
+    return found
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("corpus", help="pattern of files of text")
     parser.add_argument("--tokenizer", required=True, help="folder of a tokenizer")
-    parser.add_argument("--out", type=Path, help="folder for data.json and data.md")
+    parser.add_argument("--out", type=Path, help="folder for bench.json and bench.md")
     parser.add_argument("--tokens", type=int, default=3_000_000, help="read by those that tokenise")
     parser.add_argument("--deep", type=int, default=30_000_000, help="read from shards")
     parser.add_argument("--turns", type=int, default=3)
@@ -167,7 +177,8 @@ def main() -> None:
     best = compare(args.corpus, args.tokenizer, args.tokens, args.deep, args.turns)
     print(table(best))
     if args.out:
-        write_summary(args.out / "bench.json", {**surroundings(), "best": best})
+        facts = {"corpus_sha256": digests(args.corpus), "seq_len": SEQ_LEN, "batch": BATCH}
+        write_summary(args.out / "bench.json", {**facts, **surroundings(), "best": best})
         (args.out / "bench.md").write_text(table(best) + "\n")
 
 
