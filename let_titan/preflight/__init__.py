@@ -1,5 +1,5 @@
 """What a run will cost and what is wrong with it, told before it starts, on one CPU."""
 
-from let_titan.preflight.examine import Report, examine
+from let_titan.preflight.examination import Report, examine
 
 __all__ = ["Report", "examine"]

@@ -9,7 +9,7 @@ import sys
 
 from let_titan.config import LetConfigManager
 from let_titan.errors import ConfigError
-from let_titan.preflight.examine import choose_gpu, examine
+from let_titan.preflight.examination import choose_gpu, examine
 from let_titan.preflight.findings import Findings
 from let_titan.preflight.gpus import GPUS
 from let_titan.preflight.table import show

@@ -5,7 +5,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from let_titan.preflight.examine import Report
+from let_titan.preflight.examination import Report
 from let_titan.preflight.units import billions, gib
 
 MEMORY_PARTS = ("weights", "gradients", "adam", "buffers", "activations", "teacher", "total")

@@ -1,0 +1,80 @@
+"""The shipped configs: each preflights on 8 and on 32 GPUs, and its header says what comes out."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+import let_titan.preflight.examination as examination
+from let_titan.config import LetConfigManager
+from let_titan.preflight.memory import StepMemory
+from tests.support import outside_the_world
+
+SHIPPED = Path(__file__).parent.parent / "train_configs"
+PAPER = sorted(SHIPPED.glob("let_*.toml"))
+
+
+@pytest.fixture(autouse=True)
+def no_world(monkeypatch):
+    monkeypatch.chdir(SHIPPED.parent)
+    with outside_the_world():
+        yield
+
+
+def parse(path: Path):
+    return LetConfigManager().parse_args(["--job.config_file", str(path)])
+
+
+def examine(path: Path, world_size: int):
+    config = parse(path)
+    return examination.examine(config, world_size, examination.choose_gpu(config, None))
+
+
+def header(path: Path) -> str:
+    lines = path.read_text().partition("\n\n[")[0].splitlines()
+    return " ".join(line.removeprefix("#").strip() for line in lines)
+
+
+@pytest.mark.parametrize("path", sorted(SHIPPED.glob("*.toml")), ids=lambda path: path.stem)
+def test_preflights_on_8_and_32_gpus(path, monkeypatch):
+    """All but the activations, which take seconds a config; the next test is about them."""
+    monkeypatch.setattr(examination, "measure_step", lambda *_: StepMemory(1, 1, 1, 1, 1))
+    reports = {n: examine(path, n) for n in (8, 32)}
+    assert all(report.findings.mistakes == [] for report in reports.values())
+    batches = {n: report.price["batch"] for n, report in reports.items()}
+    for n, batch in batches.items():
+        rows = n * batch["local_batch_size"] * batch["accumulation"]
+        assert batch["tokens_per_step"] == rows * batch["seq_len"]
+    if path not in PAPER:
+        return
+    assert batches[8]["tokens_per_step"] == batches[32]["tokens_per_step"] == 1024 * 2048
+    assert batches[8]["tokens"] == pytest.approx(20e9, rel=1e-3)
+    hours = re.search(r"not measured: ([\d,]+) GPU-hours", header(path))
+    assert hours is not None
+    for report in reports.values():
+        assert hours[1] == f"{report.price['cost']['gpu_hours']:,.0f}"
+    let = reports[8].price["let"]
+    assert (let is None) == path.stem.endswith("_baseline")
+    config = parse(path)
+    assert let is None or let["s_stop"] % config.checkpoint.interval == 0
+    assert not config.checkpoint.last_save_model_only
+
+
+@pytest.mark.parametrize("name", ["let_1_4b", "let_7b"])
+def test_fits_as_its_header_says(name):
+    path = SHIPPED / f"{name}.toml"
+    report = examine(path, 8)
+    memory = report.price["memory_bytes_per_gpu"]
+    told = re.search(r"on 8 GPUs (\d+) GiB on each", header(path))
+    assert told is not None
+    assert int(told[1]) == round(memory["total"] / 2**30)
+    assert memory["total"] < 0.65 * memory["of"]
+
+
+@pytest.mark.parametrize("path", PAPER, ids=lambda path: path.stem)
+def test_the_header_names_this_file_and_its_twin(path):
+    twin = f"{path.stem}_baseline".removesuffix("_baseline_baseline")
+    assert (SHIPPED / f"{twin}.toml").exists()
+    commands = re.findall(r"--job\.config_file (\S+)", header(path))
+    assert commands == [f"train_configs/{path.name}"] * 2
+    assert f"{twin}.toml" in header(path)
