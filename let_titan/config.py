@@ -205,7 +205,7 @@ class LetConfigManager(ConfigManager):
             config = super().parse_args(args)
         except ConfigError:
             raise
-        except (ImportError, AttributeError, ValueError, AssertionError) as error:
+        except (ImportError, AttributeError, TypeError, ValueError, AssertionError) as error:
             raise ConfigError(f"The config is not valid: {error}") from error
         assert isinstance(config, LetJobConfig)
         return config

@@ -11,7 +11,7 @@ from let_titan.checks.let import let_mistakes, pair_mistakes
 from let_titan.checks.machine import machine_mistakes
 from let_titan.checks.mistakes import Mistakes, readable
 from let_titan.checks.model import flavor_mistakes, model_mistakes, tokenizer_mistakes
-from let_titan.checks.ranges import range_mistakes
+from let_titan.checks.ranges import out_of_range
 from let_titan.checks.resume import resume_mistakes
 from let_titan.checks.teacher import needs_teacher, teacher_mistakes
 from let_titan.config import LetJobConfig
@@ -49,8 +49,10 @@ def mistakes_of(config: LetJobConfig, world_size: int, elsewhere: bool = False) 
     unknown_flavor = list(flavor_mistakes(config))
     yield from unknown_flavor
     yield from model_mistakes(config)
-    out_of_range = [*range_mistakes(config), *choice_mistakes(config)]
-    yield from out_of_range
+    wrong = out_of_range(config)
+    yield from wrong.values()
+    unknown_words = list(choice_mistakes(config))
+    yield from unknown_words
     yield from converter_mistakes(config)
     if not elsewhere:
         yield from machine_mistakes(config)
@@ -59,8 +61,9 @@ def mistakes_of(config: LetJobConfig, world_size: int, elsewhere: bool = False) 
     plan = None if unclear else resolve_plan(config)
     if plan is not None and not unknown_flavor:
         yield from pair_mistakes(plan, config)
-    if not out_of_range:
+    if not wrong and not unknown_words:
         yield from combination_mistakes(config)
+    if not any(path.startswith(("parallelism.", "training.")) for path in wrong):
         yield from layout_mistakes(config, world_size)
     unreadable = list(readable(tokenizer_mistakes(config)))
     yield from unreadable
@@ -68,7 +71,7 @@ def mistakes_of(config: LetJobConfig, world_size: int, elsewhere: bool = False) 
     yield from no_data
     yield from readable(folder_mistakes(config))
     yield from readable(checkpoint_mistakes(config, world_size))
-    if unknown_flavor or out_of_range or unreadable:
+    if unknown_flavor or wrong or unknown_words or unreadable:
         return
     if not no_data:
         yield from readable(resume_mistakes(config, plan, world_size))

@@ -8,7 +8,6 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from let_titan.checks.mistakes import Mistakes
 from let_titan.config import LetJobConfig
 from let_titan.errors import ConfigError
 
@@ -48,7 +47,7 @@ NOT_NEGATIVE = Range(0)
 FRACTION = Range(0, 1)
 FINITE = Range(0, math.inf, below=True)
 POSITIVE = Range(0, math.inf, above=True, below=True)
-MOMENTUM = Range(0, 1, below=True)
+BELOW_ONE = Range(0, 1, below=True)
 
 RANGES = {
     "profiling.profile_freq": COUNT,
@@ -56,8 +55,8 @@ RANGES = {
     "profiling.profiler_warmup": NOT_NEGATIVE,
     "metrics.log_freq": COUNT,
     "optimizer.lr": FINITE,
-    "optimizer.beta1": MOMENTUM,
-    "optimizer.beta2": MOMENTUM,
+    "optimizer.beta1": BELOW_ONE,
+    "optimizer.beta2": BELOW_ONE,
     # With 0 a token that is not in the first batch makes 0 / 0
     "optimizer.eps": POSITIVE,
     "optimizer.weight_decay": FINITE,
@@ -71,6 +70,7 @@ RANGES = {
     "training.max_norm": Range(0, above=True),
     "training.steps": COUNT,
     "training.gc_freq": COUNT,
+    "training.max_nonfinite_steps": NOT_NEGATIVE,
     "training.dataloader.num_workers": NOT_NEGATIVE,
     "training.dataloader.prefetch_factor": COUNT,
     "parallelism.data_parallel_replicate_degree": COUNT,
@@ -90,16 +90,24 @@ RANGES = {
     "validation.freq": COUNT,
     "validation.dataloader.num_workers": NOT_NEGATIVE,
     "validation.dataloader.prefetch_factor": COUNT,
+    "data.lanes": NOT_NEGATIVE,
+    "data.shuffle_buffer": NOT_NEGATIVE,
+    "data.shuffle_seed": NOT_NEGATIVE,
+    "data.max_document_mib": COUNT,
+    "data.validation_fraction": BELOW_ONE,
     # What torch.manual_seed takes
     "debug.seed": Range(-(2**63), 2**64, below=True),
 }
 
 
-def range_mistakes(config: LetJobConfig) -> Mistakes:
-    for path, allowed in RANGES.items():
-        value = value_at(config, path)
-        if value is not None and value not in allowed:
-            yield ConfigError(f"{path} = {value} is out of range: it must be {allowed}.")
+def out_of_range(config: LetJobConfig) -> dict[str, ConfigError]:
+    """Returns the mistake of each key whose number it may not take."""
+    values = {path: value_at(config, path) for path in RANGES}
+    return {
+        path: ConfigError(f"{path} = {value} is out of range: it must be {RANGES[path]}.")
+        for path, value in values.items()
+        if value is not None and value not in RANGES[path]
+    }
 
 
 def value_at(config: LetJobConfig, path: str) -> Any:

@@ -34,7 +34,7 @@ class Findings:
 
 def look(config: LetJobConfig, world_size: int, gpu: Gpu) -> Findings:
     """Makes every check that needs no model."""
-    found = find_mistakes(config, world_size)
+    found = find_mistakes(config, world_size, elsewhere=True)
     wrong = [mistake for mistake in found if not isinstance(mistake, NotFoundHere)]
     wrong += [*gpu_mistakes(config, gpu), *shape_mistakes(config)]
     mistakes = list(dict.fromkeys(map(str, wrong)))  # a check made twice is told once
