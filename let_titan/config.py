@@ -8,6 +8,7 @@ mean together is checked in ``let_titan.checks``.
 import difflib
 import sys
 import tomllib
+from collections.abc import Iterator
 from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any, Literal, get_args
 
@@ -213,7 +214,9 @@ class LetConfigManager(ConfigManager):
     def _maybe_load_toml(self, args: list[str]) -> dict[str, Any]:
         check_file(value_of("job.config_file", args))
         values = super()._maybe_load_toml(args) or {}
-        check_values(LetJobConfig, values)
+        mistakes = list(value_mistakes(LetJobConfig, values))
+        if mistakes:
+            raise ConfigError(str(mistakes[0]), others=mistakes[1:])
         section = values.get("let", {})
         from_cli = keys_on_command_line(args, "let")
         explicit = set(section) | from_cli
@@ -262,7 +265,7 @@ def check_file(path: str | None) -> None:
         ) from error
 
 
-def check_values(section: Any, values: dict[str, Any], name: str = "") -> None:
+def value_mistakes(section: Any, values: dict[str, Any], name: str = "") -> Iterator[ConfigError]:
     """Checks names and types of a TOML's values; ``name`` is the path to ``section``, as "let."."""
     declared: dict[str, Any] = {entry.name: entry.type for entry in fields(section)}
     for key, value in values.items():
@@ -270,17 +273,17 @@ def check_values(section: Any, values: dict[str, Any], name: str = "") -> None:
         if wanted is None:
             near = difflib.get_close_matches(key, declared, n=1)
             cure = f"did you mean {name}{near[0]}?" if near else "--help lists what there is."
-            raise ConfigError(f"{path} is unknown: {cure}")
-        if is_dataclass(wanted):
-            if not isinstance(value, dict):
-                raise ConfigError(f"{path} = {value!r} must be a section: write [{path}].")
-            check_values(wanted, value, f"{path}.")
+            yield ConfigError(f"{path} is unknown: {cure}")
+        elif is_dataclass(wanted) and isinstance(value, dict):
+            yield from value_mistakes(wanted, value, f"{path}.")
+        elif is_dataclass(wanted):
+            yield ConfigError(f"{path} = {value!r} must be a section: write [{path}].")
         elif not has_type(value, wanted):
-            raise ConfigError(
+            yield ConfigError(
                 f"{path} = {value!r} has the wrong type: it must be {type_name(wanted)}."
             )
         elif isinstance(value, str) and "\0" in value:
-            raise ConfigError(f"{path} = {value!r} has a NUL, which no path or name may have.")
+            yield ConfigError(f"{path} = {value!r} has a NUL, which no path or name may have.")
 
 
 def has_type(value: Any, wanted: Any) -> bool:

@@ -1,6 +1,6 @@
 """The two exceptions that reach a user: a mistake in the input, and a run that cannot go on."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -9,7 +9,15 @@ class ConfigError(ValueError):
     """A mistake in the user's input: one sentence that names the value and the cure.
 
     ``let_titan.train.main`` prints it on rank 0 and exits with 2, without a traceback.
+
+    Args:
+        sentence: of the mistake.
+        others: mistakes that were found with it, for ``let_titan.preflight`` to tell.
     """
+
+    def __init__(self, sentence: str, others: Sequence["ConfigError"] = ()) -> None:
+        super().__init__(sentence)
+        self.others = others
 
 
 class NotFoundHere(ConfigError):

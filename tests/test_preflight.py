@@ -245,6 +245,16 @@ def test_all_mistakes_at_once(lab, capsys):
     assert not (lab.folder / "run").exists()
 
 
+def test_all_wrong_names_and_types_at_once(lab, capsys):
+    wrong = {"let__lamda": 1, "training__steps": "6", "nonsense__key": 1}
+    path = write_toml(lab.folder / "wrong.toml", lab.sections({}, **wrong))
+    assert main(["--job.config_file", str(path)]) == 2
+    told = capsys.readouterr().err.splitlines()
+    assert len(told) == 3 and all(line.startswith("let_titan: ") for line in told)
+    for part in ("did you mean let.lambda_0?", "training.steps = '6' has the", "nonsense is unkn"):
+        assert sum(part in line for line in told) == 1, part
+
+
 def test_what_is_not_here_is_named_and_no_mistake(lab, capsys):
     away = {
         "training__dataset_path": "none/*.zst",

@@ -26,7 +26,7 @@ def main(args: list[str] | None = None) -> int:
         check_version()
         config = LetConfigManager().parse_args(rest)
     except ConfigError as error:
-        return refuse(Findings(mistakes=[str(error)]), own.json)
+        return refuse(Findings(mistakes=[str(e) for e in (error, *error.others)]), own.json)
     report = examine(config, own.world_size, choose_gpu(config, own.gpu), own.mfu)
     if report.findings.mistakes:
         return refuse(report.findings, own.json)
