@@ -30,6 +30,7 @@ from let_titan.plan import resolve_plan
 from let_titan.run_folder import RunFolder, describe_run
 from let_titan.spec import register
 from let_titan.stop import StopRequest
+from let_titan.student.parallelize import is_ddp
 from let_titan.teacher import Teacher, load_teacher, prepare_teacher
 from let_titan.upstream import check_version, checkpoint_manager
 
@@ -104,6 +105,7 @@ class LetTrainer(Trainer):
         if self.alignment is not None:
             self.alignment.meter.reset()
         self.guard.begin(self.step)
+        self._microbatch = 0
         super().train_step(data_iterator)
         if self.guard.skipped is not None:
             self.run_folder.note_nonfinite(self.step, self.guard.skipped)
@@ -133,6 +135,10 @@ class LetTrainer(Trainer):
         """Notes lambda(s) / global_valid_tokens, then as torchtitan; returns the NLL alone."""
         self._coefficient = self.plan.lambda_in(self.step) / global_valid_tokens
         self._global_valid_tokens = global_valid_tokens
+        self._microbatch += 1
+        if is_ddp(self.parallel_dims):
+            last = self._microbatch == self.gradient_accumulation_steps
+            self.model_parts[0].set_requires_gradient_sync(last)
         loss = super().forward_backward_step(
             input_dict=input_dict, labels=labels, global_valid_tokens=global_valid_tokens
         )

@@ -24,6 +24,8 @@ from torchtitan.train import Trainer
 
 from let_titan.checks import check_config
 from let_titan.config import LetConfigManager, LetJobConfig
+from let_titan.data.loader import gathered
+from let_titan.record import VALIDATION_KEY
 from let_titan.train import LetTrainer
 
 SEQ_LEN = 64
@@ -158,6 +160,14 @@ def weights(model: nn.Module) -> dict[str, torch.Tensor]:
     return {clean_name(name): full(p) for name, p in model.named_parameters()}
 
 
+def of_all_stages(
+    read: Callable[[nn.Module], dict[str, torch.Tensor]], trainer: Trainer
+) -> dict[str, torch.Tensor]:
+    """Returns what ``read`` finds in all parts of the model; under PP, in other ranks' stages."""
+    mine = {name: value for part in trainer.model_parts for name, value in read(part).items()}
+    return {name: value for found in gathered(mine) for name, value in found.items()}
+
+
 @contextmanager
 def logged(trainer: Trainer) -> Iterator[list[dict[str, Any]]]:
     """Collects what the trainer hands to its loggers."""
@@ -173,19 +183,26 @@ def logged(trainer: Trainer) -> Iterator[list[dict[str, Any]]]:
 
 
 def one_step(config: LetJobConfig, loss_fn: Callable[..., Any] | None = None) -> dict[str, Any]:
-    """Trains step 1 on the fixed global batch: loss, un-clipped gradients, alignment."""
+    """Trains step 1 on the fixed global batch: loss, un-clipped gradients, alignment.
+
+    With validation its losses before and after the step come along.
+    """
     trainer = LetTrainer(config)
     trainer.loss_fn = loss_fn or trainer.loss_fn
     try:
         batches = use_fixed_batches(trainer)
-        initial = weights(trainer.model_parts[0])
+        initial = of_all_stages(weights, trainer)
         with logged(trainer) as lines:
             trainer.step = 1
             trainer.train_step(batches)
+            if config.validation.enable:
+                trainer.validator.validate(trainer.model_parts, 1)
+        line = next(line for line in lines if "grad_norm" in line)
         return {
-            "line": {k: v for k, v in lines[0].items() if isinstance(v, int | float)},
-            "gradients": gradients(trainer.model_parts[0]),
+            "line": {k: v for k, v in line.items() if isinstance(v, int | float)},
+            "gradients": of_all_stages(gradients, trainer),
             "weights": initial,
+            "validation": [line[VALIDATION_KEY] for line in lines if VALIDATION_KEY in line],
         }
     finally:
         trainer.close()

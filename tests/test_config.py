@@ -193,12 +193,13 @@ def test_an_old_tokenizer_file_is_told(lab):
         lab.config(None, model__hf_assets_path=str(old))
 
 
-def test_ddp_is_refused_however_it_is_written(lab, monkeypatch):
+def test_ddp_stands_alone(lab, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "4")
-    hsdp = ["--parallelism.data_parallel_replicate_degree", "2"]
-    lab.config({}, *hsdp)
-    with pytest.raises(ConfigError, match="is DDP"):
-        lab.config({}, "--parallelism.data_parallel_replicate_degree", "4")
+    two = ["--parallelism.data_parallel_replicate_degree", "2"]
+    lab.config({}, *two)  # HSDP
+    lab.config({}, "--parallelism.data_parallel_replicate_degree", "4")
+    with pytest.raises(ConfigError, match="is DDP, which goes with no other"):
+        lab.config(None, *two, "--parallelism.tensor_parallel_degree", "2")
 
 
 def test_validation_needs_a_number_of_steps(lab):
@@ -305,7 +306,7 @@ def test_a_preflight_names_the_number_of_processes(lab):
     assert "1 processes do not make" in str(find_mistakes(hsdp)[0])
     assert find_mistakes(hsdp, world_size=4) == []
     assert data_parallel_degrees(hsdp, 4) == (2, 2)
-    assert "is DDP" in str(find_mistakes(hsdp, world_size=2)[0])
+    assert data_parallel_degrees(hsdp, 2) == (2, 1)
 
 
 def test_pairs_are_read():

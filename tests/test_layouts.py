@@ -1,15 +1,20 @@
-"""LET on two and four ranks against one process: losses, un-clipped gradients, alignment."""
+"""LET in every layout against one process: losses, un-clipped gradients, alignment, validation."""
 
 import pytest
 import torch
 
+from let_titan.checks import data_parallel_degrees
 from tests.support import Lab, one_step, run_world, worst_gradient
+
+ROWS = 8  # of a step's global batch, and of the validation set
 
 FSDP = {"parallelism__data_parallel_shard_degree": -1}
 HSDP = {
     "parallelism__data_parallel_shard_degree": 2,
     "parallelism__data_parallel_replicate_degree": 2,
 }
+DDP = {"parallelism__data_parallel_replicate_degree": 2}
+MICRO_1, MICRO_2 = ({"training__local_batch_size": size} for size in (1, 2))
 FULL_AC = {"activation_checkpoint__mode": "full"}
 OP_AC = {
     "activation_checkpoint__mode": "selective",
@@ -21,50 +26,84 @@ COMPILE = {"compile__enable": True}
 TWO_RANKS = {
     "fsdp, teacher sharded": {**FSDP, **SHARD},
     "fsdp, teacher replicated": {**FSDP, **REPLICATE},
-    "fsdp, accumulation": {**FSDP, **SHARD, "training__local_batch_size": 2},
+    "fsdp, accumulation": {**FSDP, **SHARD, **MICRO_2},
     "fsdp, full AC": {**FSDP, **FULL_AC},
     "fsdp, op AC, compile": {**FSDP, **SHARD, **OP_AC, **COMPILE},
+    "ddp": DDP,
+    "ddp, accumulation, full AC": {**DDP, **MICRO_2, **FULL_AC},
 }
 FOUR_RANKS = {
-    "fsdp": {**FSDP, **SHARD, "training__local_batch_size": 2},
-    "hsdp": {**HSDP, **SHARD, "training__local_batch_size": 2},
-    "hsdp, accumulation": {**HSDP, "training__local_batch_size": 1},
+    "fsdp": {**FSDP, **SHARD, **MICRO_2},
+    "hsdp": {**HSDP, **SHARD, **MICRO_2},
+    "hsdp, accumulation": {**HSDP, **MICRO_1},
 }
+LOGGED = ("loss_metrics/global_avg_loss", "grad_norm", "let/align_loss", "let/align_cosine")
+
+
+def config_of(lab, let, layout):
+    """A run in ``layout`` that trains and validates on the same rows whatever the ranks."""
+    batch = {"training__local_batch_size": 4, "training__global_batch_size": ROWS}
+    changes = {**batch, **layout}
+    micro = changes["training__local_batch_size"]
+    replicate, shard = data_parallel_degrees(lab.parsed(let, **changes))
+    validation = {
+        "validation__enable": True,
+        "validation__dataset": "pile",
+        "validation__dataset_path": str(lab.assets / "validation.jsonl"),
+        "validation__seq_len": 64,
+        "validation__local_batch_size": micro,
+        "validation__steps": ROWS // (micro * replicate * shard),
+    }
+    return lab.config(let, **changes, **validation)
 
 
 def step_in_each(assets, folder, layouts):
+    """Returns {(layout, k): its step}."""
     lab = Lab(assets, folder)
     return {
-        name: one_step(lab.config({}, **{"training__global_batch_size": 8, **layout}))
-        for name, layout in layouts.items()
+        (name, k): one_step(config_of(lab, {"k": k}, layout))
+        for name, (layout, blocks) in layouts.items()
+        for k in blocks
     }
 
 
 @pytest.fixture(scope="module")
 def one_process(assets, tmp_path_factory):
     lab = Lab(assets, tmp_path_factory.mktemp("one"))
-    return one_step(lab.config({}, training__local_batch_size=8))
+    return {k: one_step(config_of(lab, {"k": k}, {})) for k in (2, 4)}
+
+
+def equals(found, wanted, name):
+    """Compares two of ``one_step``'s results."""
+    for weight, value in wanted["weights"].items():
+        assert torch.equal(found["weights"][weight], value), (name, weight)
+    error = worst_gradient(found["gradients"], wanted["gradients"])
+    assert error < 1e-5, (name, error)
+    for key in LOGGED:
+        assert found["line"][key] == pytest.approx(wanted["line"][key], rel=1e-5), (name, key)
+    assert len(wanted["validation"]) == 2
+    assert found["validation"] == pytest.approx(wanted["validation"], rel=1e-5), name
 
 
 @pytest.mark.parametrize(("ranks", "layouts"), [(2, TWO_RANKS), (4, FOUR_RANKS)])
 def test_equals_one_process(ranks, layouts, assets, tmp_path, one_process):
+    layouts = {name: (layout, (2,)) for name, layout in layouts.items()}
     found = run_world(ranks, step_in_each, tmp_path, assets, tmp_path, layouts)
-    assert found.keys() == layouts.keys()
-    for name, result in found.items():
-        for weight, wanted in one_process["weights"].items():
-            assert torch.equal(result["weights"][weight], wanted), (name, weight)
-        error = worst_gradient(result["gradients"], one_process["gradients"])
-        assert error < 1e-5, (name, error)
-        for key in (
-            "loss_metrics/global_avg_loss",
-            "grad_norm",
-            "let/align_loss",
-            "let/align_cosine",
-        ):
-            assert result["line"][key] == pytest.approx(one_process["line"][key], rel=1e-5), name
+    assert len(found) == len(layouts)
+    for (name, k), result in found.items():
+        equals(result, one_process[k], name)
+
+
+def test_the_cases_can_fail(one_process):
+    """k moves gradients and losses by far more than the tolerance; a step moves validation."""
+    two, four = one_process[2], one_process[4]
+    assert worst_gradient(two["gradients"], four["gradients"]) > 1e-2
+    assert two["line"]["let/align_loss"] != pytest.approx(four["line"]["let/align_loss"], rel=1e-2)
+    before, after = two["validation"]
+    assert before != pytest.approx(after, rel=1e-3)
 
 
 def test_weights_of_a_sharded_start_are_not_repeated(one_process):
     """Upstream's sharded init on a CPU gave wq rank 32 of 64: both halves drew the same numbers."""
-    wq = one_process["weights"]["layers.0.attention.wq.weight"]
+    wq = one_process[2]["weights"]["layers.0.attention.wq.weight"]
     assert torch.linalg.matrix_rank(wq) == 64

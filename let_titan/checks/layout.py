@@ -27,11 +27,11 @@ def layout_mistakes(config: LetJobConfig, world_size: int) -> Mistakes:
     except ConfigError as error:
         yield error
         return
-    if replicate > 1 and shard == 1:
+    if replicate > 1 and shard == 1 and replicate < world_size:
         yield ConfigError(
             f"parallelism.data_parallel_replicate_degree = {replicate} without sharding is DDP, "
-            "whose gradients torchtitan 0.2.2 scales wrongly: set it to 1, or to less than the "
-            "number of processes for HSDP."
+            "which goes with no other kind of parallelism: set data_parallel_shard_degree above 1 "
+            "for HSDP, or leave the other degrees at 1."
         )
     micro = config.training.local_batch_size * replicate * shard
     if config.training.global_batch_size > 0 and config.training.global_batch_size % micro:

@@ -1,5 +1,7 @@
-"""torchtitan's parallelisation of Llama 3, as it is, with what gloo needs."""
+"""torchtitan's parallelisation of Llama 3, with DDP's division mended and with what gloo needs."""
 
+import torch
+import torch.distributed as dist
 from torch import nn
 from torch.distributed.fsdp import FSDPModule
 from torchtitan.distributed import ParallelDims
@@ -12,11 +14,35 @@ from let_titan.device import HAS_ACCELERATOR
 def parallelize_student(
     model: nn.Module, parallel_dims: ParallelDims, job_config: LetJobConfig
 ) -> nn.Module:
-    """Applies TP, activation checkpointing, compile and FSDP2 by torchtitan's own function."""
+    """Applies TP, activation checkpointing, compile and FSDP2 or DDP by torchtitan's function."""
     model = parallelize_llama(model, parallel_dims, job_config)
+    if is_ddp(parallel_dims):
+        sum_over_replicas(model, parallel_dims.get_mesh("dp_replicate").get_group())
     if not HAS_ACCELERATOR:
         sum_in_reduce_scatter(model)
     return model
+
+
+def is_ddp(parallel_dims: ParallelDims) -> bool:
+    return parallel_dims.dp_replicate_enabled and not parallel_dims.fsdp_enabled
+
+
+def sum_over_replicas(model: nn.Module, group: dist.ProcessGroup) -> None:
+    """Lets DDP add gradients up instead of averaging them.
+
+    torchtitan 0.2.2 divides the loss by the global number of tokens in every layout, and DDP would
+    divide by the number of replicas once more. A sum, unlike a mean, must be taken once a step:
+    the trainer calls ``set_requires_gradient_sync`` with each microbatch.
+    """
+    model.register_comm_hook(group, all_reduce_sum)  # type: ignore[operator]
+
+
+def all_reduce_sum(
+    group: dist.ProcessGroup, bucket: dist.GradBucket
+) -> torch.futures.Future[torch.Tensor]:
+    """DDP's communication hook: the sum of a bucket of gradients over ``group``."""
+    work = dist.all_reduce(bucket.buffer(), group=group, async_op=True)
+    return work.get_future().then(lambda future: future.value()[0])
 
 
 def sum_in_reduce_scatter(model: nn.Module) -> None:
