@@ -11,13 +11,14 @@ from contextlib import ExitStack, redirect_stderr, redirect_stdout
 from typing import Any, NoReturn
 
 import torch
+import torch.distributed as dist
 import torch.distributed._functional_collectives as funcol
 from torchtitan.components.loss import IGNORE_INDEX
 from torchtitan.config import TORCH_DTYPE_MAP
 from torchtitan.tools.logging import init_logger, logger
 from torchtitan.train import Trainer
 
-from let_titan.alignment import Alignment, cosine_alignment
+from let_titan.alignment import Alignment, cosine_alignment, rows_of_this_rank
 from let_titan.checkpoint.manager import LetCheckpointManager
 from let_titan.checks import check_config
 from let_titan.config import LetConfigManager, LetJobConfig
@@ -149,13 +150,20 @@ class LetTrainer(Trainer):
         self, input_dict: dict[str, torch.Tensor], labels: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor, dict[str, torch.Tensor], dict[str, Any]]:
         """Adds the teacher's states, the mask and the coefficient to the model's kwargs."""
+        mask = labels != IGNORE_INDEX
+        teacher_hidden = () if self.teacher is None else self.teacher(input_dict["input"])
         inputs, labels, extra_inputs, extra_kwargs = super().post_dataloading_process(
             input_dict, labels
         )
         if self.teacher is not None:
+            positions = extra_kwargs.get("positions")  # given under context parallelism
+            mask, *hidden = (
+                rows_of_this_rank(whole, self.parallel_dims, positions)
+                for whole in (mask, *teacher_hidden)
+            )
             extra_kwargs |= {
-                "teacher_hidden": self.teacher(inputs),
-                "align_mask": labels != IGNORE_INDEX,
+                "teacher_hidden": tuple(hidden),
+                "align_mask": mask,
                 "align_coefficient": self._coefficient,
             }
         return inputs, labels, extra_inputs, extra_kwargs
@@ -178,11 +186,13 @@ class LetTrainer(Trainer):
         return figures
 
     def _reduced_alignment(self) -> tuple[float, float]:
-        """Returns alignment loss and mean cosine per valid token over all ranks."""
+        """Returns alignment loss and mean cosine per valid token.
+
+        In every layout a token's state after a block lies on one rank, so all ranks' sums add up.
+        """
         assert self.alignment is not None
         sums = self.alignment.meter.sums(self.device)
-        if self.parallel_dims.dp_cp_enabled:
-            sums = funcol.all_reduce(sums, "sum", self.parallel_dims.get_mesh("loss"))
+        sums = funcol.all_reduce(sums, "sum", dist.group.WORLD)
         loss, cosine = (sums / self._global_valid_tokens).tolist()
         return loss, cosine / len(self.plan.pairs)
 
@@ -255,7 +265,7 @@ def run(config: LetJobConfig) -> None:
         if trainer is not None:
             trainer.run_folder.end(exit_state)
             trainer.close()
-    torch.distributed.destroy_process_group()
+    dist.destroy_process_group()
 
 
 def refuse(error: Exception, code: int) -> NoReturn:

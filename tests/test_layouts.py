@@ -14,12 +14,14 @@ HSDP = {
     "parallelism__data_parallel_replicate_degree": 2,
 }
 DDP = {"parallelism__data_parallel_replicate_degree": 2}
-MICRO_1, MICRO_2 = ({"training__local_batch_size": size} for size in (1, 2))
+MICRO_1, MICRO_2, MICRO_8 = ({"training__local_batch_size": size} for size in (1, 2, 8))
 FULL_AC = {"activation_checkpoint__mode": "full"}
 OP_AC = {
     "activation_checkpoint__mode": "selective",
     "activation_checkpoint__selective_ac_option": "op",
 }
+TP = {"parallelism__tensor_parallel_degree": 2}
+WHOLE_LOGITS = {"parallelism__disable_loss_parallel": True}
 SHARD, REPLICATE = {"teacher__placement": "shard"}, {"teacher__placement": "replicate"}
 COMPILE = {"compile__enable": True}
 
@@ -31,11 +33,17 @@ TWO_RANKS = {
     "fsdp, op AC, compile": {**FSDP, **SHARD, **OP_AC, **COMPILE},
     "ddp": DDP,
     "ddp, accumulation, full AC": {**DDP, **MICRO_2, **FULL_AC},
+    "tp": {**TP, **MICRO_8},
+    "tp, accumulation, op AC": {**TP, **MICRO_2, **OP_AC},
+    "tp, whole logits, full AC": {**TP, **WHOLE_LOGITS, **FULL_AC},
 }
 FOUR_RANKS = {
     "fsdp": {**FSDP, **SHARD, **MICRO_2},
     "hsdp": {**HSDP, **SHARD, **MICRO_2},
     "hsdp, accumulation": {**HSDP, **MICRO_1},
+    "tp of four": {"parallelism__tensor_parallel_degree": 4},
+    "fsdp x tp": {**FSDP, **TP, **SHARD},
+    "fsdp x tp, whole logits, accumulation": {**FSDP, **TP, **WHOLE_LOGITS, **MICRO_2},
 }
 LOGGED = ("loss_metrics/global_avg_loss", "grad_norm", "let/align_loss", "let/align_cosine")
 

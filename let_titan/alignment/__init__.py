@@ -2,6 +2,7 @@
 
 from let_titan.alignment.cosine import cosine_alignment
 from let_titan.alignment.inject import Alignment, AlignmentMeter, gradient_of
+from let_titan.alignment.shard import rows_of_this_rank
 from let_titan.alignment.width import interpolate_width
 
 __all__ = [
@@ -10,4 +11,5 @@ __all__ = [
     "cosine_alignment",
     "gradient_of",
     "interpolate_width",
+    "rows_of_this_rank",
 ]

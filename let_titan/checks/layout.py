@@ -17,11 +17,6 @@ def layout_mistakes(config: LetJobConfig, world_size: int) -> Mistakes:
                 f"parallelism.{key} = {degree} is not supported yet: set it to 1 and shard with "
                 "FSDP2 (data_parallel_shard_degree)."
             )
-    if parallelism.tensor_parallel_degree > 1 and config.let.enable and config.let.lambda_0 != 0:
-        yield ConfigError(
-            f"parallelism.tensor_parallel_degree = {parallelism.tensor_parallel_degree} is not "
-            "supported with let.enable yet: set it to 1 and shard with FSDP2."
-        )
     try:
         replicate, shard = data_parallel_degrees(config, world_size)
     except ConfigError as error:

@@ -29,7 +29,7 @@ class Report:
     Attributes:
         run: config file's layout, batch and GPU.
         findings: sentences.
-        price: what the run takes; None where there are mistakes.
+        price: what the run takes; None where there are mistakes, or where nothing can tell.
     """
 
     run: dict[str, Any]
@@ -57,6 +57,10 @@ def examine(config: LetJobConfig, world_size: int, gpu: Gpu, mfu: float | None =
     run = {"world_size": world_size, "gpu": gpu.name, "flavor": config.model.flavor}
     findings = look(config, world_size, gpu)
     if findings.mistakes:
+        return Report(run, findings, None)
+    unpriced = unpriced_layout(config, world_size)
+    if unpriced:
+        findings.unchecked.append(f"Memory, FLOPs and time are not reckoned under {unpriced} yet.")
         return Report(run, findings, None)
     plan = resolve_plan(config)
     with fake_world(config, world_size) as dims:
@@ -86,6 +90,16 @@ def examine(config: LetJobConfig, world_size: int, gpu: Gpu, mfu: float | None =
         "checkpoints": checkpoint_facts(config, student),
     }
     return Report(run, findings, None if findings.mistakes else price)
+
+
+def unpriced_layout(config: LetJobConfig, world_size: int) -> str:
+    """Names the parallelism that cannot be built without its processes; "" where all can."""
+    if config.parallelism.pipeline_parallel_degree > 1:
+        return "pipeline parallelism"
+    if config.parallelism.context_parallel_degree > 1:
+        return "context parallelism"
+    replicate, shard = data_parallel_degrees(config, world_size)
+    return "DDP" if replicate > 1 and shard == 1 else ""
 
 
 def advise(

@@ -12,7 +12,7 @@ from torchtitan.components.loss import cross_entropy_loss
 from torchtitan.components.optimizer import build_optimizers
 from torchtitan.config import TORCH_DTYPE_MAP
 from torchtitan.distributed import ParallelDims
-from torchtitan.distributed.utils import maybe_enable_amp
+from torchtitan.distributed.utils import get_train_context, maybe_enable_amp
 from torchtitan.models.attention import ScaledDotProductAttentionWrapper
 from torchtitan.tools import utils as titan_utils
 
@@ -96,11 +96,15 @@ def measure_step(
         if plan.pairs:
             blocks = [(pair.block, pair.weight) for pair in plan.pairs]
             model.alignment = Alignment(blocks, cosine_alignment)
-        activations = measure_activations(
-            model,
-            batch_of(config, plan, teacher_width),
-            maybe_enable_amp(dims, config.training.mixed_precision_param, titan_utils.device_type),
-        )
+        loss_parallel = dims.tp_enabled and not config.parallelism.disable_loss_parallel
+        with get_train_context(loss_parallel)():
+            activations = measure_activations(
+                model,
+                batch_of(config, plan, teacher_width, dims.tp),
+                maybe_enable_amp(
+                    dims, config.training.mixed_precision_param, titan_utils.device_type
+                ),
+            )
         optimizers.step()
         parameters = list(model.parameters())
         states = [v for o in optimizers.optimizers for s in o.state.values() for v in s.values()]
@@ -113,17 +117,23 @@ def measure_step(
         )
 
 
-def batch_of(config: LetJobConfig, plan: LetPlan, teacher_width: int) -> dict[str, Any]:
-    """Returns one microbatch's arguments for the student; call it where tensors are fake."""
+def batch_of(
+    config: LetJobConfig, plan: LetPlan, teacher_width: int, sequence_shards: int = 1
+) -> dict[str, Any]:
+    """Returns one microbatch's arguments for the student; call it where tensors are fake.
+
+    Block outputs, and with them the teacher's rows, are cut into ``sequence_shards``.
+    """
     shape = (config.training.local_batch_size, config.training.seq_len)
     device = titan_utils.device_type
     batch: dict[str, Any] = {"tokens": torch.zeros(shape, dtype=torch.int64, device=device)}
     if plan.pairs:
         dtype = TORCH_DTYPE_MAP[config.teacher.dtype]
-        states = (*shape, teacher_width)
+        rows = (shape[0], shape[1] // sequence_shards)
+        states = (*rows, teacher_width)
         batch |= {
             "teacher_hidden": [torch.zeros(states, dtype=dtype, device=device) for _ in plan.pairs],
-            "align_mask": torch.ones(shape, dtype=torch.bool, device=device),
+            "align_mask": torch.ones(rows, dtype=torch.bool, device=device),
             "align_coefficient": plan.lambda_0,
         }
     return batch
