@@ -12,7 +12,6 @@ from typing import Any, NoReturn
 
 import torch
 import torch.distributed as dist
-import torch.distributed._functional_collectives as funcol
 from torchtitan.components.loss import IGNORE_INDEX
 from torchtitan.config import TORCH_DTYPE_MAP
 from torchtitan.tools.logging import init_logger, logger
@@ -191,8 +190,8 @@ class LetTrainer(Trainer):
         In every layout a token's state after a block lies on one rank, so all ranks' sums add up.
         """
         assert self.alignment is not None
-        sums = self.alignment.meter.sums(self.device)
-        sums = funcol.all_reduce(sums, "sum", dist.group.WORLD)
+        sums = self.alignment.meter.sums(self.device).clone()
+        dist.all_reduce(sums)
         loss, cosine = (sums / self._global_valid_tokens).tolist()
         return loss, cosine / len(self.plan.pairs)
 
