@@ -11,6 +11,7 @@ from let_titan.compare.__main__ import main
 from let_titan.compare.sources import load
 from let_titan.runs import Run
 from tests.handmade import BASELINE, BETTER, write_run
+from tests.support import wandb_records
 
 NAMES = ("MODE", "API_KEY", "PROJECT", "RUN_GROUP")
 
@@ -36,8 +37,7 @@ def test_offline_it_records_tables_charts_and_the_page(environment, arguments, t
     environment.setenv("WANDB_MODE", "offline")
     environment.setenv("WANDB_RUN_GROUP", "the-twins")
     assert main(arguments) == 0
-    (record,) = (tmp_path / "out").rglob("*.wandb")
-    content = record.read_bytes()
+    (content,) = wandb_records(tmp_path / "out")
     for text in ("let_titan", "the-twins", "comparison", "0.200 nats per token lower"):
         assert text.encode() in content, text
     assert b"LET/with the teacher/tokens_per_s to baseline" in content

@@ -11,6 +11,7 @@ import wandb
 from let_titan.runs import FILES, read_lines
 from let_titan.train import run
 from let_titan.wandb_run import has_account, is_silent
+from tests.support import wandb_records
 
 NAMES = ("MODE", "API_KEY", "BASE_URL", "PROJECT", "RUN_NAME", "RUN_GROUP", "RUN_ID", "RESUME")
 SECRET = "5ec2e7" * 6 + "5ec2"  # 40 characters, as a key has
@@ -53,8 +54,7 @@ def test_offline_it_records_name_group_and_figures_but_no_key(lab, environment):
     environment.setenv("WANDB_MODE", "offline")
     environment.setenv("WANDB_API_KEY", SECRET)
     folder = train(lab, {"s_stop": 1})
-    (path,) = folder.rglob("*.wandb")
-    content = path.read_bytes()
+    (content,) = wandb_records(folder)
     for name in ("let_titan", "the-twins", "let-arm", (folder / "wandb_run_id").read_text()):
         assert field(name) in content, name
     assert b'"lambda_0":0.5' in content
@@ -74,7 +74,7 @@ def test_after_a_kill_offline_records_hold_what_metrics_jsonl_holds(lab, environ
     train(lab, None, training__steps=4, training__max_norm=1e-3, **kept)
     second = {line["step"]: line["loss"] for line in read_lines(folder / "metrics.jsonl")}
     assert second[2] == first[2] and second[4] != first[4]
-    old, new = (p.read_bytes() for p in sorted(folder.rglob("*.wandb"), key=os.path.getmtime))
+    old, new = wandb_records(folder)
     key = field("loss_metrics/global_avg_loss") + b"\x82\x01"
     for step in (1, 2, 3, 4):
         assert old.count(key + field(json.dumps(first[step]))) >= 1

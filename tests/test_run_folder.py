@@ -16,6 +16,7 @@ from let_titan.record import MetricsFile
 from let_titan.run_folder import RunFolder
 from let_titan.train import LetTrainer, run
 from let_titan.wandb_run import wandb_names
+from tests.support import wandb_records
 
 TRAIN_KEYS = {
     *("step", "loss", "align_loss", "align_cosine", "lambda", "grad_norm", "lr", "tokens"),
@@ -231,8 +232,7 @@ def test_wandb_records_offline(lab, clean_wandb):
     clean_wandb.setenv("WANDB_MODE", "offline")
     run(lab.config({}, metrics__enable_wandb=True))
     torch.distributed.init_process_group("gloo")
-    (record,) = lab.folder.rglob("*.wandb")
-    content = record.read_bytes()
+    (content,) = wandb_records(lab.folder)
     for name in (b"let/lambda", b"let/align_cosine", b"throughput(tps)", b"memory/max_reserved"):
         assert name in content
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from let_titan.train import LetTrainer
+from tests.support import wandb_records
 
 SOURCES = sorted(path for name in ("let_titan", "scripts") for path in Path(name).rglob("*.py"))
 KEY = "0123456789abcdef0123456789abcdef01234567"
@@ -70,8 +71,8 @@ def test_a_wandb_key_is_nowhere_in_what_a_run_leaves(lab, monkeypatch, caplog, c
         trainer.train()
         trainer.run_folder.end("completed")
         trainer.close()
+    assert wandb_records(lab.folder)
     files = [path for path in (lab.folder / "run").rglob("*") if path.is_file()]
-    names = {path.name for path in files}
-    assert "summary.json" in names and any(name.endswith(".wandb") for name in names)
+    assert lab.folder / "run" / "summary.json" in files
     assert [path for path in files if KEY.encode() in path.read_bytes()] == []
     assert KEY not in caplog.text + "".join(capfd.readouterr())
