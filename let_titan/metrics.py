@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed._functional_collectives as funcol
 from torchtitan.components.metrics import BaseLogger, LoggerContainer, MetricsProcessor
 from torchtitan.distributed import ParallelDims
 from torchtitan.tools.logging import logger
+from torchtitan.tools.utils import device_type
 
 from let_titan.config import LetJobConfig
 from let_titan.plan import resolve_plan
@@ -55,7 +57,15 @@ class LetMetricsProcessor(MetricsProcessor):
         grad_norm: float,
         extra_metrics: dict[str, Any] | None = None,
     ) -> None:
-        """Logs as torchtitan does, with LET's figures beside its own."""
+        """Logs as torchtitan does, with LET's figures beside its own.
+
+        Under a pipeline the losses come from the last stage; the others give zero.
+        """
+        pipeline = self.parallel_dims.get_optional_mesh("pp")
+        if pipeline is not None:
+            losses = torch.tensor([global_avg_loss, global_max_loss], device=device_type)
+            losses = funcol.all_reduce(losses, "sum", pipeline)
+            global_avg_loss, global_max_loss = losses.tolist()
         figures = self.let_figures() if self.let_figures else {}
         super().log(
             step,

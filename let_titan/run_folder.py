@@ -9,6 +9,7 @@ import torch.distributed as dist
 from torchtitan.tools.logging import logger
 
 from let_titan.data import data_fingerprint
+from let_titan.data.loader import gathered
 from let_titan.errors import RunError
 from let_titan.outcome import outcome
 from let_titan.record import MetricsFile
@@ -139,8 +140,14 @@ def describe_run(trainer: Any) -> dict[str, Any]:
 
 def parameter_counts(trainer: Any) -> dict[str, int]:
     """Returns the student's parameters, all of them and those in its blocks."""
-    names = [item for part in trainer.model_parts for item in part.named_parameters()]
+    sizes = {
+        name: parameter.numel()
+        for part in trainer.model_parts
+        for name, parameter in part.named_parameters()
+    }
+    for stage in gathered(sizes):  # under a pipeline this rank has a part of the names
+        sizes |= stage
     return {
-        "total": sum(p.numel() for _, p in names),
-        "blocks": sum(p.numel() for name, p in names if name.startswith("layers.")),
+        "total": sum(sizes.values()),
+        "blocks": sum(size for name, size in sizes.items() if name.startswith("layers.")),
     }

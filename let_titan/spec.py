@@ -1,6 +1,5 @@
 """Registers the student and its parts with torchtitan as the model ``let_llama``."""
 
-from torchtitan.components.loss import build_cross_entropy_loss
 from torchtitan.components.lr_scheduler import build_lr_schedulers
 from torchtitan.components.optimizer import build_optimizers
 from torchtitan.config import JobConfig
@@ -11,6 +10,7 @@ from let_titan.checks import MODEL_NAME
 from let_titan.data import build_dataloader, register_pile
 from let_titan.metrics import build_let_metrics_processor
 from let_titan.student import FLAVORS, LetTransformer, parallelize_student
+from let_titan.student.pipeline import build_loss, pipeline_student
 from let_titan.tokenizer import HuggingFaceTokenizer, load_tokenizer
 from let_titan.upstream import is_registered
 from let_titan.validator import build_let_validator
@@ -31,12 +31,12 @@ def register() -> None:
             model_cls=LetTransformer,
             model_args=FLAVORS,
             parallelize_fn=parallelize_student,
-            pipelining_fn=None,
+            pipelining_fn=pipeline_student,
             build_optimizers_fn=build_optimizers,
             build_lr_schedulers_fn=build_lr_schedulers,
             build_dataloader_fn=build_dataloader,
             build_tokenizer_fn=build_tokenizer,
-            build_loss_fn=build_cross_entropy_loss,
+            build_loss_fn=build_loss,
             build_validator_fn=build_let_validator,
             build_metrics_processor_fn=build_let_metrics_processor,
             state_dict_adapter=Llama3StateDictAdapter,

@@ -22,6 +22,7 @@ from let_titan.checkpoint.manager import LetCheckpointManager
 from let_titan.checks import check_config
 from let_titan.config import LetConfigManager, LetJobConfig
 from let_titan.data import PileLoader
+from let_titan.data.loader import gathered
 from let_titan.device import free_cached_memory, memory_gib
 from let_titan.errors import ConfigError, RunError
 from let_titan.guard import StepGuard
@@ -31,8 +32,9 @@ from let_titan.run_folder import RunFolder, describe_run
 from let_titan.spec import register
 from let_titan.stop import StopRequest
 from let_titan.student.parallelize import is_ddp
+from let_titan.student.pipeline import PipelineLoss
 from let_titan.teacher import Teacher, load_teacher, prepare_teacher
-from let_titan.upstream import check_version, checkpoint_manager
+from let_titan.upstream import check_version, checkpoint_manager, metrics_from_rank_0
 
 
 class LetTrainer(Trainer):
@@ -49,7 +51,7 @@ class LetTrainer(Trainer):
     def __init__(self, job_config: LetJobConfig) -> None:
         register()
         self.plan = resolve_plan(job_config)
-        with checkpoint_manager(LetCheckpointManager):
+        with checkpoint_manager(LetCheckpointManager), metrics_from_rank_0():
             super().__init__(job_config)
         self.alignment = self._build_alignment()
         for part in self.model_parts:
@@ -109,7 +111,7 @@ class LetTrainer(Trainer):
         super().train_step(data_iterator)
         if self.guard.skipped is not None:
             self.run_folder.note_nonfinite(self.step, self.guard.skipped)
-        if self.teacher is not None and not self.plan.teacher_in(self.step + 1):
+        if self.plan.teacher_in(self.step) and not self.plan.teacher_in(self.step + 1):
             self._release_teacher()
 
     def _begin(self, start: int) -> None:
@@ -117,7 +119,7 @@ class LetTrainer(Trainer):
         self._begun = True
         if self.plan.teacher_in(start + 1):
             self.teacher = self._load_teacher()
-        self.run_folder.begin(start, None if self.teacher is None else self.teacher.facts)
+        self.run_folder.begin(start, self._teacher_facts())
         if self.job_config.validation.enable and self.validator.should_validate(start):
             # Compiled first for validation's shape, the blocks would treat training's as dynamic.
             with torch.compiler.set_stance("force_eager"):
@@ -133,15 +135,22 @@ class LetTrainer(Trainer):
         global_valid_tokens: torch.Tensor,
     ) -> torch.Tensor:
         """Notes lambda(s) / global_valid_tokens, then as torchtitan; returns the NLL alone."""
-        self._coefficient = self.plan.lambda_in(self.step) / global_valid_tokens
-        self._global_valid_tokens = global_valid_tokens
+        tokens: float | torch.Tensor = global_valid_tokens
+        if self.parallel_dims.pp_enabled:
+            tokens = float(tokens)  # a pipeline would cut a tensor into microbatches
+        self._global_valid_tokens = tokens
+        self._coefficient = self.plan.lambda_in(self.step) / self._global_valid_tokens
         self._microbatch += 1
+        if isinstance(self.loss_fn, PipelineLoss):
+            self.loss_fn.tokens = self._global_valid_tokens
         if is_ddp(self.parallel_dims):
             last = self._microbatch == self.gradient_accumulation_steps
             self.model_parts[0].set_requires_gradient_sync(last)
         loss = super().forward_backward_step(
             input_dict=input_dict, labels=labels, global_valid_tokens=global_valid_tokens
         )
+        if self.parallel_dims.pp_enabled and not self.pp_has_last_stage:
+            loss = torch.zeros_like(loss)  # torchtitan's placeholder is -1
         self.guard.note_loss(loss)
         return loss
 
@@ -173,13 +182,13 @@ class LetTrainer(Trainer):
         figures = {
             "n_tokens_seen": tokens,  # torchtitan's own counts this rank's on, whatever the ranks
             "let/lambda": self.plan.lambda_in(self.step),
-            "let/teacher_active": int(self.teacher is not None),
+            "let/teacher_active": int(self.plan.teacher_in(self.step)),
             "let/student_flops": self.metrics_processor.num_flops_per_token * tokens,
             "let/teacher_flops": self.run_folder.teacher_flops(
                 min(tokens, self.tokens_per_step * self.plan.s_stop)
             ),
         }
-        if self.alignment is not None and self.teacher is not None:
+        if self.plan.teacher_in(self.step):
             loss, cosine = self._reduced_alignment()
             figures |= {"let/align_loss": loss, "let/align_cosine": cosine}
         return figures
@@ -195,10 +204,15 @@ class LetTrainer(Trainer):
         loss, cosine = (sums / self._global_valid_tokens).tolist()
         return loss, cosine / len(self.plan.pairs)
 
-    def _load_teacher(self) -> Teacher:
+    def _load_teacher(self) -> Teacher | None:
+        """Loads the teacher where a block is that it aligns: of a pipeline's ranks, on few."""
         config = self.job_config.teacher
+        folder = prepare_teacher(config.checkpoint, config.trust_remote_code)
+        names = {str(pair.block - 1) for pair in self.plan.pairs}
+        if names.isdisjoint(name for part in self.model_parts for name in part.layers):
+            return None
         return load_teacher(
-            prepare_teacher(config.checkpoint, config.trust_remote_code),
+            folder,
             [pair.layer for pair in self.plan.pairs],
             dtype=TORCH_DTYPE_MAP[config.dtype],
             device=self.device,
@@ -207,6 +221,11 @@ class LetTrainer(Trainer):
             placement=config.placement,
             trust_remote_code=config.trust_remote_code,
         )
+
+    def _teacher_facts(self) -> dict[str, Any] | None:
+        """Returns what is known of the teacher, on all ranks, wherever it is."""
+        known = gathered(None if self.teacher is None else self.teacher.facts)
+        return next((facts for facts in known if facts is not None), None)
 
     def _release_teacher(self) -> None:
         """Frees weights, buffers and all-gather storage; the run is plain from here on."""

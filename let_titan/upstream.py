@@ -12,13 +12,17 @@ from typing import Any
 from unittest import mock
 
 import torch
+import torchtitan.components.metrics as titan_metrics
+import torchtitan.distributed.pipeline_parallel as pipeline_parallel
 import torchtitan.protocols.model_converter as model_converter
 import torchtitan.protocols.train_spec as train_spec
 import torchtitan.train
 from torch import nn
 from torch.distributed.fsdp import FSDPModule
+from torch.distributed.pipelining import PipelineStage
 from torchtitan.components.checkpoint import CheckpointManager
 
+from let_titan.alignment import ALIGNMENT_ARGUMENTS
 from let_titan.errors import ConfigError
 
 TORCHTITAN = "0.2.2"
@@ -52,6 +56,39 @@ def converter_names() -> list[str]:
 def checkpoint_manager(manager: type[CheckpointManager]) -> Iterator[None]:
     """While active, a Trainer that is built takes ``manager``: a TrainSpec has no place for one."""
     with mock.patch.object(torchtitan.train, "CheckpointManager", manager):
+        yield
+
+
+class StageWithoutAlignment(PipelineStage):
+    """A stage whose shapes are inferred by a plain forward and backward.
+
+    torch 2.13 takes both on a microbatch of noise before the first step and after each validation,
+    and an alignment at a later stage would count that noise.
+    """
+
+    def _compute_outputs(self, *args: Any, module: nn.Module, **kwargs: Any) -> Any:
+        plain = {name: value for name, value in kwargs.items() if name not in ALIGNMENT_ARGUMENTS}
+        return super()._compute_outputs(*args, module=module, **plain)
+
+
+@contextmanager
+def pipeline_stage_without_alignment() -> Iterator[None]:
+    """While active, torchtitan splits a model into such stages: its function takes no class."""
+    with mock.patch.object(pipeline_parallel, "PipelineStage", StageWithoutAlignment):
+        yield
+
+
+@contextmanager
+def metrics_from_rank_0() -> Iterator[None]:
+    """While active, a Trainer that is built logs on rank 0 under a pipeline, too.
+
+    torchtitan logs where the last stage is, the only one with a loss of its own, and warns if that
+    rank is silent; here every rank learns the loss (``LetMetricsProcessor.log``).
+    """
+    with (
+        mock.patch.object(titan_metrics, "_get_metrics_rank", lambda *_: 0),
+        mock.patch.object(torchtitan.train, "ensure_pp_loss_visible", lambda *_: None),
+    ):
         yield
 
 

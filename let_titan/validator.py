@@ -15,6 +15,7 @@ from torchtitan.components.validate import Validator
 from torchtitan.tools.utils import device_type
 
 from let_titan.data import build_validation_dataloader
+from let_titan.guard import local
 from let_titan.plan import resolve_plan
 from let_titan.tokenizer import token_bytes
 
@@ -48,27 +49,36 @@ class LetValidator(Validator):
         processor = self.metrics_processor
         # The throughput that is logged is validation's own.
         processor.ntokens_since_last_log, processor.time_last_log = 0, time.perf_counter()
-        model = model_parts[0]
-        model.eval()
-        sums = torch.stack([self._sums(model, *batch) for batch in self._batches]).sum(0)
-        if self.parallel_dims.dp_cp_enabled:
-            sums = funcol.all_reduce(sums, "sum", self.parallel_dims.get_mesh("loss"))
+        for model in model_parts:
+            model.eval()
+        sums = torch.stack([self._sums(model_parts, *batch) for batch in self._batches]).sum(0)
+        for name in ("loss", "pp"):
+            mesh = self.parallel_dims.get_optional_mesh(name)
+            sums = sums if mesh is None else funcol.all_reduce(sums, "sum", mesh)
         nll, tokens, n_bytes = sums.tolist()
         processor.log_validation(
             loss=nll / tokens,
             step=step,
             extra_metrics={"validation_metrics/bits_per_byte": nll / math.log(2) / n_bytes},
         )
-        model.train()
-        # FSDP2 keeps the last weights gathered after forward, for a backward that does not come.
-        for module in model.modules():
-            if isinstance(module, FSDPModule):
-                module.reshard()
+        for model in model_parts:
+            model.train()
+            # FSDP2 keeps the last weights gathered after forward, for a backward that won't come.
+            for module in model.modules():
+                if isinstance(module, FSDPModule):
+                    module.reshard()
 
     def _sums(
-        self, model: nn.Module, input_dict: dict[str, torch.Tensor], labels: torch.Tensor
+        self,
+        model_parts: list[nn.Module],
+        input_dict: dict[str, torch.Tensor],
+        labels: torch.Tensor,
     ) -> torch.Tensor:
-        """Returns [3] fp64: NLL in nats, valid tokens and their bytes of text in one batch."""
+        """Returns [3] fp64: NLL in nats, valid tokens and their bytes of text in one batch.
+
+        What ranks share is told by one of them: whole labels by the first of a context-parallel
+        group (upstream counts its loss once for each), anything by a pipeline's last stage.
+        """
         valid = labels[labels != IGNORE_INDEX]
         n_bytes = self._token_bytes[valid].sum()
         self.metrics_processor.ntokens_since_last_log += labels.numel()
@@ -76,13 +86,40 @@ class LetValidator(Validator):
         inputs, labels, extra_inputs, extra_kwargs = self.post_dataloading_process(
             {key: value.to(device) for key, value in input_dict.items()},
             labels.to(device),
-            [model],
+            model_parts,
         )
         with self.validation_context(), self.maybe_enable_amp:
-            nll = self.loss_fn(model(inputs, **extra_inputs, **extra_kwargs), labels)
+            nll = self._nll(model_parts, inputs, labels, extra_inputs, extra_kwargs)
         nll = nll.full_tensor() if isinstance(nll, DTensor) else nll
-        counts = torch.tensor([valid.numel(), n_bytes], dtype=torch.float64).to(device)
-        return torch.cat((nll.double().view(1), counts))
+        counts = torch.tensor([valid.numel(), n_bytes], dtype=torch.float64)
+        if not self._counts_tokens():
+            counts.zero_()
+        return torch.cat((nll.double().view(1), counts)).to(device)
+
+    def _counts_tokens(self) -> bool:
+        context = self.parallel_dims.get_optional_mesh("cp")
+        first = context is None or context.get_local_rank() == 0
+        return first and self.pp_has_last_stage is not False
+
+    def _nll(
+        self,
+        model_parts: list[nn.Module],
+        inputs: torch.Tensor,
+        labels: torch.Tensor,
+        extra_inputs: dict[str, torch.Tensor],
+        extra_kwargs: dict[str, Any],
+    ) -> torch.Tensor:
+        """Returns the batch's NLL in nats; zero on ranks without a pipeline's last stage."""
+        if self.pp_schedule is None:
+            return self.loss_fn(model_parts[0](inputs, **extra_inputs, **extra_kwargs), labels)
+        first = (inputs,) if self.pp_has_first_stage else ()
+        kwargs = {**extra_inputs, **extra_kwargs} if self.pp_has_first_stage else extra_kwargs
+        losses: list[torch.Tensor] = []  # filled where the last stage is
+        target = labels if self.pp_has_last_stage else None
+        self.pp_schedule.eval(*first, **kwargs, target=target, losses=losses)
+        if not losses:
+            return torch.zeros((), device=inputs.device)
+        return torch.stack([local(loss) for loss in losses]).sum().to(inputs.device)
 
 
 def build_let_validator(**kwargs: Any) -> LetValidator:

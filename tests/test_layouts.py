@@ -22,6 +22,9 @@ OP_AC = {
 }
 TP = {"parallelism__tensor_parallel_degree": 2}
 WHOLE_LOGITS = {"parallelism__disable_loss_parallel": True}
+PP = {"parallelism__pipeline_parallel_degree": 2}
+INTERLEAVED = {**PP, "parallelism__pipeline_parallel_schedule": "Interleaved1F1B"}
+PAIRS = {"parallelism__pipeline_parallel_microbatch_size": 2}
 SHARD, REPLICATE = {"teacher__placement": "shard"}, {"teacher__placement": "replicate"}
 COMPILE = {"compile__enable": True}
 
@@ -65,6 +68,22 @@ def config_of(lab, let, layout):
     return lab.config(let, **changes, **validation)
 
 
+# The 4 blocks are split 2 + 2 (1F1B), or 1 + 2 + 1 + 0 over stages of two ranks (Interleaved1F1B):
+# the alignment is on the first stage or a later one, on rank 0 or on rank 1.
+PIPELINES_OF_TWO = {
+    "pp": {**PP, **MICRO_8},
+    "pp, accumulation": {**PP, **PAIRS},
+    "pp, full AC": {**PP, **FULL_AC, **MICRO_8},
+    "pp interleaved": {**INTERLEAVED, **MICRO_8},
+    "pp interleaved, accumulation": {**INTERLEAVED},
+}
+PIPELINES_OF_FOUR = {
+    "pp x fsdp": {**PP, **FSDP, **SHARD},
+    "pp interleaved x fsdp": {**INTERLEAVED, **FSDP},
+    "pp x tp": {**PP, **TP, **MICRO_8},
+}
+
+
 def step_in_each(assets, folder, layouts):
     """Returns {(layout, k): its step}."""
     lab = Lab(assets, folder)
@@ -93,11 +112,19 @@ def equals(found, wanted, name):
     assert found["validation"] == pytest.approx(wanted["validation"], rel=1e-5), name
 
 
-@pytest.mark.parametrize(("ranks", "layouts"), [(2, TWO_RANKS), (4, FOUR_RANKS)])
-def test_equals_one_process(ranks, layouts, assets, tmp_path, one_process):
-    layouts = {name: (layout, (2,)) for name, layout in layouts.items()}
+@pytest.mark.parametrize(
+    ("ranks", "blocks", "layouts"),
+    [
+        (2, (2,), TWO_RANKS),
+        (4, (2,), FOUR_RANKS),
+        (2, (2, 4), PIPELINES_OF_TWO),
+        (4, (2, 4), PIPELINES_OF_FOUR),
+    ],
+)
+def test_equals_one_process(ranks, blocks, layouts, assets, tmp_path, one_process):
+    layouts = {name: (layout, blocks) for name, layout in layouts.items()}
     found = run_world(ranks, step_in_each, tmp_path, assets, tmp_path, layouts)
-    assert len(found) == len(layouts)
+    assert len(found) == len(layouts) * len(blocks)
     for (name, k), result in found.items():
         equals(result, one_process[k], name)
 

@@ -24,6 +24,10 @@ AlignmentGradient = Callable[
 ]
 
 
+ALIGNMENT_ARGUMENTS = ("teacher_hidden", "align_mask", "align_coefficient")
+"""The student's forward takes these; without them it is torchtitan's."""
+
+
 class AlignmentMeter:
     """Sums of the alignment over a step, filled in backward, where each token passes once.
 

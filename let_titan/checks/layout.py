@@ -1,22 +1,24 @@
 """[parallelism] and the number of processes."""
 
+import math
 import os
 
 from let_titan.checks.mistakes import Mistakes
+from let_titan.checks.pipeline import pipeline_mistakes
 from let_titan.config import LetJobConfig
 from let_titan.errors import ConfigError
+
+NOT_OF_DATA = ("tensor", "pipeline", "context")
 
 
 def layout_mistakes(config: LetJobConfig, world_size: int) -> Mistakes:
     """Refuses by name the layouts whose gradients are not proven here yet."""
-    parallelism = config.parallelism
-    for key in ("pipeline_parallel_degree", "context_parallel_degree"):
-        degree = getattr(parallelism, key)
-        if degree > 1:
-            yield ConfigError(
-                f"parallelism.{key} = {degree} is not supported yet: set it to 1 and shard with "
-                "FSDP2 (data_parallel_shard_degree)."
-            )
+    yield from pipeline_mistakes(config)
+    if config.parallelism.context_parallel_degree > 1:
+        yield ConfigError(
+            f"parallelism.context_parallel_degree = {config.parallelism.context_parallel_degree} "
+            "is not supported yet: set it to 1 and shard with FSDP2 (data_parallel_shard_degree)."
+        )
     try:
         replicate, shard = data_parallel_degrees(config, world_size)
     except ConfigError as error:
@@ -49,15 +51,16 @@ def data_parallel_degrees(config: LetJobConfig, world_size: int | None = None) -
     parallelism = config.parallelism
     world_size = started_processes() if world_size is None else world_size
     replicate = parallelism.data_parallel_replicate_degree
-    others = replicate * parallelism.tensor_parallel_degree
+    sizes = {name: getattr(parallelism, f"{name}_parallel_degree") for name in NOT_OF_DATA}
+    others = replicate * math.prod(sizes.values())
     shard = parallelism.data_parallel_shard_degree
     shard = world_size // others if shard < 0 else shard
     if shard * others != world_size or shard < 1:
         raise ConfigError(
             f"{world_size} processes do not make data_parallel_replicate_degree = {replicate} x "
             f"data_parallel_shard_degree = {parallelism.data_parallel_shard_degree} x "
-            f"tensor_parallel_degree = {parallelism.tensor_parallel_degree}: change "
-            "--nproc_per_node or a degree (-1 shards over what is left)."
+            + " x ".join(f"{name}_parallel_degree = {size}" for name, size in sizes.items())
+            + ": change --nproc_per_node or a degree (-1 shards over what is left)."
         )
     return replicate, shard
 

@@ -1,5 +1,6 @@
 """Initial weights: the "llama" scheme, and shards that differ on a CPU."""
 
+import torch
 from torch import nn
 from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_state_dict
 from torch.distributed.tensor import DTensor
@@ -17,26 +18,31 @@ def init_llama(model: nn.Module) -> None:
             nn.init.normal_(parameter, std=LLAMA_STD)
 
 
-def shards_share_random_numbers(model: nn.Module) -> bool:
-    """Whether sharded init would repeat itself: DTensor has no random state on a CPU.
+def is_drawn_whole(model: nn.Module) -> bool:
+    """Whether each rank draws the whole model and keeps its part, as on a CPU it must.
 
-    Measured on torch 2.13: under FSDP2 on two CPU ranks ``wq`` had rank 32 of 64, since both
-    ranks drew the same numbers for their halves.
+    Sharded init would repeat itself: DTensor has no random state on a CPU. Measured on torch 2.13:
+    under FSDP2 on two CPU ranks ``wq`` had rank 32 of 64, since both ranks drew the same numbers
+    for their halves. A pipeline's stages would draw other numbers than one process.
     """
-    return not HAS_ACCELERATOR and any(isinstance(p, DTensor) for p in model.parameters())
+    is_stage = model.tok_embeddings is None or model.output is None
+    is_sharded = any(isinstance(p, DTensor) for p in model.parameters())
+    return not HAS_ACCELERATOR and (is_stage or is_sharded)
 
 
 def init_like_one_process(sharded: nn.Module, twin: nn.Module) -> None:
     """Gives ``sharded`` the weights that one process would draw.
 
     Every rank draws all of them, from the same seed, and keeps its shards: a CPU run is small.
-    Only parameters travel; buffers are each rank's own.
+    Only parameters travel; buffers are each rank's own. The random state stays as it was, so that
+    all stages of a pipeline on one rank are parts of the same model.
 
     Args:
         sharded: the parallelised model, or a pipeline stage of it.
         twin: the same model, not parallelised, empty, on the CPU.
     """
-    twin.init_weights()  # type: ignore[operator]
+    with torch.random.fork_rng(devices=[]):
+        twin.init_weights()  # type: ignore[operator]
     set_model_state_dict(
         sharded,
         dict(twin.named_parameters()),

@@ -8,7 +8,7 @@ from torchtitan.models.llama3 import Transformer
 
 from let_titan.alignment import Alignment
 from let_titan.student.args import LetModelArgs
-from let_titan.student.init import init_like_one_process, init_llama, shards_share_random_numbers
+from let_titan.student.init import init_like_one_process, init_llama, is_drawn_whole
 
 
 class LetTransformer(Transformer):
@@ -23,7 +23,7 @@ class LetTransformer(Transformer):
 
     def init_weights(self, buffer_device: torch.device | None = None) -> None:
         """Initialises by ``model.init_scheme``; the same weights in every layout on a CPU."""
-        if not shards_share_random_numbers(self):
+        if not is_drawn_whole(self):
             self._init_by_scheme(buffer_device)
             return
         with torch.random.fork_rng(devices=[]):

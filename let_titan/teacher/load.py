@@ -165,7 +165,10 @@ def materialise(model: nn.Module, device: torch.device) -> None:
 
 
 def read_weights(model: nn.Module, folder: Path) -> None:
-    """Reads the model's parameters from safetensors, each rank its slices, cast on the way."""
+    """Reads the model's parameters from safetensors, each rank its slices, cast on the way.
+
+    The ranks do not confer: under a pipeline only some have a teacher.
+    """
     reader = HuggingFaceStorageReader(str(folder))
     stored = reader.read_metadata().state_dict_metadata
     prefix = getattr(model, "base_model_prefix", "") + "."
@@ -180,4 +183,4 @@ def read_weights(model: nn.Module, folder: Path) -> None:
                 f"{list(parameter.shape)}): its config.json and weights do not belong together."
             )
         wanted[key] = parameter.data
-    dcp.load(wanted, storage_reader=reader)
+    dcp.load(wanted, storage_reader=reader, no_dist=True)

@@ -1,0 +1,85 @@
+"""[parallelism] of a pipeline: stages, schedule, microbatches."""
+
+import math
+
+from torchtitan.distributed.pipeline_parallel import generate_llm_fqn_per_model_part
+
+from let_titan.checks.choices import not_among
+from let_titan.checks.mistakes import Mistakes
+from let_titan.config import LetJobConfig
+from let_titan.errors import ConfigError
+from let_titan.student.flavors import FLAVORS
+
+STAGES_PER_RANK = {"1F1B": 1, "Interleaved1F1B": 2}
+"""The schedules whose gradients are held against one process, and torchtitan's default stages."""
+
+
+def pipeline_mistakes(config: LetJobConfig) -> Mistakes:
+    parallelism = config.parallelism
+    if parallelism.pipeline_parallel_degree == 1:
+        return
+    schedule = parallelism.pipeline_parallel_schedule
+    unknown = list(not_among("parallelism.pipeline_parallel_schedule", schedule, STAGES_PER_RANK))
+    yield from unknown
+    for key in ("pipeline_parallel_schedule_csv", "module_fqns_per_model_part"):
+        if getattr(parallelism, key):
+            yield ConfigError(
+                f"parallelism.{key} is not supported: leave it out; stages follow from "
+                "pipeline_parallel_schedule and pipeline_parallel_layers_per_stage."
+            )
+    if config.optimizer.early_step_in_backward:
+        yield ConfigError(
+            "optimizer.early_step_in_backward = true cannot be used with "
+            "parallelism.pipeline_parallel_degree above 1: leave it off."
+        )
+    yield from microbatch_mistakes(config)
+    if not unknown and config.model.flavor in FLAVORS:
+        yield from stage_mistakes(config, FLAVORS[config.model.flavor].n_layers)
+
+
+def microbatch_mistakes(config: LetJobConfig) -> Mistakes:
+    micro = config.parallelism.pipeline_parallel_microbatch_size
+    training, validation = config.training, config.validation
+    if micro < 1 or training.local_batch_size % micro:
+        yield ConfigError(
+            f"parallelism.pipeline_parallel_microbatch_size = {micro} does not divide "
+            f"training.local_batch_size = {training.local_batch_size}: change one of them."
+        )
+    for key in ("local_batch_size", "seq_len") if validation.enable else ():
+        wanted, found = getattr(training, key), getattr(validation, key)
+        if found != wanted:
+            yield ConfigError(
+                f"validation.{key} = {found} must be training.{key} = {wanted} under pipeline "
+                "parallelism, whose stages exchange tensors of one shape."
+            )
+
+
+def stage_mistakes(config: LetJobConfig, n_layers: int) -> Mistakes:
+    """Whether torchtitan can split ``n_layers`` blocks, embedding and output into stages."""
+    parallelism = config.parallelism
+    degree = parallelism.pipeline_parallel_degree
+    per_rank = STAGES_PER_RANK[parallelism.pipeline_parallel_schedule]
+    ends = (
+        parallelism.pipeline_parallel_first_stage_less_layers,
+        parallelism.pipeline_parallel_last_stage_less_layers,
+    )
+    stages = degree * per_rank
+    per_stage = parallelism.pipeline_parallel_layers_per_stage
+    if per_stage is not None:
+        stages = math.ceil((n_layers + sum(ends)) / per_stage) if per_stage > 0 else 0
+        fits = stages == degree if per_rank == 1 else stages >= 2 * degree
+        if not fits or stages % degree:
+            yield ConfigError(
+                f"parallelism.pipeline_parallel_layers_per_stage = {per_stage} makes {stages} "
+                f"stages of {n_layers} blocks for {degree} ranks under "
+                f"{parallelism.pipeline_parallel_schedule!r}: leave it out, or let the ranks have "
+                f"{'one stage' if per_rank == 1 else 'two or more stages'} each."
+            )
+            return
+    try:
+        generate_llm_fqn_per_model_part(stages, n_layers, *ends)
+    except ValueError as error:
+        yield ConfigError(
+            f"parallelism.pipeline_parallel_degree = {degree} cannot split {n_layers} blocks into "
+            f"{stages} stages ({error}): lower it, or the less_layers keys."
+        )
