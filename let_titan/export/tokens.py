@@ -1,0 +1,70 @@
+"""The tokenizer as the run used it, in files that any Hugging Face version reads."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from let_titan.checks.model import has_tokenizer
+from let_titan.errors import ConfigError
+from let_titan.export.source import Source
+from let_titan.tokenizer import HuggingFaceTokenizer, fingerprint, load_tokenizer
+
+SPECIAL = ("bos_token", "eos_token", "pad_token", "unk_token")
+
+
+def tokenizer_of(source: Source, folder: str | None, vocabulary: int) -> HuggingFaceTokenizer:
+    """Reads the run's tokenizer.
+
+    Args:
+        source: the checkpoint and its run.
+        folder: where the tokenizer is now; None: where the run found it.
+        vocabulary: ids of the checkpoint's embedding.
+
+    Raises:
+        ConfigError: it is gone, or another one.
+    """
+    folder = folder or source.summary["tokenizer"]["path"]
+    if not has_tokenizer(folder):
+        raise ConfigError(
+            f"The run's tokenizer is not in {folder!r}: name its folder with --tokenizer."
+        )
+    tokenizer = load_tokenizer(folder)
+    known = source.summary["tokenizer"].get("sha256")
+    if known not in (None, fingerprint(tokenizer)) or tokenizer.get_vocab_size() != vocabulary:
+        raise ConfigError(
+            f"The tokenizer in {folder!r} ({tokenizer.get_vocab_size()} ids) is not the one of the "
+            f"run, which had {vocabulary}: name the folder of that one with --tokenizer."
+        )
+    return tokenizer
+
+
+def write_tokenizer(tokenizer: HuggingFaceTokenizer, out: Path, seq_len: int) -> None:
+    """Writes tokenizer.json and tokenizer_config.json.
+
+    Not a copy of the run's files: torchtitan adds special tokens from tokenizer_config.json and
+    reads vocab.json by rules of its own, and what it made of them is what the model knows. The
+    class is named so that no version of transformers builds its own Llama or GPT-2 tokenizer.
+    A chat template is left out: the student has read no chat.
+    """
+    tokenizer.tokenizer.save(str(out / "tokenizer.json"))
+    config: dict[str, Any] = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "model_max_length": seq_len,
+        "clean_up_tokenization_spaces": False,
+        **special_tokens(tokenizer),
+    }
+    (out / "tokenizer_config.json").write_text(json.dumps(config, indent=2) + "\n")
+
+
+def special_tokens(tokenizer: HuggingFaceTokenizer) -> dict[str, Any]:
+    """Returns the special tokens by their role, as the run's tokenizer_config.json has them.
+
+    Their settings (where they strip, whether they are normalised) must stay, so that torchtitan
+    reads the same tokenizer from the export.
+    """
+    config = tokenizer.config or {}
+    found = {key: config[key] for key in SPECIAL if config.get(key) is not None}
+    return {
+        key: {"__type": "AddedToken", **token} if isinstance(token, dict) else token
+        for key, token in found.items()
+    }
