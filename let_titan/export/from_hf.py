@@ -1,0 +1,155 @@
+"""python -m let_titan.export.from_hf MODEL OUT
+
+Writes a Hugging Face Llama as a checkpoint for a run to start from, with
+--checkpoint.initial_load_path OUT. MODEL is a folder with config.json and *.safetensors.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+import torch
+import torch.distributed.checkpoint as dcp
+from huggingface_hub.errors import StrictDataclassError
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torchtitan.models.llama3.model.state_dict_adapter import Llama3StateDictAdapter
+from transformers import AutoConfig, LlamaConfig
+
+from let_titan.checkpoint.checksums import ChecksumWriter
+from let_titan.errors import ConfigError, RunError, writing
+from let_titan.export.folder import check_free
+from let_titan.export.shape import config_json, parameter_shapes
+from let_titan.export.weights import on_one_process
+from let_titan.student import FLAVORS, LetModelArgs
+from let_titan.teacher.sources import write_whole
+
+SHAPE = (
+    "hidden_size",
+    "intermediate_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "num_key_value_heads",
+    "rms_norm_eps",
+)
+
+
+def import_llama(model: Path, out: Path) -> str:
+    """Writes ``model`` as a model-only DCP checkpoint with checksums, in its own dtype.
+
+    A tied embedding becomes two: the student's is untied, with the same logits at the start.
+
+    Args:
+        model: folder with config.json and *.safetensors.
+        out: must not exist, or be empty.
+
+    Returns:
+        The flavor to train on with.
+
+    Raises:
+        ConfigError: no Llama is there, none of a flavor's shape, or tensors are missing.
+        RunError: the checkpoint cannot be written.
+    """
+    check_free(out)
+    flavor, args = matching_flavor(read_llama(model), model)
+    state = Llama3StateDictAdapter(args, hf_assets_path=None).from_hf(read_tensors(model))
+    check_state(state, args, model)
+    with writing(out), on_one_process():
+        write_whole(
+            out,
+            lambda folder: dcp.save(
+                state, storage_writer=ChecksumWriter(str(folder)), no_dist=True
+            ),
+        )
+    return flavor
+
+
+def read_llama(model: Path) -> LlamaConfig:
+    """Reads config.json; raises ConfigError where it is no Llama's."""
+    try:
+        config = AutoConfig.from_pretrained(model, local_files_only=True)
+    except (OSError, ValueError, StrictDataclassError) as error:
+        raise ConfigError(
+            f"{str(model)!r} has no config.json that can be read "
+            f"({str(error).strip().splitlines()[0]}): give the folder of a Hugging Face model."
+        ) from error
+    if not isinstance(config, LlamaConfig) or config.attention_bias or config.mlp_bias:
+        raise ConfigError(
+            f"{str(model)!r} is a {config.model_type} that the student cannot compute: give a "
+            "Llama without biases."
+        )
+    return config
+
+
+def matching_flavor(config: LlamaConfig, model: Path) -> tuple[str, LetModelArgs]:
+    """Returns the flavor that computes what ``config`` says, by shape, epsilon and RoPE."""
+    for name in FLAVORS:
+        args = FLAVORS[name]
+        args.vocab_size, args.max_seq_len = config.vocab_size, config.max_position_embeddings
+        if described(LlamaConfig.from_dict(config_json(args, torch.float32))) == described(config):
+            return name, args
+    wanted = ", ".join(f"{name} {value}" for name, value in described(config).items())
+    raise ConfigError(
+        f"No flavor computes what {str(model)!r} does ({wanted}): add one to FLAVORS in "
+        "let_titan/student/flavors.py."
+    )
+
+
+def described(config: LlamaConfig) -> dict[str, object]:
+    """Returns what must agree; transformers 4 keeps RoPE's settings under two other names."""
+    rope = getattr(config, "rope_parameters", None)
+    if rope is None:
+        rope = {"rope_theta": config.rope_theta, **(config.rope_scaling or {})}
+    return {name: getattr(config, name) for name in SHAPE} | {
+        "RoPE": {key: value for key, value in rope.items() if value != "default"}
+    }
+
+
+def read_tensors(model: Path) -> dict[str, torch.Tensor]:
+    """Returns all tensors by Hugging Face's names, the head too where it is tied."""
+    tensors: dict[str, torch.Tensor] = {}
+    for file in sorted(model.glob("*.safetensors")):
+        try:
+            tensors |= load_file(file)
+        except (SafetensorError, OSError) as error:
+            raise ConfigError(f"{str(file)!r} is damaged ({error}): copy it anew.") from error
+    if "model.embed_tokens.weight" in tensors:
+        tensors.setdefault("lm_head.weight", tensors["model.embed_tokens.weight"])
+    return {name: value for name, value in tensors.items() if "rotary_emb" not in name}
+
+
+def check_state(state: dict[str, torch.Tensor], args: LetModelArgs, model: Path) -> None:
+    """Checks that the tensors are the student's, all of them."""
+    for name, wanted in parameter_shapes(args).items():
+        found = None if name not in state else list(state[name].shape)
+        if found != list(wanted.shape):
+            raise ConfigError(
+                f"The weights in {str(model)!r} have {found} for {name}, which must be "
+                f"{list(wanted.shape)}: copy all *.safetensors of the model anew."
+            )
+
+
+def main(args: list[str] | None = None) -> int:
+    """Imports; returns 0, or after a sentence on stderr 2 (the input) or 1 (the disk)."""
+    parser = argparse.ArgumentParser(
+        prog="let_titan.export.from_hf",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("model", type=Path, help="folder of a Hugging Face Llama")
+    parser.add_argument("out", type=Path, help="folder to write; must not exist yet")
+    options = parser.parse_args(args)
+    try:
+        flavor = import_llama(options.model, options.out)
+    except (ValueError, RunError) as error:
+        print(f"let_titan.export.from_hf: {error}", file=sys.stderr)
+        return 2 if isinstance(error, ValueError) else 1
+    print(
+        f'Start from it with model.flavor = "{flavor}" and '
+        f"--checkpoint.initial_load_path {options.out}"
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,89 @@
+"""Import: a Hugging Face Llama becomes a checkpoint that a run starts from."""
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from let_titan.checkpoint.checksums import damaged_files
+from let_titan.export.folder import export
+from let_titan.export.from_hf import main
+from let_titan.export.shape import config_json
+from let_titan.export.source import find_source
+from let_titan.student import FLAVORS
+from let_titan.train import LetTrainer
+from tests.conftest import VOCAB
+from tests.support import weights
+from tests.test_export import same_logits, student, with_weights, write_run
+
+
+def hugging_face_llama(folder, **changes):
+    """A Llama of the debug flavor's shape, as transformers itself saves it."""
+    args = FLAVORS["debug"]
+    args.vocab_size, args.max_seq_len = VOCAB, 64
+    settings = config_json(args, torch.float32) | {"initializer_range": 0.05} | changes
+    torch.manual_seed(5)
+    model = LlamaForCausalLM(LlamaConfig.from_dict(settings)).eval()
+    model.save_pretrained(folder)
+    return model
+
+
+def started_from(lab, checkpoint):
+    """The weights with which a run that starts from ``checkpoint`` begins."""
+    config = lab.config(checkpoint__enable=True, checkpoint__initial_load_path=str(checkpoint))
+    trainer = LetTrainer(config)
+    try:
+        assert trainer.checkpointer.load()
+        return weights(trainer.model_parts[0])
+    finally:
+        trainer.close()
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_a_run_starts_with_the_models_logits(tied, lab, tmp_path, capsys):
+    hugging_face_llama(tmp_path / "hf", tie_word_embeddings=tied)
+    assert main([str(tmp_path / "hf"), str(tmp_path / "dcp")]) == 0
+    assert 'model.flavor = "debug"' in capsys.readouterr().out
+    assert damaged_files(tmp_path / "dcp") == []
+    assert same_logits(with_weights(started_from(lab, tmp_path / "dcp")), tmp_path / "hf")
+
+
+def test_export_and_import_are_each_others_inverse(lab, assets, tmp_path):
+    model = student("debug", seed=3)
+    write_run(tmp_path / "origin", model, "debug", assets / "tokenizer")
+    export(find_source(tmp_path / "origin"), tmp_path / "hf")
+    assert main([str(tmp_path / "hf"), str(tmp_path / "dcp")]) == 0
+    found = started_from(lab, tmp_path / "dcp")
+    assert found.keys() == model.state_dict().keys()
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(found[name], tensor), name
+    export(find_source(tmp_path / "dcp", run=tmp_path / "origin"), tmp_path / "again")
+    first, second = (load_file(tmp_path / x / "model.safetensors") for x in ("hf", "again"))
+    assert first.keys() == second.keys()
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"rms_norm_eps": 1e-6}, {"rope_parameters": {"rope_theta": 5e5, "rope_type": "default"}}],
+    ids=["epsilon", "theta"],
+)
+def test_a_llama_that_no_flavor_computes_is_refused(changes, tmp_path, capsys):
+    changes = {**changes, "rope_theta": changes.get("rope_parameters", {}).get("rope_theta", 1e4)}
+    hugging_face_llama(tmp_path / "hf", **changes)
+    assert main([str(tmp_path / "hf"), str(tmp_path / "dcp")]) == 2
+    assert "No flavor computes" in capsys.readouterr().err
+    assert not (tmp_path / "dcp").exists()
+
+
+def test_missing_weights_and_other_architectures_are_told(tmp_path, capsys):
+    hugging_face_llama(tmp_path / "hf")
+    (tmp_path / "hf" / "model.safetensors").unlink()
+    assert main([str(tmp_path / "hf"), str(tmp_path / "dcp")]) == 2
+    assert "copy all *.safetensors" in capsys.readouterr().err
+    settings = {"model_type": "gpt2", "architectures": ["GPT2LMHeadModel"]}
+    (tmp_path / "hf" / "config.json").write_text(json.dumps(settings))
+    assert main([str(tmp_path / "hf"), str(tmp_path / "dcp")]) == 2
+    assert "is a gpt2" in capsys.readouterr().err
