@@ -77,11 +77,11 @@ def bytes_of_a_run(assets, folder, layouts):
                 v for o in optimizers for s in o.state.values() for v in s.values()
             ),
             "buffers": local_bytes(trainer.model_parts[0].buffers()),
-            "teacher": local_bytes(trainer.teacher.model.parameters()),
+            "teacher": local_bytes(trainer.phase.teacher.model.parameters()),
             "parameters": sum(p.numel() for p in parameters),
             "tokens_per_step": trainer.tokens_per_step,
             "student_flops": trainer.metrics_processor.num_flops_per_token,
-            "teacher_flops": trainer.teacher.facts["flops_per_token"],
+            "teacher_flops": trainer.phase.teacher.facts["flops_per_token"],
         }
         trainer.close()
     return found

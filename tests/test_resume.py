@@ -49,7 +49,7 @@ def train(lab, **changes):
             "weights": weights(trainer.model_parts[0]),
             "optimizer": {k: v for k, v in state.items() if isinstance(v, torch.Tensor)},
             "loaded a teacher": trainer.run_folder.facts["teacher"] is not None,
-            "teacher is gone": trainer.teacher is None,
+            "teacher is gone": trainer.phase.teacher is None,
         }
     finally:
         trainer.close()

@@ -304,7 +304,7 @@ def life(assets, folder, placement, compiled):
         trainer.train_step(batches)
         trainer.checkpointer.save(step)
         if step == 1:
-            model = trainer.teacher.model
+            model = trainer.phase.teacher.model
             parts = [*model.modules(), *model.parameters(), *model.buffers()]
             watched = [weakref.ref(part) for part in parts]
             trained = {id(p) for group in trainer.optimizers.param_groups for p in group["params"]}
@@ -321,7 +321,10 @@ def life(assets, folder, placement, compiled):
 
 
 def reloaded(trainer) -> nn.Module:
-    return trainer._load_teacher().model
+    phase, kept = trainer.phase, trainer.phase.teacher
+    phase.load()
+    fresh, phase.teacher = phase.teacher, kept
+    return fresh.model
 
 
 def weights_of(model: nn.Module) -> list[bytes]:

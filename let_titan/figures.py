@@ -1,0 +1,25 @@
+"""What LET adds to a step's line in the log."""
+
+from typing import Any
+
+
+def let_figures(trainer: Any) -> dict[str, Any]:
+    """Returns the figures of the step that ``trainer`` (a LetTrainer) is in.
+
+    It reduces, so every rank calls it.
+    """
+    plan, step = trainer.plan, trainer.step
+    tokens = trainer.tokens_per_step * step
+    figures = {
+        "n_tokens_seen": tokens,  # torchtitan's own counts this rank's on, whatever the ranks
+        "let/lambda": plan.lambda_in(step),
+        "let/teacher_active": int(plan.teacher_in(step)),
+        "let/student_flops": trainer.metrics_processor.num_flops_per_token * tokens,
+        "let/teacher_flops": trainer.run_folder.teacher_flops(
+            min(tokens, trainer.tokens_per_step * plan.s_stop)
+        ),
+    }
+    if plan.teacher_in(step):
+        loss, cosine = trainer.phase.reduced_alignment(trainer.valid_tokens)
+        figures |= {"let/align_loss": loss, "let/align_cosine": cosine}
+    return figures

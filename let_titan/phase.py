@@ -1,0 +1,127 @@
+"""LET's phase of a run: while lambda(s) > 0 there is a teacher beside the student."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torchtitan.components.loss import IGNORE_INDEX
+from torchtitan.config import TORCH_DTYPE_MAP
+from torchtitan.distributed import ParallelDims
+
+from let_titan.alignment import Alignment, cosine_alignment, rows_of_this_rank
+from let_titan.config import LetJobConfig
+from let_titan.data.loader import gathered
+from let_titan.device import free_cached_memory, memory_gib
+from let_titan.plan import LetPlan
+from let_titan.teacher import Teacher, load_teacher, prepare_teacher
+
+
+class LetPhase:
+    """Loads the teacher, gives its states to the student's forward, and lets it go.
+
+    The teacher is no part of ``model_parts``: no optimizer, clipping or checkpoint meets it.
+
+    Args:
+        plan: what is aligned with what. Without pairs nothing here does anything.
+        config: the run's.
+        dims: its layout.
+        model_parts: the student, or this rank's stages of it; each is given the alignment.
+        device: where the teacher will be.
+    """
+
+    def __init__(
+        self,
+        plan: LetPlan,
+        config: LetJobConfig,
+        dims: ParallelDims,
+        model_parts: Sequence[Any],
+        device: torch.device,
+    ) -> None:
+        self.plan, self.config, self.dims = plan, config, dims
+        self.device = device
+        self.alignment = build_alignment(plan, config)
+        self.teacher: Teacher | None = None
+        self._blocks_here = {name for part in model_parts for name in part.layers}
+        for part in model_parts:
+            part.alignment = self.alignment
+
+    def load(self) -> None:
+        """Loads the teacher where a block is that it aligns: of a pipeline's ranks, on few."""
+        config = self.config.teacher
+        folder = prepare_teacher(config.checkpoint, config.trust_remote_code)
+        if self._blocks_here.isdisjoint(str(pair.block - 1) for pair in self.plan.pairs):
+            return
+        self.teacher = load_teacher(
+            folder,
+            [pair.layer for pair in self.plan.pairs],
+            dtype=TORCH_DTYPE_MAP[config.dtype],
+            device=self.device,
+            seq_len=self.config.training.seq_len,
+            mesh=self.dims.get_optional_mesh("fsdp"),
+            placement=config.placement,
+            trust_remote_code=config.trust_remote_code,
+        )
+
+    def release(self) -> tuple[float, float]:
+        """Frees weights, buffers and all-gather storage; the run is plain from here on.
+
+        Returns:
+            This process's memory with the teacher and without, in GiB.
+        """
+        free_cached_memory()  # so that the difference is the teacher alone
+        before = memory_gib()
+        self.teacher = None
+        free_cached_memory()
+        return before, memory_gib()
+
+    def facts(self) -> dict[str, Any] | None:
+        """Returns what is known of the teacher, on all ranks, wherever it is."""
+        known = gathered(None if self.teacher is None else self.teacher.facts)
+        return next((facts for facts in known if facts is not None), None)
+
+    def whole_states(
+        self, tokens: torch.Tensor, labels: torch.Tensor
+    ) -> tuple[torch.Tensor, ...] | None:
+        """Returns the mask [B, S] and the teacher's [B, S, d_T], of whole sequences; or None."""
+        if self.teacher is None:
+            return None
+        return labels != IGNORE_INDEX, *self.teacher(tokens)
+
+    def arguments(
+        self, states: tuple[torch.Tensor, ...], positions: torch.Tensor | None
+    ) -> dict[str, Any]:
+        """Returns the student's keyword arguments but the coefficient.
+
+        Args:
+            states: from ``whole_states``.
+            positions: of this rank's tokens, [B, S / cp], under context parallelism.
+        """
+        mask, *hidden = (rows_of_this_rank(whole, self.dims, positions) for whole in states)
+        return {"teacher_hidden": tuple(hidden), "align_mask": mask}
+
+    def reduced_alignment(self, tokens: float | torch.Tensor) -> tuple[float, float]:
+        """Returns the step's alignment loss and mean cosine per valid token.
+
+        In every layout a token's state after a block lies on one rank, so all ranks' sums add up.
+
+        Args:
+            tokens: the step's global number of valid tokens.
+        """
+        assert self.alignment is not None
+        sums = self.alignment.meter.sums(self.device).clone()
+        dist.all_reduce(sums)
+        loss, cosine = (sums / tokens).tolist()
+        return loss, cosine / len(self.plan.pairs)
+
+
+def build_alignment(plan: LetPlan, config: LetJobConfig) -> Alignment | None:
+    """Builds what the student is given; None without pairs."""
+    if not plan.pairs:
+        return None
+    compiled = config.compile
+    return Alignment(
+        [(pair.block, pair.weight) for pair in plan.pairs],
+        cosine_alignment,
+        compiled.backend if compiled.enable and "loss" in compiled.components else None,
+    )

@@ -1,0 +1,148 @@
+"""LetTrainer: torchtitan's Trainer with a teacher beside the student for the first s_stop steps."""
+
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torchtitan.train import Trainer
+
+from let_titan.checkpoint.manager import LetCheckpointManager
+from let_titan.config import LetJobConfig
+from let_titan.figures import let_figures
+from let_titan.guard import StepGuard
+from let_titan.phase import LetPhase
+from let_titan.plan import resolve_plan
+from let_titan.run_folder import RunFolder, describe_run
+from let_titan.spec import register
+from let_titan.stop import StopRequest
+from let_titan.student.parallelize import is_ddp
+from let_titan.student.pipeline import PipelineLoss
+from let_titan.upstream import checkpoint_manager, metrics_from_rank_0
+
+
+class LetTrainer(Trainer):
+    """Aligns the student with a teacher while lambda(s) > 0, then trains on as torchtitan does.
+
+    The teacher is loaded once the checkpoint has said where the run stands, and only if a step
+    still needs it.
+    """
+
+    job_config: LetJobConfig
+    checkpointer: LetCheckpointManager
+
+    def __init__(self, job_config: LetJobConfig) -> None:
+        register()
+        self.plan = resolve_plan(job_config)
+        with checkpoint_manager(LetCheckpointManager), metrics_from_rank_0():
+            super().__init__(job_config)
+        self.phase = LetPhase(
+            self.plan, job_config, self.parallel_dims, self.model_parts, self.device
+        )
+        self.metrics_processor.let_figures = lambda: let_figures(self)
+        batch_size = job_config.training.local_batch_size * self.gradient_accumulation_steps
+        replicas = self.parallel_dims.dp_replicate * self.parallel_dims.dp_shard
+        self.tokens_per_step = batch_size * replicas * job_config.training.seq_len
+        self.run_folder = RunFolder(self.metrics_processor.file, describe_run(self))
+        self.stop_request = StopRequest()
+        self.guard = self._build_guard()
+        self.optimizers.register_step_pre_hook(self.guard)
+        self._begun = False
+
+    def _build_guard(self) -> StepGuard:
+        return StepGuard(
+            [p for part in self.model_parts for p in part.parameters()],
+            self.device,
+            self.job_config.training.max_nonfinite_steps,
+            self.stop_request,
+            self.checkpointer.last_good,
+        )
+
+    def train(self) -> None:
+        """As torchtitan, until the last step or the one in which a signal asked for an end."""
+        with self.stop_request.listening():
+            super().train()
+            if not self._begun and self.run_folder.is_unfinished():
+                self._begin(self.step)  # killed between its last checkpoint and its end
+
+    def should_continue_training(self) -> bool:
+        if self.guard.stop:
+            self.checkpointer.save_now(self.step)
+            return False
+        return super().should_continue_training()
+
+    def train_step(
+        self, data_iterator: Iterator[tuple[dict[str, torch.Tensor], torch.Tensor]]
+    ) -> None:
+        """One optimiser step; the teacher comes before the first and goes after its last."""
+        if not self._begun:
+            self._begin(self.step - 1)
+        if self.phase.alignment is not None:
+            self.phase.alignment.meter.reset()
+        self.guard.begin(self.step)
+        self._microbatch = 0
+        super().train_step(data_iterator)
+        if self.guard.skipped is not None:
+            self.run_folder.note_nonfinite(self.step, self.guard.skipped)
+        if self.plan.teacher_in(self.step) and not self.plan.teacher_in(self.step + 1):
+            self._release_teacher()
+
+    def _begin(self, start: int) -> None:
+        """What must happen between the loading of step ``start`` and the first step after it."""
+        self._begun = True
+        if self.plan.teacher_in(start + 1):
+            self.phase.load()
+        self.run_folder.begin(start, self.phase.facts())
+        if self.job_config.validation.enable and self.validator.should_validate(start):
+            # Compiled first for validation's shape, the blocks would treat training's as dynamic.
+            with torch.compiler.set_stance("force_eager"):
+                self.validator.validate(self.model_parts, start)
+        # None of this belongs to the first window's throughput.
+        self.metrics_processor.time_last_log = time.perf_counter()
+
+    def forward_backward_step(
+        self,
+        *,
+        input_dict: dict[str, torch.Tensor],
+        labels: torch.Tensor,
+        global_valid_tokens: torch.Tensor,
+    ) -> torch.Tensor:
+        """Notes lambda(s) / global_valid_tokens, then as torchtitan; returns the NLL alone."""
+        tokens: float | torch.Tensor = global_valid_tokens
+        if self.parallel_dims.pp_enabled:
+            tokens = float(tokens)  # a pipeline would cut a tensor into microbatches
+        self.valid_tokens = tokens
+        self._coefficient = self.plan.lambda_in(self.step) / tokens
+        self._microbatch += 1
+        if isinstance(self.loss_fn, PipelineLoss):
+            self.loss_fn.tokens = tokens
+        if is_ddp(self.parallel_dims):
+            last = self._microbatch == self.gradient_accumulation_steps
+            self.model_parts[0].set_requires_gradient_sync(last)
+        loss = super().forward_backward_step(
+            input_dict=input_dict, labels=labels, global_valid_tokens=global_valid_tokens
+        )
+        if self.parallel_dims.pp_enabled and not self.pp_has_last_stage:
+            loss = torch.zeros_like(loss)  # torchtitan's placeholder is -1
+        self.guard.note_loss(loss)
+        return loss
+
+    def post_dataloading_process(
+        self, input_dict: dict[str, torch.Tensor], labels: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor, dict[str, torch.Tensor], dict[str, Any]]:
+        """Adds the teacher's states, the mask and the coefficient to the model's kwargs."""
+        states = self.phase.whole_states(input_dict["input"], labels)
+        inputs, labels, extra_inputs, extra_kwargs = super().post_dataloading_process(
+            input_dict, labels
+        )
+        if states is not None:
+            # Context parallelism has said here which positions this rank holds.
+            extra_kwargs |= self.phase.arguments(states, extra_kwargs.get("positions"))
+            extra_kwargs["align_coefficient"] = self._coefficient
+        return inputs, labels, extra_inputs, extra_kwargs
+
+    def _release_teacher(self) -> None:
+        """Lets the teacher go and notes what that freed."""
+        before, after = self.phase.release()
+        self.metrics_processor.device_memory_monitor.reset_peak_stats()
+        self.run_folder.teacher_left(self.step, before, after)
