@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from let_titan.alignment import Alignment, cosine_alignment, gradient_of, interpolate_width
+from let_titan.alignment.gradient import differentiated
 
 
 def reference(hidden, teacher, mask):
@@ -60,7 +61,7 @@ def test_equal_states_give_minus_one_per_token():
 def test_value_and_gradient_against_float64(widths, dtype):
     hidden, teacher, mask = states(d_m=widths[0], d_t=widths[1])
     hidden, teacher = hidden.to(dtype), teacher.to(dtype)
-    gradient, (loss, _) = gradient_of(cosine_alignment)(hidden, teacher, mask)
+    gradient, (loss, _) = differentiated(cosine_alignment)(hidden, teacher, mask)
     twin = hidden.double().requires_grad_()
     wanted = reference(twin, teacher, mask)
     wanted.backward()

@@ -1,18 +1,15 @@
 """The alignment loss: pure torch, no config, no logging."""
 
 from let_titan.alignment.cosine import cosine_alignment
-from let_titan.alignment.inject import (
-    ALIGNMENT_ARGUMENTS,
-    Alignment,
-    AlignmentMeter,
-    gradient_of,
-)
+from let_titan.alignment.gradient import AlignmentLoss, gradient_of
+from let_titan.alignment.inject import ALIGNMENT_ARGUMENTS, Alignment, AlignmentMeter
 from let_titan.alignment.shard import rows_of_this_rank
 from let_titan.alignment.width import interpolate_width
 
 __all__ = [
     "ALIGNMENT_ARGUMENTS",
     "Alignment",
+    "AlignmentLoss",
     "AlignmentMeter",
     "cosine_alignment",
     "gradient_of",

@@ -8,21 +8,12 @@ Nothing of size [B, S, d_M] is kept for it: the student's states are saved by re
 k + 1 keeps them anyway) and the fp32 work is done again, or for the first time, in backward.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 
-# (hidden [B, S, d_M], teacher [B, S, d_T], mask [B, S]) -> (loss sum, cosine sum)
-AlignmentLoss = Callable[
-    [torch.Tensor, torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor]
-]
-# the same arguments -> (gradient [B, S, d_M], (loss sum, cosine sum))
-AlignmentGradient = Callable[
-    [torch.Tensor, torch.Tensor, torch.Tensor],
-    tuple[torch.Tensor, tuple[torch.Tensor, torch.Tensor]],
-]
-
+from let_titan.alignment.gradient import AlignmentLoss, added_gradient
 
 ALIGNMENT_ARGUMENTS = ("teacher_hidden", "align_mask", "align_coefficient")
 """The student's forward takes these; without them it is torchtitan's."""
@@ -50,18 +41,6 @@ class AlignmentMeter:
         self._sums = None
 
 
-def gradient_of(loss: AlignmentLoss) -> AlignmentGradient:
-    """Returns the function that gives ``loss``'s gradient with respect to the hidden states."""
-
-    def with_aux(
-        hidden: torch.Tensor, teacher: torch.Tensor, mask: torch.Tensor
-    ) -> tuple[torch.Tensor, tuple[torch.Tensor, torch.Tensor]]:
-        total, cosine = loss(hidden, teacher, mask)
-        return total, (total, cosine)
-
-    return torch.func.grad(with_aux, has_aux=True)
-
-
 class _Inject(torch.autograd.Function):
     @staticmethod
     def forward(
@@ -80,10 +59,12 @@ class _Inject(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad_output: torch.Tensor) -> Any:
         hidden, teacher, mask = ctx.saved_tensors
-        gradient, (loss, cosine) = ctx.alignment.gradient(hidden, teacher, mask)
+        # A tensor even of a float (on the CPU: no copy waits for it), so that nothing is compiled
+        # anew when lambda changes.
+        scale = torch.as_tensor(ctx.weight * ctx.coefficient, dtype=torch.float32)
+        gradient, (loss, cosine) = ctx.alignment.add(grad_output, scale, hidden, teacher, mask)
         ctx.alignment.meter.add(ctx.weight * loss, cosine)
-        scale = ctx.weight * ctx.coefficient
-        return grad_output + scale * gradient, None, None, None, None, None
+        return gradient, None, None, None, None, None
 
 
 class Alignment:
@@ -92,7 +73,7 @@ class Alignment:
     Args:
         blocks: (block, weight) each; block counts from 1.
         loss: for example ``cosine_alignment``.
-        compile_backend: compiles the loss's gradient where given.
+        compile_backend: compiles what backward does where given.
     """
 
     def __init__(
@@ -103,9 +84,7 @@ class Alignment:
     ) -> None:
         self.blocks = tuple(blocks)
         self.meter = AlignmentMeter()
-        self.gradient = gradient_of(loss)
-        if compile_backend is not None:
-            self.gradient = torch.compile(self.gradient, backend=compile_backend)
+        self.add = added_gradient(loss, compile_backend)
 
     def inject(
         self,

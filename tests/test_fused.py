@@ -1,0 +1,100 @@
+"""The paper's loss as backward runs it: its closed form, eager and compiled, and what it moves."""
+
+import math
+import re
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch._inductor.utils import run_and_get_code
+
+from let_titan.alignment import cosine_alignment, gradient_of
+from let_titan.alignment.gradient import added_gradient, differentiated
+from tests.support import relative_error
+from tests.test_alignment import reference, states
+
+WIDTHS = [(12, 7), (7, 12), (9, 9), (131, 57)]
+DTYPES = [torch.float32, torch.bfloat16, torch.float16]
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.integers(2, 40), st.integers(2, 40), st.integers(0, 99))
+def test_the_closed_form_is_what_torch_differentiates(d_m, d_t, seed):
+    arguments = states(d_m=d_m, d_t=d_t, seed=seed)
+    found, sums = gradient_of(cosine_alignment)(*arguments)
+    wanted, wanted_sums = differentiated(cosine_alignment)(*arguments)
+    assert torch.allclose(found, wanted, rtol=1e-4, atol=1e-6)
+    assert torch.allclose(torch.stack(sums), torch.stack(wanted_sums), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("side", [0, 1])
+def test_the_closed_form_at_states_of_zeros(side):
+    arguments = states()
+    arguments[side][0] = 0.0
+    found, _ = gradient_of(cosine_alignment)(*arguments)
+    wanted, _ = differentiated(cosine_alignment)(*arguments)
+    assert torch.allclose(found, wanted, rtol=1e-4, atol=1e-6)
+
+
+def added(device, dtype, widths, backend):
+    """What ``added_gradient`` gives, and float64 autograd's answer to the same."""
+    hidden, teacher, mask = states(d_m=widths[0], d_t=widths[1])
+    above = torch.randn(hidden.shape, generator=torch.Generator().manual_seed(1))
+    hidden, teacher, above = (t.to(dtype) for t in (hidden, teacher, above))
+    twin = hidden.double().requires_grad_()
+    loss = reference(twin, teacher, mask)
+    loss.backward()
+    wanted = above.double() + 0.3 * twin.grad
+    add = added_gradient(cosine_alignment, backend)
+    arguments = [t.to(device) for t in (above, torch.tensor(0.3), hidden, teacher, mask)]
+    gradient, (found, _) = add(*arguments)
+    assert gradient.dtype == dtype
+    assert found.item() == pytest.approx(loss.item(), rel=1e-5, abs=1e-6)
+    return gradient.cpu(), wanted
+
+
+# float64 is rounded to the gradient's dtype once; nothing in between is
+TOLERANCE = {torch.float32: 1e-6, torch.bfloat16: 4e-3, torch.float16: 5e-4}
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("backend", [None, "inductor"])
+def test_added_to_what_comes_from_above(backend, dtype):
+    for widths in WIDTHS if backend is None else WIDTHS[:1] + WIDTHS[3:]:
+        assert relative_error(*added("cpu", dtype, widths, backend)) < TOLERANCE[dtype]
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("widths", [*WIDTHS, (2048, 576), (1025, 2047)])
+def test_the_fused_kernel_on_a_gpu(widths, dtype):
+    assert relative_error(*added("cuda", dtype, widths, "inductor")) < TOLERANCE[dtype]
+
+
+def kernels(device: str) -> tuple[int, list[int]]:
+    """Returns the kernels that inductor makes of a step's work, and the sizes of buffers."""
+    torch.compiler.reset()
+    hidden, teacher, mask = states(b=4, s=64, d_m=256, d_t=72)
+    hidden, teacher, mask = (t.to(device) for t in (hidden.bfloat16(), teacher.bfloat16(), mask))
+    arguments = (torch.randn_like(hidden), torch.tensor(0.1, device=device), hidden, teacher, mask)
+    _, (code,) = run_and_get_code(added_gradient(cosine_alignment, "inductor"), *arguments)
+    shapes = re.findall(r"= empty_strided_\w+\(\(([\d, ]*)\)", code)
+    sizes = [math.prod(int(n) for n in shape.split(",") if n.strip()) for shape in shapes]
+    return len(re.findall(r"async_compile\.(?:cpp_pybinding|triton)\(", code)), sizes
+
+
+def check_one_pass(device: str, n_kernels: int) -> None:
+    """One buffer of the states' size, the result; all else is a number a token at most."""
+    found, sizes = kernels(device)
+    assert found <= n_kernels
+    assert sorted(sizes)[-1] == 4 * 64 * 256 and sorted(sizes)[-2] <= 4 * 64
+
+
+def test_one_pass_over_memory_when_compiled():
+    check_one_pass("cpu", 1)
+
+
+@pytest.mark.gpu
+def test_one_pass_over_memory_when_compiled_on_a_gpu():
+    check_one_pass("cuda", 3)  # the states, the sum over tokens, its sign
