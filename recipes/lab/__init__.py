@@ -1,0 +1,1 @@
+"""The method lab: one setting, small enough for two CPU cores, in which recipes ask questions."""

@@ -1,0 +1,14 @@
+"""What the lab's arms have in common."""
+
+BASELINE: dict[str, str] = {}
+
+LET = {
+    "let.enable": "true",
+    "let.recipe": "paper",  # cosine, interpolate, linear from 0.1 to s_stop at 15 % of the steps
+    "let.k": "2",  # of 6 blocks
+    "teacher.checkpoint": "outputs/lab/teacher",
+    "teacher.dtype": "float32",
+}
+
+THREE = (0, 1, 2)
+"""Seeds: the least number that gives an interval worth the name."""

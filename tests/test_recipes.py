@@ -1,0 +1,111 @@
+"""The lab's recipes in a tiny form: each parses, and a run is trained once for all of them."""
+
+import importlib
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from let_titan.train import main as train
+from tests.support import free_port, outside_the_world, set_rank
+
+RECIPES = Path(__file__).parents[1] / "recipes"
+sys.path.insert(0, str(RECIPES))
+
+from lab import runs  # noqa: E402
+from lab.recipe import Recipe, main  # noqa: E402
+
+NAMES = sorted(
+    path.stem
+    for path in RECIPES.glob("*.py")
+    if path.stem.startswith(("ablate_", "compare_", "tune_lab"))
+)
+
+
+@pytest.fixture
+def place(lab):
+    """A place of tiny runs, in which the lab is made."""
+    validation = {
+        "validation__enable": True,
+        "validation__dataset": "pile",
+        "validation__dataset_path": str(lab.assets / "validation.jsonl"),
+        "validation__seq_len": 64,
+        "validation__local_batch_size": 4,
+        "validation__steps": 1,
+    }
+    lab.parsed(None, training__steps=2, checkpoint__enable=False, **validation)
+    here = runs.Place(lab.folder, "run-0.toml", lab.folder / "lab", lab.folder / "results")
+    here.lab.mkdir()
+    (here.lab / "lab.json").write_text("{}")
+    return here
+
+
+def train_here(root, config, keys, trained):
+    trained.append(keys)
+    flags = [f"--{key}" if value == "true" else f"--{key}={value}" for key, value in keys.items()]
+    with outside_the_world():
+        set_rank(0, 1, free_port())
+        train(["--job.config_file", str(root / config), *flags])
+
+
+def test_a_run_is_trained_once_and_shared(lab, place, monkeypatch, capsys):
+    trained = []
+    monkeypatch.setattr(runs, "train", lambda *args: train_here(*args, trained))
+    let = {
+        "let.enable": "true",
+        "let.k": "2",
+        "let.s_stop": "1",
+        "teacher.checkpoint": str(lab.assets / "teacher"),
+    }
+    first = Recipe("first", "It helps.", "The loss.", {"let": let}, (0,), {})
+    main(first, [], place)
+    assert len(trained) == 2
+    other = {"let": let, "lambda 1": {**let, "let.lambda_0": "1"}}
+    main(Recipe("second", "It helps.", "The loss.", other, (0,), {}), [], place)
+    assert len(trained) == 3  # the baseline and "let" were there
+    main(first, ["--list"], place)
+    assert capsys.readouterr().out.count("finished") == 2 + 3  # 3: one line a training
+    for name in ("first", "second"):
+        report = json.loads((place.results / name / "report.json").read_text())
+        assert report
+    assert not any((place.lab / "runs").iterdir())  # what is measured is kept elsewhere
+
+
+def test_the_key_is_of_what_is_trained(place):
+    key = runs.key_of(place, {})
+    assert runs.key_of(place, {"metrics.log_freq": "5"}) == key
+    assert runs.key_of(place, {"debug.seed": "1"}) != key
+    assert runs.key_of(place, {"let.enable": "true", "let.lambda_0": "0.1"}) != key
+    (place.lab / "lab.json").write_text('{"teacher": "another"}')
+    assert runs.key_of(place, {}) != key
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_each_recipe_says_what_it_asks_and_its_runs_differ(name, place):
+    recipe = importlib.import_module(name).RECIPE
+    assert recipe.name == name and recipe.hypothesis and recipe.metric
+    keys = [runs.key_of(place, keys) for *_, keys in recipe.settings()]
+    assert len(set(keys)) == len(keys) == (len(recipe.arms) + 1) * len(recipe.seeds)
+
+
+def test_the_labs_configs_name_the_labs_files(monkeypatch):
+    from let_titan.config import LetConfigManager
+
+    for name in ("teacher", "student"):
+        config = LetConfigManager().parse_args(["--job.config_file", f"{RECIPES}/lab/{name}.toml"])
+        assert config.training.dataset_path == f"outputs/lab/corpus/{name}.jsonl.zst"
+        assert config.validation.dataset_path == "outputs/lab/corpus/validation.jsonl.zst"
+
+
+def test_the_corpus_is_dealt_without_overlap(lab, tmp_path):
+    from lab.corpus import deal, documents
+
+    deal(str(lab.assets / "train.jsonl"), tmp_path / "parts")
+    parts = {
+        name: {d["text"] for d in documents(str(tmp_path / "parts" / f"{name}.jsonl.zst"))}
+        for name in ("teacher", "student", "validation")
+    }
+    assert sum(map(len, parts.values())) == 100
+    assert not parts["teacher"] & parts["student"]
+    assert min(len(parts["teacher"]), len(parts["student"])) > 30
