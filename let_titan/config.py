@@ -5,18 +5,15 @@ of a TOML's values are checked here, since torchtitan and tyro only warn of them
 mean together is checked in ``let_titan.checks``.
 """
 
-import difflib
 import sys
-import tomllib
-from collections.abc import Iterator
-from dataclasses import dataclass, field, fields, is_dataclass
-from typing import Any, Literal, get_args
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 from torchtitan.config import ConfigManager, JobConfig
 from torchtitan.config.job_config import Model as TitanModel
 from torchtitan.config.job_config import Training as TitanTraining
-from typeguard import CollectionCheckStrategy, TypeCheckError, check_type
 
+from let_titan.config_file import check_file, value_mistakes
 from let_titan.errors import ConfigError
 
 RECIPES: dict[str, dict[str, Any]] = {
@@ -155,6 +152,12 @@ class Data:
     add_eos: bool = True
     """Put the tokenizer's EOS, where it has one, behind each document"""
 
+    document_attention: bool = False
+    """
+    Let a packed sequence's tokens, the teacher's too, attend within their own document only, at
+    positions that count from its start (block-diagonal masks by flex attention; needs a GPU)
+    """
+
     bad_lines: Literal["skip", "stop"] = "skip"
     """
     What to do with a line that holds no document (bad JSON, no "text", invalid UTF-8, empty, too
@@ -248,58 +251,6 @@ def value_of(key: str, args: list[str]) -> str | None:
         if name.replace("-", "_") == f"__{key}":
             return value if equals else next(iter(args[i + 1 :]), None)
     return None
-
-
-def check_file(path: str | None) -> None:
-    """Reads the TOML once before torchtitan does, which would log a traceback."""
-    if path is None:
-        return
-    try:
-        with open(path, "rb") as file:
-            tomllib.load(file)
-    except (OSError, ValueError) as error:  # TOMLDecodeError and UnicodeDecodeError are ValueErrors
-        reason = getattr(error, "strerror", None) or error
-        raise ConfigError(
-            f"The config file {path!r} cannot be read ({reason}): give --job.config_file a TOML "
-            "file."
-        ) from error
-
-
-def value_mistakes(section: Any, values: dict[str, Any], name: str = "") -> Iterator[ConfigError]:
-    """Checks names and types of a TOML's values; ``name`` is the path to ``section``, as "let."."""
-    declared: dict[str, Any] = {entry.name: entry.type for entry in fields(section)}
-    for key, value in values.items():
-        path, wanted = f"{name}{key}", declared.get(key)
-        if wanted is None:
-            near = difflib.get_close_matches(key, declared, n=1)
-            cure = f"did you mean {name}{near[0]}?" if near else "--help lists what there is."
-            yield ConfigError(f"{path} is unknown: {cure}")
-        elif is_dataclass(wanted) and isinstance(value, dict):
-            yield from value_mistakes(wanted, value, f"{path}.")
-        elif is_dataclass(wanted):
-            yield ConfigError(f"{path} = {value!r} must be a section: write [{path}].")
-        elif not has_type(value, wanted):
-            yield ConfigError(
-                f"{path} = {value!r} has the wrong type: it must be {type_name(wanted)}."
-            )
-        elif isinstance(value, str) and "\0" in value:
-            yield ConfigError(f"{path} = {value!r} has a NUL, which no path or name may have.")
-
-
-def has_type(value: Any, wanted: Any) -> bool:
-    """Whether ``value`` is of a declared type; to Python, but not here, true is an int, too."""
-    if isinstance(value, bool) and bool not in (wanted, *get_args(wanted)):
-        return False
-    try:
-        check_type(value, wanted, collection_check_strategy=CollectionCheckStrategy.ALL_ITEMS)
-    except TypeCheckError:
-        return False
-    return True
-
-
-def type_name(declared: Any) -> str:
-    plain = isinstance(declared, type) and not get_args(declared)
-    return declared.__name__ if plain else str(declared).replace("typing.", "")
 
 
 def beneath(section: dict[str, Any], recipe: str, from_cli: set[str]) -> dict[str, Any]:

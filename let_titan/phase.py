@@ -81,12 +81,17 @@ class LetPhase:
         return next((facts for facts in known if facts is not None), None)
 
     def whole_states(
-        self, tokens: torch.Tensor, labels: torch.Tensor
+        self, batch: dict[str, torch.Tensor], labels: torch.Tensor
     ) -> tuple[torch.Tensor, ...] | None:
-        """Returns the mask [B, S] and the teacher's [B, S, d_T], of whole sequences; or None."""
+        """Returns the mask [B, S] and the teacher's [B, S, d_T], of whole sequences; or None.
+
+        Args:
+            batch: as the loader gives it, "input" [B, S] and with it "positions" or not.
+            labels: [B, S].
+        """
         if self.teacher is None:
             return None
-        return labels != IGNORE_INDEX, *self.teacher(tokens)
+        return labels != IGNORE_INDEX, *self.teacher(**batch)
 
     def arguments(
         self, states: tuple[torch.Tensor, ...], positions: torch.Tensor | None

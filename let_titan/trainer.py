@@ -131,7 +131,7 @@ class LetTrainer(Trainer):
         self, input_dict: dict[str, torch.Tensor], labels: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor, dict[str, torch.Tensor], dict[str, Any]]:
         """Adds the teacher's states, the mask and the coefficient to the model's kwargs."""
-        states = self.phase.whole_states(input_dict["input"], labels)
+        states = self.phase.whole_states(input_dict, labels)
         inputs, labels, extra_inputs, extra_kwargs = super().post_dataloading_process(
             input_dict, labels
         )

@@ -42,7 +42,7 @@ def read(path, lanes=1, epochs=1, **policy):
         corpus = Corpus(data_files(str(path)), read_file, encode, Policy(**policy))
         stream = Lane(corpus, lane, lanes, 1, infinite=epochs > 1)
         try:
-            while (text := known[int(stream.next()[0])]) and stream.place.epoch < epochs:
+            while (text := known[int(stream.next().ids[0])]) and stream.place.epoch < epochs:
                 texts.append(text)
         except StopIteration:
             pass

@@ -147,7 +147,7 @@ def test_no_document_is_repeated_or_skipped(n_files, options, tmp_path):
 def iter_lane(lane):
     while True:
         try:
-            yield lane.next()
+            yield lane.next().ids
         except StopIteration:
             return
 
@@ -232,7 +232,7 @@ def test_in_one_process_it_reads_what_torchtitan_reads(lab):
     ours = Corpus(data_files(path), read_lines, document_encoder(tokenizer, True, True), Policy())
     lane = Lane(ours, 0, 1, 257)
     for inputs, labels in itertools.islice(twin, 1500):  # more than an epoch
-        sequence = lane.next()
+        sequence = lane.next().ids
         assert sequence[:-1].tolist() == inputs["input"].tolist()
         assert sequence[1:].tolist() == labels.tolist()
     assert lane.place.epoch == 1

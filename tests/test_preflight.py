@@ -290,6 +290,15 @@ def test_what_cannot_be_priced_is_a_mistake(changes, part, lab, capsys):
     assert any(part in sentence for sentence in json.loads(told.out)["mistakes"])
 
 
+def test_documents_kept_apart_are_priced(lab, capsys):
+    """Flex attention needs a GPU; preflight does not, and adds nothing for it."""
+    told = []
+    for more in ([], ["--data.document_attention"]):
+        assert main([*write(lab, {}), *more, "--world-size", "1", "--json"]) == 0
+        told.append({**json.loads(capsys.readouterr().out), "config": None})
+    assert told[0] == told[1]
+
+
 def test_warnings_are_told_and_do_not_refuse(lab, capsys):
     late = ["--checkpoint.enable", "--checkpoint.interval", "3"]
     assert main([*write(lab, {}), *late, "--world-size", "1"]) == 0

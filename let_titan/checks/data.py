@@ -16,6 +16,7 @@ from let_titan.teacher.sources import hub_answers, looks_like_a_path
 def data_mistakes(config: LetJobConfig) -> Mistakes:
     training, validation = config.training, config.validation
     yield from dataset_mistakes(config, training, "training")
+    yield from document_mistakes(config)
     if not validation.enable:
         return
     yield from dataset_mistakes(config, validation, "validation")
@@ -43,4 +44,30 @@ def dataset_mistakes(config: LetJobConfig, part: Training | Validation, section:
             f"{section}.dataset = {name!r} is read from {source!r}, which is no folder here and "
             f"no data set of a hub within reach: give {section}.dataset_path, or local files with "
             f'{section}.dataset = "{PILE}".'
+        )
+
+
+def document_mistakes(config: LetJobConfig) -> Mistakes:
+    """Whether every part of the run keeps the documents of a sequence apart, if one shall."""
+    if not config.data.document_attention:
+        return
+    parts = {"training": config.training, "validation": config.validation}
+    for section, part in parts.items():
+        if part.dataset != PILE and (section == "training" or config.validation.enable):
+            yield ConfigError(
+                f"data.document_attention = true needs {section}.dataset = {PILE!r}, whose loader "
+                f"knows where documents begin, not {part.dataset!r}: change it, or leave the key "
+                "out."
+            )
+    for key in ("tensor", "pipeline", "context"):
+        degree = getattr(config.parallelism, f"{key}_parallel_degree")
+        if degree > 1:
+            yield ConfigError(
+                f"data.document_attention = true cannot be used with parallelism.{key}_parallel_"
+                f"degree = {degree}: set that to 1 and shard with FSDP2."
+            )
+    if config.let.enable and config.teacher.trust_remote_code:
+        yield ConfigError(
+            "data.document_attention = true cannot be used with teacher.trust_remote_code = true, "
+            "whose code may not keep documents apart: leave one of them out."
         )

@@ -16,6 +16,11 @@ def machine_mistakes(config: LetJobConfig) -> Mistakes:
     yield from precision_mistakes(config)
     if HAS_ACCELERATOR:
         return
+    if config.data.document_attention:
+        yield ConfigError(
+            "data.document_attention = true needs a GPU, since flex attention has no backward pass "
+            "on a CPU: leave it off."
+        )
     for key in ("enable_profiling", "enable_memory_snapshot"):
         if getattr(config.profiling, key):
             yield ConfigError(

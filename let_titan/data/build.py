@@ -114,6 +114,7 @@ def pile_loader(
         workers=0 if validation else section.dataloader.num_workers,
         prefetch=section.dataloader.prefetch_factor,
         pin_memory=section.dataloader.pin_memory,
+        positions=data.document_attention,
         **layout,
     )
 

@@ -56,6 +56,19 @@ class Place(NamedTuple):
     skipped: dict[str, int] | None = None
 
 
+class Sequence(NamedTuple):
+    """A packed sequence.
+
+    Attributes:
+        ids: [seq_len + 1] int64.
+        positions: [seq_len + 1] int64, of each id in its document, or in what the sequence holds
+            of it: 0 is the first id of the sequence and of every document that begins in it.
+    """
+
+    ids: np.ndarray
+    positions: np.ndarray
+
+
 @dataclass(frozen=True)
 class Part:
     """A lane's part of a file: the documents whose key lies in [low, high) of [0, 2**64)."""
@@ -138,8 +151,8 @@ class Lane:
         self._pieces = self._tokenised()
         self._piece: np.ndarray = np.empty(0, dtype=np.int64)
 
-    def next(self) -> np.ndarray:
-        """Returns the next sequence, [seq_len + 1] int64, and moves on.
+    def next(self) -> Sequence:
+        """Returns the next sequence and moves on.
 
         Raises:
             StopIteration: the epoch does not fill another one, and the lane is not infinite.
@@ -153,7 +166,9 @@ class Lane:
             parts.append(part)
             missing -= len(part)
             self.place = self.place._replace(token=self.place.token + len(part))
-        return np.concatenate(parts, dtype=np.int64)
+        # Each part is of another document.
+        positions = np.concatenate([np.arange(len(part)) for part in parts], dtype=np.int64)
+        return Sequence(np.concatenate(parts, dtype=np.int64), positions)
 
     def _tokenised(self) -> Iterator[tuple[Place, np.ndarray, Counter[str]]]:
         """Yields (place, ids from there on, bad lines so far), one document after the other."""

@@ -20,7 +20,7 @@ DCP takes dicts apart into keys of their own.
 import json
 import math
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,7 +31,7 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 from torchtitan.components.dataloader import BaseDataLoader
 from torchtitan.tools.logging import logger
 
-from let_titan.data.lanes import Corpus, Lane, Place
+from let_titan.data.lanes import Corpus, Lane, Place, Sequence
 from let_titan.errors import ConfigError
 
 
@@ -70,7 +70,7 @@ class Deal:
 class Batch:
     """What one worker adds to a rank's batch: its sequences by index, and where its lanes stand."""
 
-    rows: dict[int, np.ndarray]
+    rows: dict[int, Sequence]
     places: dict[int, Place]
     skipped: dict[int, Counter[str]]
 
@@ -109,7 +109,7 @@ class Share(IterableDataset):
         except ConfigError as error:
             yield error  # raised by the main process: a worker's own would come as a traceback
 
-    def _rows(self, lanes: dict[int, Lane], number: int) -> dict[int, np.ndarray] | None:
+    def _rows(self, lanes: dict[int, Lane], number: int) -> dict[int, Sequence] | None:
         """Returns the sequences of batch ``number`` that are ours; None at the end of a lane."""
         rows = {}
         for index in self.deal.indices(number):
@@ -139,6 +139,7 @@ class PileLoader(BaseDataLoader):
         workers: processes that read ahead; 0 reads in this one.
         prefetch: batches that each worker reads ahead.
         pin_memory: put batches into memory from which copies to a GPU are fast.
+        positions: give each id's position in its document, [B, S], along with the ids.
     """
 
     def __init__(
@@ -155,11 +156,13 @@ class PileLoader(BaseDataLoader):
         workers: int = 0,
         prefetch: int | None = None,
         pin_memory: bool = False,
+        positions: bool = False,
     ) -> None:
         self.corpus, self.identity = corpus, {**identity, "seq_len": seq_len}
         self.rank, self.ranks, self.batch, self.seq_len = rank, ranks, batch, seq_len
         self.fixed_lanes, self.infinite = lanes, infinite
         self.workers, self.prefetch, self.pin_memory = workers, prefetch, pin_memory
+        self.positions = positions
         self._begin(0, {lane: Place() for lane in range(lanes or ranks)})
 
     def _begin(self, start: int, places: dict[int, Place]) -> None:
@@ -200,11 +203,13 @@ class PileLoader(BaseDataLoader):
             self.places |= part.places
             self.counts |= part.skipped
         self.sequences += self.ranks * self.batch
-        ids = torch.from_numpy(np.stack([rows[index] for index in sorted(rows)]))
-        inputs, labels = ids[:, :-1].contiguous(), ids[:, 1:].contiguous()
+        ids, positions = map(stacked, zip(*(rows[index] for index in sorted(rows)), strict=True))
+        batch = {"input": ids[:, :-1].contiguous(), "labels": ids[:, 1:].contiguous()}
+        if self.positions:
+            batch["positions"] = positions[:, :-1].contiguous()
         if self.pin_memory:
-            inputs, labels = inputs.pin_memory(), labels.pin_memory()
-        return {"input": inputs}, labels
+            batch = {name: tensor.pin_memory() for name, tensor in batch.items()}
+        return batch, batch.pop("labels")
 
     def state_dict(self) -> dict[str, Any]:
         """Returns the position; asks the other ranks, so every rank calls it."""
@@ -247,6 +252,10 @@ class PileLoader(BaseDataLoader):
         """Returns the bad lines met so far by kind, over all ranks, each of which calls it."""
         counts = merged(gathered(self.counts)).values()
         return dict(sorted(sum(counts, Counter()).items()))
+
+
+def stacked(rows: Iterable[np.ndarray]) -> torch.Tensor:
+    return torch.from_numpy(np.stack(list(rows)))
 
 
 def gathered(value: Any) -> list[Any]:

@@ -36,6 +36,7 @@ def build_student(config: LetJobConfig, vocabulary: int, dims: ParallelDims) -> 
     """
     args = FLAVORS[config.model.flavor]
     args.update_for_vocabulary(config, vocabulary)
+    args.attn_type = "sdpa"  # flex attention, too, keeps its output and one number a head and token
     dtype = TORCH_DTYPE_MAP[config.training.dtype]
     with torch.device("meta"), set_default_dtype(dtype):
         model = LetTransformer(args)

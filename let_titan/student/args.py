@@ -28,3 +28,5 @@ class LetModelArgs(TransformerModelArgs):
         super().update_from_config(job_config)
         self.vocab_size = vocabulary
         self.init_scheme = job_config.model.init_scheme  # type: ignore[attr-defined]
+        if job_config.data.document_attention:  # type: ignore[attr-defined]
+            self.attn_type, self.attn_mask_type = "flex", "block_causal"

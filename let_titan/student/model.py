@@ -7,6 +7,7 @@ import torch
 from torchtitan.models.llama3 import Transformer
 
 from let_titan.alignment import Alignment
+from let_titan.document_mask import block_mask
 from let_titan.student.args import LetModelArgs
 from let_titan.student.init import init_like_one_process, init_llama, is_drawn_whole
 
@@ -36,6 +37,27 @@ class LetTransformer(Transformer):
         super().init_weights(buffer_device=buffer_device)
         if self.model_args.init_scheme == "llama":
             init_llama(self)
+
+    def get_attention_masks(
+        self,
+        input_batch: torch.Tensor,
+        tokenizer: Any,
+        extra_inputs: dict[str, torch.Tensor] | None = None,
+    ) -> Any:
+        """Builds torchtitan's mask from where documents begin, not from ids that look like an EOS.
+
+        Args:
+            input_batch: [B, S] ids; only its shape matters.
+            tokenizer: not asked.
+            extra_inputs: with "positions" [B, S], 0 where a document begins.
+
+        Raises:
+            TypeError: the model takes no mask (torchtitan's way to say so).
+        """
+        if self.model_args.attn_type != "flex":
+            raise TypeError("Only flex attention takes a mask here.")
+        assert extra_inputs is not None
+        return block_mask(extra_inputs["positions"])
 
     def forward(
         self,

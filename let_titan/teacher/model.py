@@ -6,6 +6,8 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
+from let_titan.document_mask import dense_mask
+
 ResolvedLayer = int | Literal["last"]
 
 
@@ -40,11 +42,26 @@ class Teacher:
         return hook
 
     @torch.no_grad()
-    def __call__(self, tokens: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """Reads [B, S] ids; returns one [B, S, d_T] per entry of ``layers``, in its dtype."""
+    def __call__(
+        self, input: torch.Tensor, positions: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, ...]:
+        """Reads a batch as the loader gives it.
+
+        Args:
+            input: [B, S] ids.
+            positions: [B, S], of each id in its document, to which it then attends alone; None:
+                every sequence is one document.
+
+        Returns:
+            One [B, S, d_T] per entry of ``layers``, in the teacher's dtype.
+        """
+        mask = None if positions is None else dense_mask(positions)
         # The student may run under autocast; the teacher has a dtype of its own.
-        with torch.autocast(tokens.device.type, enabled=False):
-            last = self.model(input_ids=tokens, use_cache=False).last_hidden_state
+        with torch.autocast(input.device.type, enabled=False):
+            output = self.model(
+                input_ids=input, attention_mask=mask, position_ids=positions, use_cache=False
+            )
+        last = output.last_hidden_state
         captured, self._captured = self._captured, {}
         return tuple(last if layer == "last" else captured[layer] for layer in self.layers)
 
