@@ -73,19 +73,35 @@ class Let:
     schedule: Literal["linear", "constant", "cosine", "step"] = "linear"
     """Shape of the weight before s_stop (paper: linear)"""
 
-    loss: Literal["cosine"] = "cosine"
-    """Alignment loss. "cosine": minus the mean cosine over valid tokens (paper, section 3)"""
+    loss: Literal["cosine", "logsum", "smooth_l1", "mse", "cka"] = "cosine"
+    """
+    Alignment loss. "cosine": minus the mean cosine over valid tokens (paper, section 3); the others
+    are defined in let_titan/alignment/losses.py. "cka" compares sequences, and takes any widths
+    """
 
-    width_map: Literal["interpolate"] = "interpolate"
+    alpha: float = 4.0
+    """Exponent of the "logsum" loss, >= 1 (Miles and Mikolajczyk: around 4)"""
+
+    width_map: Literal["interpolate", "truncate", "orthogonal"] = "interpolate"
     """
     How widths meet. "interpolate": the teacher's hidden vector is interpolated linearly along its
-    feature axis to the student's width (paper)
+    feature axis to the student's width (paper). "truncate": its first features, or zeros appended.
+    "orthogonal": a fixed random matrix with orthonormal rows or columns
+    """
+
+    teacher_norm: Literal["none", "center", "standardize"] = "none"
+    """
+    What is done to the teacher's states before they are mapped, with each feature's mean and
+    deviation over all tokens of the steps before: nothing (paper), subtract the mean, or divide by
+    the deviation, too. The moments are part of the checkpoint
     """
 
     pairs: list[str] = field(default_factory=list)
     """
-    "TEACHER_LAYER:STUDENT_BLOCK:WEIGHT" each, e.g. "last:3:1.0,middle:6:0.5". Overrides let.k and
-    teacher.layer
+    "TEACHER_LAYER:STUDENT_BLOCK:WEIGHT" each, e.g. "last:3:1.0,middle:6:0.5", or a pairing by name
+    and its weight: "L2E", "L2M", "L2L", "M2E", "M2M", "M2L", e.g. "L2E:1.0". The teacher is its
+    "last" or "middle" layer; the student's E is block let.k, M block round(n / 2), L block n.
+    Overrides let.k (but for E) and teacher.layer
     """
 
 

@@ -9,12 +9,13 @@ from torchtitan.components.loss import IGNORE_INDEX
 from torchtitan.config import TORCH_DTYPE_MAP
 from torchtitan.distributed import ParallelDims
 
-from let_titan.alignment import Alignment, cosine_alignment, rows_of_this_rank
+from let_titan.alignment import Alignment, alignment_loss, rows_of_this_rank
 from let_titan.config import LetJobConfig
 from let_titan.data.loader import gathered
 from let_titan.device import free_cached_memory, memory_gib
 from let_titan.plan import LetPlan
-from let_titan.teacher import Teacher, load_teacher, prepare_teacher
+from let_titan.student.flavors import FLAVORS
+from let_titan.teacher import Teacher, TeacherStates, load_teacher, prepare_teacher
 
 
 class LetPhase:
@@ -42,12 +43,24 @@ class LetPhase:
         self.device = device
         self.alignment = build_alignment(plan, config)
         self.teacher: Teacher | None = None
+        self.states = TeacherStates(
+            config.let.teacher_norm,
+            config.let.width_map,
+            len(plan.pairs),
+            FLAVORS[config.model.flavor].dim,
+        )
         self._blocks_here = {name for part in model_parts for name in part.layers}
         for part in model_parts:
             part.alignment = self.alignment
 
     def load(self) -> None:
         """Loads the teacher where a block is that it aligns: of a pipeline's ranks, on few."""
+        self._load_here()
+        facts = self.facts()
+        assert facts is not None
+        self.states.start(facts["width"], self.device)
+
+    def _load_here(self) -> None:
         config = self.config.teacher
         folder = prepare_teacher(config.checkpoint, config.trust_remote_code)
         if self._blocks_here.isdisjoint(str(pair.block - 1) for pair in self.plan.pairs):
@@ -72,6 +85,7 @@ class LetPhase:
         free_cached_memory()  # so that the difference is the teacher alone
         before = memory_gib()
         self.teacher = None
+        self.states.stop()
         free_cached_memory()
         return before, memory_gib()
 
@@ -103,7 +117,7 @@ class LetPhase:
             positions: of this rank's tokens, [B, S / cp], under context parallelism.
         """
         mask, *hidden = (rows_of_this_rank(whole, self.dims, positions) for whole in states)
-        return {"teacher_hidden": tuple(hidden), "align_mask": mask}
+        return {"teacher_hidden": self.states(hidden, mask), "align_mask": mask}
 
     def reduced_alignment(self, tokens: float | torch.Tensor) -> tuple[float, float]:
         """Returns the step's alignment loss and mean cosine per valid token.
@@ -127,6 +141,6 @@ def build_alignment(plan: LetPlan, config: LetJobConfig) -> Alignment | None:
     compiled = config.compile
     return Alignment(
         [(pair.block, pair.weight) for pair in plan.pairs],
-        cosine_alignment,
+        alignment_loss(config.let.loss, config.let.alpha),
         compiled.backend if compiled.enable and "loss" in compiled.components else None,
     )

@@ -1,13 +1,18 @@
 """What [let] asks for, resolved once: which states meet at which block, how much, until when."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
 from let_titan.config import LetJobConfig
 from let_titan.errors import ConfigError
 from let_titan.schedule import lambda_at
+from let_titan.student.flavors import FLAVORS
 
 Layer = int | Literal["last", "middle"]
+
+TEACHER_LETTERS = {"L": "last", "M": "middle"}
+"""What the first letter of a pairing's name stands for."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +52,7 @@ def resolve_plan(config: LetJobConfig) -> LetPlan:
     if not let.enable or let.lambda_0 == 0:
         return LetPlan()
     s_stop = let.s_stop or round(let.s_stop_fraction * config.training.steps)
-    pairs = tuple(parse_pair(text) for text in let.pairs)
+    pairs = tuple(parse_pair(text, blocks_by_letter(config)) for text in let.pairs)
     return LetPlan(
         pairs=pairs or (Pair(config.teacher.layer, let.k),),
         lambda_0=let.lambda_0,
@@ -56,11 +61,29 @@ def resolve_plan(config: LetJobConfig) -> LetPlan:
     )
 
 
-def parse_pair(text: str) -> Pair:
-    """Reads "last:3:1.0" (the weight may be left out)."""
-    layer, _, rest = text.partition(":")
-    block, _, weight = rest.partition(":")
+def blocks_by_letter(config: LetJobConfig) -> dict[str, int]:
+    """Returns the student's block that each letter of a pairing's name stands for.
+
+    E is let.k, M the middle one, L the last. An unknown flavor, told elsewhere, counts one block.
+    """
+    student = FLAVORS.get(config.model.flavor)
+    n_layers = student.n_layers if student is not None else 1
+    return {"E": config.let.k, "M": max(1, round(n_layers / 2)), "L": n_layers}
+
+
+def parse_pair(text: str, blocks: Mapping[str, int]) -> Pair:
+    """Reads "last:3:1.0" or "L2E:1.0" (the weight may be left out of either).
+
+    Args:
+        text: an entry of let.pairs.
+        blocks: from ``blocks_by_letter``.
+    """
+    parts = text.split(":")
+    layer, _, letter = parts[0].partition("2")
+    if layer in TEACHER_LETTERS and letter in blocks:
+        parts[:1] = [TEACHER_LETTERS[layer], str(blocks[letter])]
     try:
+        layer, block, weight = [*parts, ""] if len(parts) == 2 else parts
         return Pair(
             layer if layer in ("last", "middle") else int(layer),  # type: ignore[arg-type]
             int(block),
@@ -68,5 +91,6 @@ def parse_pair(text: str) -> Pair:
         )
     except ValueError:
         raise ConfigError(
-            f"let.pairs has {text!r}: write TEACHER_LAYER:STUDENT_BLOCK:WEIGHT, e.g. last:3:1.0."
+            f"let.pairs has {text!r}: write TEACHER_LAYER:STUDENT_BLOCK:WEIGHT, e.g. last:3:1.0, "
+            "or a pairing by name, e.g. L2E:1.0."
         ) from None

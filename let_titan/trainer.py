@@ -84,6 +84,8 @@ class LetTrainer(Trainer):
         super().train_step(data_iterator)
         if self.guard.skipped is not None:
             self.run_folder.note_nonfinite(self.step, self.guard.skipped)
+        if self.plan.teacher_in(self.step):
+            self.phase.states.end_step()
         if self.plan.teacher_in(self.step) and not self.plan.teacher_in(self.step + 1):
             self._release_teacher()
 
@@ -140,6 +142,14 @@ class LetTrainer(Trainer):
             extra_kwargs |= self.phase.arguments(states, extra_kwargs.get("positions"))
             extra_kwargs["align_coefficient"] = self._coefficient
         return inputs, labels, extra_inputs, extra_kwargs
+
+    def state_dict(self) -> dict[str, Any]:
+        """torchtitan's train state, with the teacher's moments where there are any."""
+        return {**super().state_dict(), **self.phase.states.state_dict()}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        super().load_state_dict(state_dict)
+        self.phase.states.load_state_dict(state_dict)
 
     def _release_teacher(self) -> None:
         """Lets the teacher go and notes what that freed."""

@@ -310,9 +310,21 @@ def test_a_preflight_names_the_number_of_processes(lab):
 
 
 def test_pairs_are_read():
-    assert parse_pair("last:3:0.5") == Pair("last", 3, 0.5)
-    assert parse_pair("middle:6") == Pair("middle", 6, 1.0)
-    assert parse_pair("12:1:2") == Pair(12, 1, 2.0)
+    letters = {"E": 2, "M": 3, "L": 6}
+    assert parse_pair("last:3:0.5", letters) == Pair("last", 3, 0.5)
+    assert parse_pair("middle:6", letters) == Pair("middle", 6, 1.0)
+    assert parse_pair("12:1:2", letters) == Pair(12, 1, 2.0)
+    assert parse_pair("L2E", letters) == Pair("last", 2, 1.0)
+    assert parse_pair("M2L:0.5", letters) == Pair("middle", 6, 0.5)
+    for wrong in ("E2L", "L2X", "L2E:1:1", "L2E:x", "2", ""):
+        with pytest.raises(ConfigError, match=r"let\.pairs has"):
+            parse_pair(wrong, letters)
+
+
+def test_pairings_are_named(lab):
+    plan = resolve_plan(lab.config({"pairs": ["L2E", "L2M:0.5", "M2L"], "k": 1}))
+    wanted = (Pair("last", 1), Pair("last", 2, 0.5), Pair("middle", 4))  # of four blocks
+    assert plan.pairs == wanted
 
 
 values = st.one_of(

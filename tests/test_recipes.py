@@ -109,3 +109,19 @@ def test_the_corpus_is_dealt_without_overlap(lab, tmp_path):
     assert sum(map(len, parts.values())) == 100
     assert not parts["teacher"] & parts["student"]
     assert min(len(parts["teacher"]), len(parts["student"])) > 30
+
+
+def test_bad_teachers_are_as_bad_as_said(lab, tmp_path):
+    from lab.bad_teachers import drawn_anew, make_worse, with_noise
+    from safetensors.torch import load_file
+
+    good = load_file(lab.assets / "teacher" / "model.safetensors")
+    for change, error in ((with_noise(0.3), 0.3), (drawn_anew(), 2**0.5)):
+        make_worse(lab.assets / "teacher", tmp_path / f"bad{error}", change)
+        bad = load_file(tmp_path / f"bad{error}" / "model.safetensors")
+        for name, weight in good.items():
+            if weight.ndim > 1:
+                found = (bad[name] - weight).norm() / weight.norm()
+                assert found.item() == pytest.approx(error, rel=0.1), name
+            else:
+                assert bad[name].equal(weight)

@@ -5,7 +5,7 @@ import math
 from let_titan.checks.mistakes import Mistakes, raised_by
 from let_titan.config import LetJobConfig
 from let_titan.errors import ConfigError
-from let_titan.plan import LetPlan, parse_pair
+from let_titan.plan import LetPlan, blocks_by_letter, parse_pair
 from let_titan.student.flavors import FLAVORS
 
 
@@ -33,7 +33,21 @@ def let_mistakes(config: LetJobConfig) -> Mistakes:
             ".gguf file."
         )
     for text in let.pairs:
-        yield from raised_by(parse_pair, text)
+        yield from raised_by(parse_pair, text, blocks_by_letter(config))
+    yield from loss_mistakes(config)
+
+
+def loss_mistakes(config: LetJobConfig) -> Mistakes:
+    """The loss's own key, and the layouts in which it is not one process's."""
+    let, layout = config.let, config.parallelism
+    if not (math.isfinite(let.alpha) and let.alpha >= 1):
+        yield ConfigError(f"let.alpha = {let.alpha} must be a finite number of at least 1.")
+    cut = max(layout.tensor_parallel_degree, layout.context_parallel_degree)
+    if let.loss == "cka" and cut > 1:
+        yield ConfigError(
+            'let.loss = "cka" needs whole sequences, which tensor and context parallelism cut: set '
+            "both degrees to 1, or choose a loss of single tokens."
+        )
 
 
 def pair_mistakes(plan: LetPlan, config: LetJobConfig) -> Mistakes:

@@ -111,6 +111,10 @@ def summary_mistakes(config: LetJobConfig, plan: LetPlan | None, world_size: int
     if "dataloader" not in config.checkpoint.exclude_from_loading:
         yield from data_mistakes(config, data)
     yield from s_stop_mistakes(config, let_plan, plan)
+    norm = before["config"].get("let", {}).get("teacher_norm", "none")
+    if plan is not None and plan.pairs and config.let.teacher_norm not in (norm, "none"):
+        has = "no moments" if norm == "none" else "other moments"
+        yield differs(config, f"checkpoints hold {has}", f"let.teacher_norm = {norm!r}")
 
 
 def differs(config: LetJobConfig, what: str, cure: str) -> ConfigError:

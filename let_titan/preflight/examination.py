@@ -20,6 +20,7 @@ from let_titan.preflight.student import Student, build_student
 from let_titan.preflight.teacher import price_teacher
 from let_titan.preflight.units import gib
 from let_titan.preflight.world import fake_world
+from let_titan.student.flavors import FLAVORS
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,8 @@ def examine(config: LetJobConfig, world_size: int, gpu: Gpu, mfu: float | None =
         student = build_student(config, vocabulary_of(config), dims)
         teacher = price_teacher(config, plan, dims) if plan.pairs else None
         width = teacher["width"] if teacher else 0
+        if config.let.width_map != "interpolate":
+            width = FLAVORS[config.model.flavor].dim  # mapped before the student sees them
         memory = measure_step(student.model, config, dims, plan, width)
     assumed = mfu or (gpu.mfu_float8 if uses_float8(config) else None) or gpu.mfu
     batch = batch_facts(config, world_size)

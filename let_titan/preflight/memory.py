@@ -16,7 +16,7 @@ from torchtitan.distributed.utils import get_train_context, maybe_enable_amp
 from torchtitan.models.attention import ScaledDotProductAttentionWrapper
 from torchtitan.tools import utils as titan_utils
 
-from let_titan.alignment import Alignment, cosine_alignment
+from let_titan.alignment import Alignment, alignment_loss
 from let_titan.config import LetJobConfig
 from let_titan.plan import LetPlan
 from let_titan.student import LetTransformer
@@ -95,7 +95,8 @@ def measure_step(
         optimizers = build_optimizers([model], config.optimizer, dims)
         if plan.pairs:
             blocks = [(pair.block, pair.weight) for pair in plan.pairs]
-            model.alignment = Alignment(blocks, cosine_alignment)
+            loss = alignment_loss(config.let.loss, config.let.alpha)
+            model.alignment = Alignment(blocks, loss)
         loss_parallel = dims.tp_enabled and not config.parallelism.disable_loss_parallel
         with get_train_context(loss_parallel)():
             activations = measure_activations(

@@ -3,11 +3,13 @@
 from let_titan.teacher.load import load_teacher
 from let_titan.teacher.model import Teacher
 from let_titan.teacher.sources import check_teacher, prepare_teacher
+from let_titan.teacher.states import TeacherStates
 from let_titan.teacher.tokens import read_tokenizer
 from let_titan.teacher.weights import check_weights
 
 __all__ = [
     "Teacher",
+    "TeacherStates",
     "check_teacher",
     "check_weights",
     "load_teacher",

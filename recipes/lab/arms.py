@@ -12,3 +12,6 @@ LET = {
 
 THREE = (0, 1, 2)
 """Seeds: the least number that gives an interval worth the name."""
+
+NOISE = ("0.1", "0.3", "1.0")
+"""Standard deviations of the noise on a bad teacher's weights, in those of each weight matrix."""

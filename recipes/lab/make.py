@@ -4,7 +4,8 @@
 
 Everything goes to outputs/lab: corpus/ (disjoint parts for teacher, student and validation),
 tokenizer/ (byte-level BPE of 4,096 ids, trained on the teacher's part), teacher/ (0.8M parameters
-in its blocks, as a Hugging Face folder) and lab.json (sha256 of each, part of every run's key).
+in its blocks, as a Hugging Face folder), teacher_noise_* and teacher_random (worse ones) and
+lab.json (sha256 of what runs read, part of every run's key).
 What is there already is kept: the program goes on where it stopped, training included.
 """
 
@@ -22,6 +23,8 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "recipes"))
 
+from lab.arms import NOISE  # noqa: E402
+from lab.bad_teachers import drawn_anew, make_worse, with_noise  # noqa: E402
 from lab.corpus import deal, documents  # noqa: E402
 from lab.launch import train  # noqa: E402
 
@@ -58,6 +61,15 @@ def make_teacher(run: Path, folder: Path) -> None:
     shutil.rmtree(run / "checkpoint")
 
 
+def make_bad_teachers(good: Path) -> None:
+    """Makes those that ``ablate_teacher`` asks for, beside the good one."""
+    wanted = {f"noise_{level}": with_noise(float(level)) for level in NOISE}
+    for name, change in {**wanted, "random": drawn_anew()}.items():
+        folder = good.with_name(f"{good.name}_{name}")
+        if not folder.exists():
+            make_worse(good, folder, change)
+
+
 def sha256(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
@@ -77,6 +89,7 @@ def main(args: list[str] | None = None) -> None:
         make_tokenizer(corpus / "teacher.jsonl.zst", LAB / "tokenizer")
     if not (LAB / "teacher").exists():
         make_teacher(LAB / "teacher_run", LAB / "teacher")
+    make_bad_teachers(LAB / "teacher")
     made = [
         *(corpus / f"{name}.jsonl.zst" for name in ("student", "validation")),
         LAB / "tokenizer" / "tokenizer.json",
