@@ -1,0 +1,1 @@
+"""Deep linear networks under an alignment; recipes/why_early.py runs it."""

@@ -1,0 +1,62 @@
+"""The theory's report in Markdown."""
+
+import statistics
+from collections.abc import Sequence
+from typing import Any
+
+from theory.figures import setting_of, title
+
+
+def as_markdown(results: dict[str, Any]) -> str:
+    """Returns report.md: the formula's errors, then each setting's arms."""
+    minima = results["minima"]
+    spectrum = max(row["spectrum_error"] for row in minima)
+    rate = max(abs(row["rate_measured"] - row["rate_predicted"]) for row in minima)
+    versions = ", ".join(f"{name} {version}" for name, version in results["versions"].items())
+    lines = [
+        "# Deep linear networks: what an alignment does to the landscape",
+        "",
+        f"`python recipes/why_early.py` ({versions}, float64, CPU). docs/why-early.md says what",
+        "was predicted. Medians over seeds; in brackets the smallest and the largest.",
+        "",
+        "## At the minimum",
+        "",
+        f"{len(minima)} minima (depths {min(r['depth'] for r in minima)} to "
+        f"{max(r['depth'] for r in minima)}, every k): the exact Hessian's spectrum differs from "
+        f"the formula by at most {spectrum:.1e} of its largest eigenvalue; gradient descent's "
+        f"factor a step from the predicted one by at most {rate:.1e}.",
+        "",
+        "![Condition number by k and depth](minima.png)",
+        "",
+        "## Where descent ends, and after how many steps",
+        "",
+    ]
+    descent = results["descent"]
+    for setting in dict.fromkeys(setting_of(row) for row in descent):
+        lines += [f"### {title(setting)}", "", *table(descent, setting), ""]
+    lines += ["![Condition number at the end](kappa.png)", "", "![Steps](steps.png)", ""]
+    return "\n".join(lines)
+
+
+def table(descent: Sequence[dict[str, Any]], setting: tuple[int, float, str]) -> list[str]:
+    rows = [row for row in descent if setting_of(row) == setting]
+    return [
+        "| arm | aligned block | condition number at the end | steps to 1e-3 | steps to 1e-6 |",
+        "|---|---|---|---|---|",
+        *(
+            f"| {row['arm']} | {row['block'] or '-'} | {spread_of(row['kappa'], '.3g')} "
+            f"| {spread_of(row['steps_to_0.001'], '.0f')} "
+            f"| {spread_of(row['steps_to_1e-06'], '.0f')} |"
+            for row in rows
+        ),
+    ]
+
+
+def spread_of(values: Sequence[float | None], digits: str) -> str:
+    """Returns "median (smallest to largest)", and how many seeds did not get there."""
+    found = [value for value in values if value is not None]
+    if not found:
+        return "not reached"
+    text = f"{statistics.median(found):{digits}} ({min(found):{digits}} to {max(found):{digits}})"
+    missing = len(values) - len(found)
+    return text + (f", {missing} of {len(values)} not reached" if missing else "")

@@ -1,0 +1,65 @@
+"""Why an early layer, why early steps? Deep linear networks, exact Hessians, float64.
+
+    python recipes/why_early.py [--out FOLDER] [--tiny]
+
+Both questions and what theory predicts stand in theory/minima.py and theory/descent.py;
+docs/why-early.md says what came out. Writes recipes/results/theory/; minutes on one core.
+"""
+
+import argparse
+import json
+import platform
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from theory.descent import ARMS, LEARNING_RATES, Setting, outcome, spread_target
+from theory.figures import draw_kappa, draw_minima, draw_steps
+from theory.minima import at_minimum
+from theory.text import as_markdown
+from tqdm import tqdm
+
+RESULTS = Path(__file__).parent / "results" / "theory"
+DEPTHS = range(3, 11)
+SETTINGS = (
+    *(Setting(depth, spread) for spread in (10.0, 100.0) for depth in (3, 6, 10)),
+    Setting(3, 10.0, start="xavier"),
+)
+TINY = (Setting(3, 10.0, seeds=2, steps=200),)
+
+
+def run(settings: tuple[Setting, ...], depths: range) -> dict[str, Any]:
+    """Answers both questions; returns what results.json holds."""
+    spread = settings[0].spread
+    target = spread_target(settings[0].width, spread)
+    minima = [at_minimum(k, depth, target, seed=0) for depth in depths for k in range(1, depth + 1)]
+    arms = [(setting, arm) for setting in settings for arm in ARMS]
+    return {
+        "versions": {"python": platform.python_version(), "torch": torch.__version__},
+        "settings": [asdict(setting) for setting in settings],
+        "learning_rates": list(LEARNING_RATES),
+        "spread": spread,
+        "minima": minima,
+        "descent": [outcome(arm, setting) for setting, arm in tqdm(arms, desc="arms")],
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--out", type=Path, default=RESULTS)
+    parser.add_argument("--tiny", action="store_true", help="shows that the path works")
+    options = parser.parse_args()
+    results = run(TINY, range(3, 5)) if options.tiny else run(SETTINGS, DEPTHS)
+    options.out.mkdir(parents=True, exist_ok=True)
+    (options.out / "results.json").write_text(json.dumps(results, indent=1) + "\n")
+    draw_minima(results["minima"], results["spread"], options.out / "minima.png")
+    draw_kappa(results["descent"], options.out / "kappa.png")
+    draw_steps(results["descent"], options.out / "steps.png")
+    (options.out / "report.md").write_text(as_markdown(results))
+
+
+if __name__ == "__main__":
+    main()
