@@ -208,6 +208,8 @@ def test_facts_are_those_of_the_architecture_that_transformers_builds(facts):
     assert sum(rest) == facts.parameters_without_embeddings
     assert facts.source.startswith(f"https://huggingface.co/{facts.name}/")
     assert facts.tokenizer_vocabulary <= facts.vocabulary
+    fewer = facts.tokenizer_vocabulary < facts.vocabulary
+    assert facts.tokenizer_source.startswith("https://github.com/") == fewer
 
 
 def test_the_price_is_the_sum_over_the_steps():

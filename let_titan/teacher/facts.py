@@ -1,4 +1,4 @@
-"""What is known of the paper's teachers without a hub: the shipped ``facts.json``."""
+"""What is known of some teachers (the paper's, one larger) without a hub: ``facts.json``."""
 
 import functools
 import json
@@ -21,6 +21,7 @@ class TeacherFacts:
         parameters: of the causal LM, tied weights once.
         parameters_without_embeddings: without token and position embeddings and the LM head.
         source: where the values were taken from.
+        tokenizer_source: who counted the tokenizer's ids, where they are fewer than the rows.
     """
 
     name: str
@@ -37,6 +38,7 @@ class TeacherFacts:
     parameters: int
     parameters_without_embeddings: int
     source: str
+    tokenizer_source: str = ""
 
     def config(self) -> PretrainedConfig:
         """Returns a configuration of the same shape (rotary bases and the like are defaults)."""
