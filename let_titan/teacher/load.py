@@ -17,6 +17,7 @@ from transformers import AutoConfig, AutoModel
 
 from let_titan.errors import ConfigError
 from let_titan.plan import Layer
+from let_titan.teacher.attention import attention_of
 from let_titan.teacher.model import ResolvedLayer, Teacher, block_list, flops_per_token
 
 logger = logging.getLogger(__name__)
@@ -150,7 +151,7 @@ def build_without_weights(config: Any, dtype: torch.dtype, trust_remote_code: bo
         model = AutoModel.from_config(
             config,
             dtype=dtype,
-            attn_implementation="sdpa",
+            attn_implementation=attention_of(config),
             trust_remote_code=trust_remote_code,
         )
     return model.eval().requires_grad_(False)
