@@ -133,6 +133,27 @@ class Teacher:
 
 
 @dataclass
+class Distill:
+    method: Literal["none", "rkd", "salt"] = "none"
+    """
+    Distillation through logits in place of LET. "rkd": the teacher's soft labels throughout.
+    "salt": until step n_kd, then plain training (arXiv 2410.18779, without its choice of data)
+    """
+
+    weight: float = 0.5
+    """Weight of the KL, in (0, 1]; the NLL has the rest"""
+
+    temperature: float = 1.0
+    """Of both distributions; the KL is multiplied by its square"""
+
+    direction: Literal["forward", "reverse"] = "forward"
+    """"forward": KL(teacher || student), soft labels. "reverse": KL(student || teacher)"""
+
+    n_kd: int = 0
+    """Step after which "salt" has no teacher, 1..training.steps"""
+
+
+@dataclass
 class Data:
     lanes: int = 0
     """
@@ -190,6 +211,7 @@ class LetJobConfig(JobConfig):
     training: Training = field(default_factory=Training)
     let: Let = field(default_factory=Let)
     teacher: Teacher = field(default_factory=Teacher)
+    distill: Distill = field(default_factory=Distill)
     data: Data = field(default_factory=Data)
 
 

@@ -21,5 +21,8 @@ def let_figures(trainer: Any) -> dict[str, Any]:
     }
     if plan.teacher_in(step):
         loss, cosine = trainer.phase.reduced_alignment(trainer.valid_tokens)
-        figures |= {"let/align_loss": loss, "let/align_cosine": cosine}
+        names = ("align_loss", "align_cosine")
+        if trainer.job_config.distill.method != "none":
+            names = ("kd_loss", "kd_agreement")
+        figures |= {f"let/{name}": value for name, value in zip(names, (loss, cosine), strict=True)}
     return figures

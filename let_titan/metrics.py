@@ -78,10 +78,15 @@ class LetMetricsProcessor(MetricsProcessor):
             logger.info(
                 f"{self.color.red}step: {step:2}  "
                 f"{self.color.green}lambda: {figures['let/lambda']:.5f}  "
-                f"{self.color.orange}align_cosine: {figures['let/align_cosine']:.4f}  "
-                f"{self.color.turquoise}align_loss: {figures['let/align_loss']:.4f}"
-                f"{self.color.reset}"
+                f"{self.color.orange}{measured(figures)}{self.color.reset}"
             )
+
+
+def measured(figures: dict[str, Any]) -> str:
+    """Writes what the teacher was good for in this step: of LET, or of distillation."""
+    names = ("align_cosine", "align_loss", "kd_loss", "kd_agreement")
+    found = {name: figures.get(f"let/{name}") for name in names}
+    return "  ".join(f"{name}: {value:.4f}" for name, value in found.items() if value is not None)
 
 
 def build_let_metrics_processor(

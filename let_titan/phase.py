@@ -1,6 +1,7 @@
 """LET's phase of a run: while lambda(s) > 0 there is a teacher beside the student."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -10,12 +11,14 @@ from torchtitan.config import TORCH_DTYPE_MAP
 from torchtitan.distributed import ParallelDims
 
 from let_titan.alignment import Alignment, alignment_loss, rows_of_this_rank
-from let_titan.config import LetJobConfig
+from let_titan.config import Let, LetJobConfig
 from let_titan.data.loader import gathered
 from let_titan.device import free_cached_memory, memory_gib
+from let_titan.distill import Distillation
 from let_titan.plan import LetPlan
 from let_titan.student.flavors import FLAVORS
-from let_titan.teacher import Teacher, TeacherStates, load_teacher, prepare_teacher
+from let_titan.teacher import Teacher, TeacherStates, load_teacher, prepare_teacher, read_head
+from let_titan.tokenizer import vocab_size
 
 
 class LetPhase:
@@ -43,13 +46,15 @@ class LetPhase:
         self.device = device
         self.alignment = build_alignment(plan, config)
         self.teacher: Teacher | None = None
+        let = config.let if config.distill.method == "none" else Let()
         self.states = TeacherStates(
-            config.let.teacher_norm,
-            config.let.width_map,
+            let.teacher_norm,
+            let.width_map,
             len(plan.pairs),
             FLAVORS[config.model.flavor].dim,
         )
-        self._blocks_here = {name for part in model_parts for name in part.layers}
+        self._blocks_here = {int(name) + 1 for part in model_parts for name in part.layers}
+        self._blocks_here |= {part.logits_block for part in model_parts if part.output is not None}
         for part in model_parts:
             part.alignment = self.alignment
 
@@ -63,7 +68,7 @@ class LetPhase:
     def _load_here(self) -> None:
         config = self.config.teacher
         folder = prepare_teacher(config.checkpoint, config.trust_remote_code)
-        if self._blocks_here.isdisjoint(str(pair.block - 1) for pair in self.plan.pairs):
+        if self._blocks_here.isdisjoint(pair.block for pair in self.plan.pairs):
             return
         self.teacher = load_teacher(
             folder,
@@ -75,6 +80,18 @@ class LetPhase:
             placement=config.placement,
             trust_remote_code=config.trust_remote_code,
         )
+        if isinstance(self.alignment, Distillation):
+            self.alignment.head = self._load_head(folder)
+
+    def _load_head(self, folder: Path) -> torch.Tensor:
+        """Loads the LM head that distillation needs, and counts it to the teacher's facts."""
+        assert self.teacher is not None
+        vocabulary = vocab_size(self.config.model.hf_assets_path)
+        dtype = TORCH_DTYPE_MAP[self.config.teacher.dtype]
+        head = read_head(folder, self.teacher.model, vocabulary, dtype)
+        self.teacher.facts["flops_per_token"] += 2 * head.numel()
+        self.teacher.facts["bytes"] += head.nbytes
+        return head.to(self.device)
 
     def release(self) -> tuple[float, float]:
         """Frees weights, buffers and all-gather storage; the run is plain from here on.
@@ -85,6 +102,8 @@ class LetPhase:
         free_cached_memory()  # so that the difference is the teacher alone
         before = memory_gib()
         self.teacher = None
+        if isinstance(self.alignment, Distillation):
+            self.alignment.head = None
         self.states.stop()
         free_cached_memory()
         return before, memory_gib()
@@ -138,6 +157,11 @@ def build_alignment(plan: LetPlan, config: LetJobConfig) -> Alignment | None:
     """Builds what the student is given; None without pairs."""
     if not plan.pairs:
         return None
+    distill = config.distill
+    if distill.method != "none":
+        (pair,) = plan.pairs
+        reverse = distill.direction == "reverse"
+        return Distillation(pair.block, distill.weight, distill.temperature, reverse)
     compiled = config.compile
     return Alignment(
         [(pair.block, pair.weight) for pair in plan.pairs],

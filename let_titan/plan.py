@@ -49,6 +49,8 @@ def resolve_plan(config: LetJobConfig) -> LetPlan:
         ConfigError: a malformed entry of let.pairs.
     """
     let = config.let
+    if config.distill.method != "none":
+        return distillation(config)
     if not let.enable or let.lambda_0 == 0:
         return LetPlan()
     s_stop = let.s_stop or round(let.s_stop_fraction * config.training.steps)
@@ -58,6 +60,17 @@ def resolve_plan(config: LetJobConfig) -> LetPlan:
         lambda_0=let.lambda_0,
         s_stop=s_stop,
         schedule=let.schedule,
+    )
+
+
+def distillation(config: LetJobConfig) -> LetPlan:
+    """The plan of [distill]: the teacher's last states meet the block after the student's last."""
+    distill, steps = config.distill, config.training.steps
+    return LetPlan(
+        pairs=(Pair("last", blocks_by_letter(config)["L"] + 1),),
+        lambda_0=distill.weight,
+        s_stop=steps if distill.method == "rkd" else distill.n_kd,
+        schedule="constant",
     )
 
 

@@ -24,6 +24,9 @@ TRAIN_KEYS = {
     "lr": "lr",
     "tokens": "n_tokens_seen",
 }
+DISTILL_KEYS = {"kd_loss": "let/kd_loss", "kd_agreement": "let/kd_agreement"}
+"""In the lines of a run with [distill] alone."""
+
 COST_KEYS = {
     "memory_gib": "memory/max_active(GiB)",
     "teacher_active": "let/teacher_active",
@@ -82,6 +85,7 @@ class MetricsFile(BaseLogger):
             # torchtitan's figure is per device
             line["tokens_per_s"] = metrics["throughput(tps)"] * self.world_size
             line |= {ours: metrics.get(key) for ours, key in COST_KEYS.items()}
+            line |= {ours: metrics[key] for ours, key in DISTILL_KEYS.items() if key in metrics}
             line["teacher_active"] = bool(line["teacher_active"])
         self._append(line)
 

@@ -51,6 +51,8 @@ def loss_mistakes(config: LetJobConfig) -> Mistakes:
 
 
 def pair_mistakes(plan: LetPlan, config: LetJobConfig) -> Mistakes:
+    if config.distill.method != "none":
+        return  # its pair is made by the plan
     n_layers = FLAVORS[config.model.flavor].n_layers
     for pair in plan.pairs:
         if not 1 <= pair.block <= n_layers:

@@ -4,6 +4,7 @@ from let_titan.checks.checkpoint import checkpoint_mistakes
 from let_titan.checks.choices import choice_mistakes
 from let_titan.checks.combinations import combination_mistakes
 from let_titan.checks.data import data_mistakes
+from let_titan.checks.distill import distill_mistakes
 from let_titan.checks.float8 import converter_mistakes
 from let_titan.checks.folders import folder_mistakes
 from let_titan.checks.layout import layout_mistakes, started_processes
@@ -56,7 +57,7 @@ def mistakes_of(config: LetJobConfig, world_size: int, elsewhere: bool = False) 
     yield from converter_mistakes(config)
     if not elsewhere:
         yield from machine_mistakes(config)
-    unclear = list(let_mistakes(config))
+    unclear = [*let_mistakes(config), *distill_mistakes(config)]
     yield from unclear
     plan = None if unclear else resolve_plan(config)
     if plan is not None and not unknown_flavor:

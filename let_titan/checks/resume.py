@@ -141,7 +141,10 @@ def s_stop_mistakes(
     """A run that goes on keeps its s_stop: a fraction of more steps would call the teacher back."""
     if before is None or plan is None or not plan.pairs or before["s_stop"] == plan.s_stop:
         return
+    if config.distill.method == "rkd":
+        return  # its teacher stays to the end, wherever that is
+    key = "let.s_stop" if config.distill.method == "none" else "distill.n_kd"
     yield ConfigError(
         f"This run's s_stop was {before['s_stop']} and would become {plan.s_stop}: pass "
-        f"--let.s_stop {before['s_stop']} to go on with it, or choose another job.dump_folder."
+        f"--{key} {before['s_stop']} to go on with it, or choose another job.dump_folder."
     )

@@ -16,7 +16,8 @@ from let_titan.tokenizer_match import Reading, check_same_tokenizer
 def needs_teacher(config: LetJobConfig, plan: LetPlan | None) -> bool:
     """Whether the run will load a teacher; without a plan, whether it names one."""
     if plan is None:
-        return config.let.enable and bool(config.teacher.checkpoint)
+        wanted = config.let.enable or config.distill.method != "none"
+        return wanted and bool(config.teacher.checkpoint)
     return bool(plan.pairs) and resume_step(config) < plan.s_stop
 
 

@@ -31,7 +31,7 @@ HARDWARE = (
 """Without these a comparison of times means nothing."""
 
 OVERRIDES = (*(name.replace(" ", "-") for name in STRICT), "hardware")
-INTENDED = ("let", "teacher")
+INTENDED = ("let", "distill", "teacher")
 
 
 def fact(run: Run, path: str) -> Any:

@@ -29,11 +29,20 @@ tokenizer = AutoTokenizer.from_pretrained("THIS_FOLDER")
 
 def model_card(source: Source, dtype: str) -> str:
     """Returns the card's text; what the run does not say is left out."""
-    let = source.summary["let_plan"] is not None
-    how = " by Late-to-Early Training (arXiv 2602.05393)" if let else ", without a teacher"
+    how = training_method(source.summary)
     rows = {**training_rows(source, dtype), **let_rows(source.summary), **metric_rows(source)}
     table = "".join(f"| {name} | {value} |\n" for name, value in rows.items() if value is not None)
     return HEAD.format(name=source.run.name, how=how, bos=bos_sentence(source.summary)) + table
+
+
+def training_method(summary: dict[str, Any]) -> str:
+    """Says by what the model was trained, as the end of a sentence."""
+    if summary["let_plan"] is None:
+        return ", without a teacher"
+    distilled = summary["config"].get("distill", {}).get("method", "none")
+    if distilled != "none":
+        return f" by distillation through logits ({distilled.upper()})"
+    return " by Late-to-Early Training (arXiv 2602.05393)"
 
 
 def bos_sentence(summary: dict[str, Any]) -> str:
@@ -75,6 +84,13 @@ def let_rows(summary: dict[str, Any]) -> dict[str, Any]:
     plan = summary["let_plan"]
     if plan is None:
         return {}
+    distill = summary["config"].get("distill", {})
+    if distill.get("method", "none") != "none":
+        return {
+            "teacher": f"`{summary['config']['teacher']['checkpoint']}`",
+            "KL": f"{distill['direction']}, weight {distill['weight']}, temperature "
+            f"{distill['temperature']}, to step {plan['s_stop']:,}",
+        }
     pairs = ", ".join(f"{p['layer']} -> {p['block']} ({p['weight']})" for p in plan["pairs"])
     return {
         "teacher": f"`{summary['config']['teacher']['checkpoint']}`",

@@ -14,7 +14,8 @@ def s_stop_advice(config: LetJobConfig, plan: LetPlan) -> Iterator[str]:
     """A checkpoint at s_stop is where runs without the teacher can branch off."""
     checkpoint = config.checkpoint
     last = config.training.steps
-    if not plan.pairs or not checkpoint.enable or plan.s_stop == last:
+    distilled = config.distill.method != "none"
+    if not plan.pairs or distilled or not checkpoint.enable or plan.s_stop == last:
         return
     if plan.s_stop % checkpoint.interval:
         nearest = round(plan.s_stop / checkpoint.interval) or 1

@@ -101,6 +101,8 @@ def unpriced_layout(config: LetJobConfig, world_size: int) -> str:
         return "pipeline parallelism"
     if config.parallelism.context_parallel_degree > 1:
         return "context parallelism"
+    if config.distill.method != "none":
+        return "[distill]"
     replicate, shard = data_parallel_degrees(config, world_size)
     return "DDP" if replicate > 1 and shard == 1 else ""
 

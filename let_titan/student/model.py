@@ -22,6 +22,11 @@ class LetTransformer(Transformer):
     model_args: LetModelArgs
     alignment: Alignment | None = None
 
+    @property
+    def logits_block(self) -> int:
+        """The number by which distillation names the logits: one more than the last block's."""
+        return self.model_args.n_layers + 1
+
     def init_weights(self, buffer_device: torch.device | None = None) -> None:
         """Initialises by ``model.init_scheme``; the same weights in every layout on a CPU."""
         if not is_drawn_whole(self):
@@ -94,4 +99,12 @@ class LetTransformer(Transformer):
                 int(name) + 1, hidden, teacher_hidden, align_mask, align_coefficient
             )
         hidden = hidden if self.norm is None else self.norm(hidden)
-        return hidden if self.output is None else self.output(hidden)
+        if self.output is None:
+            return hidden
+        return self.alignment.inject(
+            self.logits_block,
+            self.output(hidden),
+            teacher_hidden,
+            align_mask,
+            align_coefficient,
+        )

@@ -1,5 +1,6 @@
 """The teacher: a small pretrained causal LM, frozen, that gives hidden states and then leaves."""
 
+from let_titan.teacher.head import read_head
 from let_titan.teacher.load import load_teacher
 from let_titan.teacher.model import Teacher
 from let_titan.teacher.sources import check_teacher, prepare_teacher
@@ -14,5 +15,6 @@ __all__ = [
     "check_weights",
     "load_teacher",
     "prepare_teacher",
+    "read_head",
     "read_tokenizer",
 ]

@@ -10,6 +10,12 @@ LET = {
     "teacher.dtype": "float32",
 }
 
+TEACHER = {key: value for key, value in LET.items() if key.startswith("teacher.")}
+
+RKD = {**TEACHER, "distill.method": "rkd"}
+
+SALT = {**TEACHER, "distill.method": "salt", "distill.n_kd": "120"}  # LET's s_stop
+
 THREE = (0, 1, 2)
 """Seeds: the least number that gives an interval worth the name."""
 

@@ -1,0 +1,6 @@
+"""Distillation through logits: the paper's baselines RKD and SALT, in the same trainer."""
+
+from let_titan.distill.inject import Distillation
+from let_titan.distill.kl import mixed_gradient
+
+__all__ = ["Distillation", "mixed_gradient"]
