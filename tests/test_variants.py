@@ -95,6 +95,7 @@ def test_what_cannot_be_is_said(lab):
     for let, changes, sentence in (
         ({"loss": "cka"}, {"parallelism__tensor_parallel_degree": 2}, "needs whole sequences"),
         ({"loss": "logsum", "alpha": 0.5}, {}, "let.alpha = 0.5"),
+        ({}, {"training__seq_len": 3}, "training.seq_len = 3 is no multiple of"),
     ):
         mistakes = [str(m) for m in find_mistakes(lab.parsed(let, **changes), 2)]
         assert any(sentence in mistake for mistake in mistakes), mistakes

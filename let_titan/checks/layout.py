@@ -19,6 +19,13 @@ def layout_mistakes(config: LetJobConfig, world_size: int) -> Mistakes:
             f"parallelism.context_parallel_degree = {config.parallelism.context_parallel_degree} "
             "is not supported yet: set it to 1 and shard with FSDP2 (data_parallel_shard_degree)."
         )
+    degrees = config.parallelism
+    pieces = 2 * degrees.tensor_parallel_degree * degrees.context_parallel_degree
+    if config.training.seq_len % pieces:
+        yield ConfigError(
+            f"training.seq_len = {config.training.seq_len} is no multiple of 2 x tensor x context "
+            f"parallel degree = {pieces}, which torchtitan asks for: change seq_len."
+        )
     try:
         replicate, shard = data_parallel_degrees(config, world_size)
     except ConfigError as error:
