@@ -254,7 +254,7 @@ def test_every_mistake_is_found_and_the_first_is_raised(lab):
 
 def test_every_number_has_a_range():
     """A new key with a number is asked for its range (checks/ranges.py), or to be listed here."""
-    own_checks = ("let.", "teacher.")
+    own_checks = ("let.", "teacher.", "distill.")
     unused = ("parallelism.pipeline_parallel_", "parallelism.expert_", "fault_tolerance.")
     numbers = {
         path

@@ -1,7 +1,7 @@
 """The numbers that each key may take, where torchtitan would fail late or train wrongly.
 
 Keys of parts that are not used here (pipeline stages, experts, fault tolerance) have no entry; for
-every other number a test asks for one. [let] has checks of its own.
+every other number a test asks for one. [let] and [distill] have checks of their own.
 """
 
 import math
