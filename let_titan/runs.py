@@ -1,15 +1,20 @@
-"""One run's folder, read back: metrics.jsonl and summary.json. Standard library only."""
+"""One run's folder, read back: metrics.jsonl, summary.json and, where there is one,
+evaluations.jsonl. Standard library only."""
 
 import json
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeGuard
 
 Line = dict[str, Any]
 
 FILES = ("metrics.jsonl", "summary.json")
+
+EVALUATIONS = "evaluations.jsonl"
+"""What let_titan.evaluate found of checkpoints: ``step``, and ``tasks`` with ``average``, or
+``perplexity``, or both, a line."""
 
 SUMMARY_KEYS = ("config", "hardware", "let_plan", "parameters", "versions")
 
@@ -25,12 +30,14 @@ class Run:
         validation: validation lines in the order of their steps, ``val_loss`` in nats per token,
             NaN where the file has null.
         summary: summary.json.
+        evaluations: what is known of each evaluated step, in the order of steps.
     """
 
     name: str
     train: list[Line]
     validation: list[Line]
     summary: dict[str, Any]
+    evaluations: list[Line] = field(default_factory=list)
 
     @classmethod
     def load(cls, folder: str | Path) -> "Run":
@@ -48,7 +55,13 @@ class Run:
                 f"{folder / 'metrics.jsonl'} has no {'validation' if train else 'train'} line: "
                 "let the run go on until it has logged and validated once."
             )
-        return cls(folder.resolve().name, train, validation, read_summary(folder / "summary.json"))
+        return cls(
+            folder.resolve().name,
+            train,
+            validation,
+            read_summary(folder / "summary.json"),
+            read_evaluations(folder / EVALUATIONS),
+        )
 
     @property
     def curve(self) -> list[tuple[int, float]]:
@@ -119,6 +132,14 @@ def read_lines(path: Path) -> list[Line]:
             raise ValueError(f"{path}, line {number}, has no step: remove that line.")
         lines.append(line)
     return lines
+
+
+def read_evaluations(path: Path) -> list[Line]:
+    """Returns a line a step, [] without the file; a step evaluated again has what came last."""
+    found: dict[int, Line] = {}
+    for line in read_lines(path) if path.is_file() else []:
+        found.setdefault(line["step"], {}).update(line)
+    return [found[step] for step in sorted(found)]
 
 
 def read_summary(path: Path) -> dict[str, Any]:

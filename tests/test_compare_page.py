@@ -2,6 +2,7 @@
 
 import html
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -11,12 +12,13 @@ from pathlib import Path
 import pytest
 
 from let_titan.compare.__main__ import main
-from let_titan.compare.charts import CHARTS, VARIABLES
+from let_titan.compare.charts import CHARTS
+from let_titan.compare.drawing import VARIABLES
 from let_titan.compare.markdown import report
 from let_titan.compare.result import compare
 from let_titan.compare.text import verdict
 from let_titan.runs import Run
-from tests.handmade import BASELINE, BETTER, WORSE, shifted, write_run
+from tests.handmade import BASELINE, BETTER, WORSE, evaluate, shifted, write_run
 
 VOID = {"meta", "link", "br", "img", "hr", "input"}
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
@@ -60,6 +62,8 @@ def out(tmp_path_factory):
     other = write_run(folder / "<b>", True, WORSE, 0)
     text = (other / "summary.json").read_text().replace('"k": 2', '"k": 3')
     (other / "summary.json").write_text(text)
+    for i, run in enumerate((*baseline, *let, other)):
+        evaluate(run, {20: 0.3 + i / 100, 40: 0.4 + i / 90})
     arguments = [*map(str, (*let, other)), "--baseline", *map(str, baseline)]
     assert main([*arguments, "--out", str(folder / "out"), "--note", "A <note>"]) == 0
     return folder / "out"
@@ -146,9 +150,10 @@ addEventListener("load", () => {
 """
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here")
+@pytest.mark.skipif(CHROMIUM is None and "CI" not in os.environ, reason="no Chromium here")
 @pytest.mark.parametrize("width", [1280, 400])
 def test_a_browser_shows_every_chart_legibly_and_nothing_wider_than_the_window(out, width):
+    assert CHROMIUM, "CI looks at the page in a browser: apt-get install chromium"
     frame = (
         f'<body><iframe src="report.html" style="width:{width}px;height:900px;border:0"></iframe>'
     )

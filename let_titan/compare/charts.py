@@ -2,7 +2,7 @@
 
 import io
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -10,115 +10,22 @@ import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from let_titan.compare.arms import Arm
+from let_titan.compare.drawing import (
+    COLORS,
+    STYLE,
+    VARIABLES,
+    WIDE,
+    band,
+    by_step,
+    legend,
+    panels,
+    sides,
+)
 from let_titan.compare.result import ArmResult, Comparison
+from let_titan.compare.rows import Row
 from let_titan.runs import Run, is_number
 
-COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#785ef0")
-"""Of the baseline and the arms, after Okabe and Ito: told apart by the colour-blind, too."""
-
-INK, MUTED, GRID, PAPER = "#1a1a1b", "#6b6b6c", "#d9d9da", "#fffffe"
-MARKERS = "osD^vPX"
 TEACHERS = ("lambda", "align_cosine")  # keys that mean nothing without one
-
-VARIABLES = {
-    INK: "--ink",
-    MUTED: "--muted",
-    GRID: "--grid",
-    PAPER: "--paper",
-    **{color: f"--arm{i}" for i, color in enumerate(COLORS)},
-}
-"""Colours of an SVG: the CSS variables that the page sets for light and dark."""
-
-STYLE: dict[Any, Any] = {
-    "font.size": 9,
-    "text.color": INK,
-    "axes.labelcolor": INK,
-    "axes.edgecolor": MUTED,
-    "xtick.color": INK,
-    "ytick.color": INK,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "grid.color": GRID,
-    "figure.facecolor": PAPER,
-    "axes.facecolor": PAPER,
-    "legend.frameon": False,
-    "svg.fonttype": "none",
-    "svg.hashsalt": "let_titan",
-}
-
-WIDE, NARROW = 8.5, 4.2  # inches
-LETTERS = 12  # of a legend in an inch
-PANEL = {WIDE: 1.9, NARROW: 1.7}  # a panel's height
-
-
-def sides(comparison: Comparison) -> list[tuple[Arm, str, str]]:
-    """Returns (arm, colour, marker), the baseline first."""
-    arms = [comparison.baseline, *comparison.arms]
-    return [(arm, COLORS[i % len(COLORS)], MARKERS[i % len(MARKERS)]) for i, arm in enumerate(arms)]
-
-
-def panels(
-    width: float, heights: Sequence[float], labels: Sequence[str]
-) -> tuple[Figure, list[Axes]]:
-    """Returns panels above one horizontal axis, each with its label; heights in ``PANEL``."""
-    height = PANEL[width] * sum(heights) + 0.7
-    figure = Figure(figsize=(width, height), layout="constrained")
-    axes = list(
-        figure.subplots(len(heights), 1, sharex=True, height_ratios=heights, squeeze=False)[:, 0]
-    )
-    for panel, label in zip(axes, labels, strict=True):
-        panel.set_ylabel(label)
-        panel.margins(x=0.02)
-    figure.align_ylabels(axes)
-    return figure, axes
-
-
-def by_step(figure: Figure, axes: Sequence[Axes], comparison: Comparison) -> Figure:
-    """Marks the teacher's steps and finishes a chart whose axis is the step."""
-    stops = {arm.runs[0].fact("let_plan.s_stop") for arm in comparison.arms if arm.has_teacher}
-    for panel in axes:
-        for stop in stops:
-            panel.axvline(stop, color=MUTED, linewidth=1, linestyle=(0, (4, 3)))
-    for stop in stops:
-        where = axes[0].get_xaxis_transform()
-        axes[0].text(
-            stop,
-            1.0,
-            f"teacher leaves\n({stop:,})",
-            transform=where,
-            ha="center",
-            va="bottom",
-            color=MUTED,
-            fontsize=8,
-        )
-    axes[-1].set_xlabel("optimiser step")
-    legend(figure, axes)
-    return figure
-
-
-def legend(figure: Figure, axes: Sequence[Axes]) -> None:
-    """Puts every label once above the panels."""
-    handles: dict[str, Any] = {}
-    for panel in axes:
-        handles |= dict(zip(*reversed(panel.get_legend_handles_labels()), strict=True))
-    arms = sorted(handles.items(), key=lambda item: COLORS.index(item[1].get_color()))
-    widest = max(len(name) for name in handles) + 8  # with the line before it and the gap
-    figure.legend(
-        [handle for _, handle in arms],
-        [name for name, _ in arms],
-        loc="outside upper left",
-        ncols=max(1, int(figure.get_figwidth() * LETTERS / widest)),
-    )
-
-
-def band(panel: Axes, x: Sequence[float], ends: Sequence[tuple[Any, Any]], color: str) -> None:
-    """Fills between the ends of intervals, where there are any."""
-    known = [(at, *both) for at, both in zip(x, ends, strict=True) if None not in both]
-    if known:
-        at, low, high = zip(*known, strict=True)
-        panel.fill_between(at, low, high, color=color, alpha=0.18, linewidth=0)
 
 
 def validation(comparison: Comparison, width: float) -> Figure:
@@ -134,14 +41,38 @@ def validation(comparison: Comparison, width: float) -> Figure:
         means = [sum(dict(curve)[step] for curve in curves) / len(curves) for step in steps]
         label = arm.name if len(curves) == 1 else f"{arm.name}, mean of {len(curves)} runs"
         top.plot(steps, means, color=color, marker=marker, markersize=4, label=label)
-    bottom.axhline(0, color=COLORS[0], linewidth=1)
-    for result, (_, color, marker) in zip(comparison.results, sides(comparison)[1:], strict=True):
-        rows = [row for row in result.rows if row.step > 0]
-        steps = [row.step for row in rows]
-        differences = [row.difference for row in rows]
-        bottom.plot(steps, [d.value for d in differences], color=color, marker=marker, markersize=4)
-        band(bottom, steps, [(d.low, d.high) for d in differences], color)
+    draw_differences(bottom, comparison, lambda r: [row for row in r.rows if row.step > 0])
     return by_step(figure, (top, bottom), comparison)
+
+
+def accuracy(comparison: Comparison, width: float) -> Figure:
+    """The tasks' average accuracy by step; below it the difference to the baseline."""
+    labels = ("average accuracy\nof the tasks", "run - baseline")
+    figure, (top, bottom) = panels(width, (2, 1.3), labels)
+    for (arm, color, marker), result in zip(
+        sides(comparison), [comparison.results[0], *comparison.results], strict=True
+    ):
+        rows = result.averages
+        both = [row.baseline if arm is comparison.baseline else row.run for row in rows]
+        steps = [row.step for row in rows]
+        top.plot(
+            steps, [e.value for e in both], color=color, marker=marker, markersize=4, label=arm.name
+        )
+        band(top, steps, [(e.low, e.high) for e in both], color)
+    draw_differences(bottom, comparison, lambda result: result.averages)
+    return by_step(figure, (top, bottom), comparison)
+
+
+def draw_differences(
+    panel: Axes, comparison: Comparison, rows_of: Callable[[ArmResult], list[Row]]
+) -> None:
+    """Draws run - baseline by step with its band, a line an arm."""
+    panel.axhline(0, color=COLORS[0], linewidth=1)
+    for result, (_, color, marker) in zip(comparison.results, sides(comparison)[1:], strict=True):
+        steps = [row.step for row in rows_of(result)]
+        differences = [row.difference for row in rows_of(result)]
+        panel.plot(steps, [d.value for d in differences], color=color, marker=marker, markersize=4)
+        band(panel, steps, [(d.low, d.high) for d in differences], color)
 
 
 def speedup(comparison: Comparison, width: float) -> Figure:
@@ -221,16 +152,23 @@ def series(run: Run, key: str) -> tuple[list[int], list[float]]:
 CHARTS = {
     "validation_loss": validation,
     "speedup": speedup,
+    "accuracy": accuracy,
     "alignment": alignment,
     "costs": costs,
 }
 
 
+def drawn(comparison: Comparison) -> list[str]:
+    """Returns the names of ``CHARTS`` that there is something to draw for."""
+    evaluated = all(result.averages for result in comparison.results)
+    return [name for name in CHARTS if name != "accuracy" or evaluated]
+
+
 def save_png(comparison: Comparison, folder: Path) -> None:
-    """Writes each of ``CHARTS`` as ``folder``/NAME.png."""
-    for name, draw in CHARTS.items():
+    """Writes each chart as ``folder``/NAME.png."""
+    for name in drawn(comparison):
         with matplotlib.rc_context(STYLE):
-            draw(comparison, WIDE).savefig(folder / f"{name}.png", dpi=150)
+            CHARTS[name](comparison, WIDE).savefig(folder / f"{name}.png", dpi=150)
 
 
 def svg(comparison: Comparison, name: str, width: float) -> str:

@@ -8,11 +8,14 @@ from let_titan.compare.phases import FIGURES, Figure
 from let_titan.compare.result import ArmResult, Comparison
 from let_titan.compare.text import (
     METHOD,
+    SCORE_HEADER,
+    accuracy_sentence,
     cost_rows,
     factor,
     hours_name,
     interval,
     markdown_table,
+    score_rows,
     show,
     verdict,
 )
@@ -142,6 +145,24 @@ def arm_section(result: ArmResult, hours: str) -> list[str]:
     return parts
 
 
+def score_section(result: ArmResult, hours: str) -> list[str]:
+    """Returns what one arm's checkpoints scored; nothing where they were not evaluated."""
+    if not (rows := score_rows(result)):
+        return []
+    parts = [
+        f"## {result.name}: tasks and perplexity",
+        markdown_table(SCORE_HEADER, [list(row) for row in rows]),
+    ]
+    if result.accuracy:
+        costs = cost_rows(result.accuracy, hours)
+        parts += [
+            "![Task accuracy by step](accuracy.png)",
+            accuracy_sentence(result),
+            markdown_table(["", "baseline", result.name, "speed-up"], costs),
+        ]
+    return parts
+
+
 def report(comparison: Comparison, note: str | None = None) -> str:
     """Returns report.md; ``note`` stands above all else."""
     hours = hours_name(comparison.baseline)
@@ -154,6 +175,7 @@ def report(comparison: Comparison, note: str | None = None) -> str:
         "![Validation loss by step](validation_loss.png)",
         "![Speed-up by loss reached](speedup.png)",
         *(part for result in comparison.results for part in arm_section(result, hours)),
+        *(part for result in comparison.results for part in score_section(result, hours)),
         "## Throughput and memory",
         markdown_table(PHASE_HEADER, phase_rows(comparison)),
         "Memory is the peak on an accelerator, the resident set on a CPU.",

@@ -4,7 +4,8 @@ from dataclasses import dataclass
 
 from jinja2 import Environment, PackageLoader
 
-from let_titan.compare.charts import COLORS, NARROW, WIDE, svg
+from let_titan.compare.charts import drawn, svg
+from let_titan.compare.drawing import COLORS, NARROW, WIDE
 from let_titan.compare.markdown import (
     PHASE_HEADER,
     RUN_HEADER,
@@ -19,15 +20,18 @@ from let_titan.compare.markdown import (
 from let_titan.compare.result import ArmResult, Comparison
 from let_titan.compare.text import (
     METHOD,
+    SCORE_HEADER,
+    accuracy_sentence,
     cost_rows,
     headline,
     hours_name,
+    score_rows,
     show,
     speed_sentence,
 )
 
 DARK = ("#56b4e9", "#ff9a4d", "#3ddba6", "#e79cc9", "#f2c14e", "#8fd3ff", "#b3a4ff")
-"""``charts.COLORS`` on a dark ground."""
+"""``drawing.COLORS`` on a dark ground."""
 
 CAPTIONS = {
     "validation_loss": (
@@ -40,6 +44,11 @@ CAPTIONS = {
         "Baseline / run: above 1 the run was there sooner. Training goes from left to right. A "
         "line ends where not every run got further; bands are 95 % intervals, cut where they leave "
         "the panel.",
+    ),
+    "accuracy": (
+        "Task accuracy by step",
+        "The average over the tasks, of the steps that were evaluated in all runs. Below: run "
+        "minus baseline, positive is better; bands are 95 % intervals over seeds.",
     ),
     "costs": ("Throughput and memory by step", "A line for every run whose clock counts."),
     "alignment": ("Alignment and gradient norm by step", "A line for every run."),
@@ -115,6 +124,9 @@ def page(comparison: Comparison, note: str | None = None) -> str:
             "target": result.target,
             "step": result.rows[-1].step,
             "costs": cost_rows(result.target, hours) if result.target else [],
+            "scores": score_rows(result),
+            "accuracy": accuracy_sentence(result),
+            "accuracy_costs": cost_rows(result.accuracy, hours) if result.accuracy else [],
             "untimed": result.untimed,
         }
         for result in comparison.results
@@ -122,12 +134,13 @@ def page(comparison: Comparison, note: str | None = None) -> str:
     return environment.get_template("page.html").render(
         note=note,
         arms=arms,
-        charts={name: chart(comparison, name) for name in CAPTIONS},
+        charts={name: chart(comparison, name) for name in drawn(comparison)},
         colors=list(zip(COLORS, DARK, strict=True)),
         phases=phase_rows(comparison),
         names=[comparison.baseline.name, *(arm.name for arm in comparison.arms)],
         settings=comparison.settings,
         twins=twins_sentence(comparison).replace("**", ""),
+        score_header=SCORE_HEADER,
         phase_header=PHASE_HEADER,
         shared=shared_rows(comparison),
         run_header=RUN_HEADER,

@@ -8,7 +8,7 @@ import wandb
 
 from let_titan.compare.markdown import PHASE_HEADER, phase_rows
 from let_titan.compare.result import ArmResult, Comparison
-from let_titan.compare.text import cost_rows, hours_name, verdict
+from let_titan.compare.text import SCORE_HEADER, cost_rows, hours_name, score_rows, verdict
 from let_titan.wandb_run import PROJECT, is_silent
 
 
@@ -52,7 +52,14 @@ def tables(comparison: Comparison) -> dict[str, Any]:
         for row in cost_rows(result.target, hours)
     ]
     header: list[str | int] = ["arm", "cost", "baseline", "arm's", "speed-up"]
+    scores = [[result.name, *row] for result in comparison.results for row in score_rows(result)]
+    scored = {
+        "tasks and perplexity": wandb.Table(
+            columns=["arm", "measure", *SCORE_HEADER[1:]], data=scores
+        )
+    }
     return {
+        **(scored if scores else {}),
         "costs to the baseline's loss": wandb.Table(columns=header, data=costs),
         "throughput and memory": wandb.Table(
             columns=list(PHASE_HEADER), data=phase_rows(comparison)

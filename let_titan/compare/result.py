@@ -9,21 +9,12 @@ from typing import Any
 
 from let_titan.compare.arms import Arm, baseline_arm, group, pair
 from let_titan.compare.phases import Figure, phases
+from let_titan.compare.rows import Row, rows_of
+from let_titan.compare.scores import Score, accuracy_target, average_rows, compare_scores
 from let_titan.compare.speedup import Level, at_level, curve
-from let_titan.compare.stats import Estimate, mean, paired_difference, welch_difference
 from let_titan.compare.trace import Trace
 from let_titan.compare.twins import config_table, refuse_unlike, unintended, untimed_because
 from let_titan.runs import Run
-
-
-@dataclass(frozen=True)
-class Row:
-    """Losses of both sides at a step: means, and the difference with its interval."""
-
-    step: int
-    baseline: Estimate
-    run: Estimate
-    difference: Estimate
 
 
 @dataclass(frozen=True)
@@ -38,6 +29,10 @@ class ArmResult:
         is_end: whether the last row is the end of all runs.
         target: what it took to reach the baseline's loss of the last row; None without one.
         curve: what it took to reach each level of loss.
+        scores: task accuracies and perplexities of the checkpoints, if they were evaluated.
+        averages: the tasks' average accuracy wherever all runs have it.
+        accuracy: what it took to reach the baseline's average of its last row; the level's loss is
+            the error, 1 - accuracy.
         phases: throughput and memory, by phase.
         untimed: why times are not compared; None where they are.
     """
@@ -50,6 +45,9 @@ class ArmResult:
     is_end: bool
     target: Level | None
     curve: list[Level]
+    scores: list[Score]
+    averages: list[Row]
+    accuracy: Level | None
     phases: dict[str, dict[str, Figure]]
     untimed: str | None
 
@@ -145,6 +143,7 @@ def compare_arm(
     else:
         matched = [(Trace.mean(traces[0]), Trace.mean(traces[1]))]
         targets = [rows[-1].baseline.value]
+    averages = average_rows(ours, theirs, paired)
     return ArmResult(
         name=arm.name,
         seeds=arm.seeds,
@@ -154,6 +153,9 @@ def compare_arm(
         is_end=all(run.curve[-1][0] == last for run in (*ours, *theirs)),
         target=at_level(matched, targets) if all(map(math.isfinite, targets)) else None,
         curve=curve(matched),
+        scores=compare_scores(ours, theirs, paired),
+        averages=averages,
+        accuracy=accuracy_target(matched, ours, theirs, averages, paired),
         phases={} if reason else timed_phases(ours, theirs, paired, untimed),
         untimed=reason,
     )
@@ -165,18 +167,12 @@ def losses(ours: Sequence[Run], theirs: Sequence[Run], paired: bool) -> list[Row
     Raises:
         ValueError: there is no such step after step 0.
     """
-    curves = [[dict(run.curve) for run in side] for side in (ours, theirs)]
-    steps = sorted(set.intersection(*(set(curve) for side in curves for curve in side)))
-    if not steps or steps[-1] == 0:
+    rows = rows_of(*([dict(run.curve) for run in side] for side in (ours, theirs)), paired=paired)
+    if not rows or rows[-1].step == 0:
         raise ValueError(
             f"{', '.join(run.name for run in (*theirs, *ours))} were never evaluated at the same "
             "step after step 0: repeat them with one validation.freq."
         )
-    difference = paired_difference if paired else welch_difference
-    rows = []
-    for step in steps:
-        run, baseline = ([curve[step] for curve in side] for side in curves)
-        rows.append(Row(step, mean(baseline), mean(run), difference(run, baseline)))
     return rows
 
 

@@ -14,6 +14,7 @@ COST_NAMES = {
     "seconds": "wall time, s",
     "device_hours": "device-hours",
 }
+SCORE_HEADER = ["", "metric", "step", "baseline", "run", "difference (95 % interval)"]
 METHOD = (
     "Intervals are 95 %, over seeds, by Student's t. Between two evaluations the best loss so far "
     "(the monotone envelope) is taken as a straight line, as are the counts of what was spent. A "
@@ -63,6 +64,35 @@ def cost_rows(target: Level, hours: str) -> list[list[str]]:
         ]
         for name, cost in target.costs.items()
     ]
+
+
+def score_rows(result: ArmResult) -> list[list[str]]:
+    """Returns (task or domain, metric, step, baseline, run, run - baseline), the average last."""
+    cells = [(score.name, score.metric, score.row) for score in result.scores]
+    if result.averages:
+        cells.append(("average of the tasks", "accuracy", result.averages[-1]))
+    return [
+        [
+            name,
+            metric,
+            f"{row.step:,}",
+            f"{row.baseline.value:.4f}",
+            f"{row.run.value:.4f}",
+            interval(row.difference, "{:+.4f}"),
+        ]
+        for name, metric, row in cells
+    ]
+
+
+def accuracy_sentence(result: ArmResult) -> str:
+    """Says what accuracy was to be reached, and by how many; "" without one."""
+    level = result.accuracy
+    if level is None:
+        return ""
+    return (
+        f"Spent until the tasks' average is {1 - level.loss:.4f}, the baseline's at step "
+        f"{result.averages[-1].step:,} ({level.reached} of {level.n} reached it):"
+    )
 
 
 def headline(result: ArmResult) -> str:

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 
-from let_titan.compare.charts import COLORS, MUTED, STYLE
+from let_titan.compare.drawing import COLORS, MUTED, STYLE
 
 Rows = Sequence[dict[str, Any]]
 
