@@ -1,5 +1,6 @@
 """The shipped configs: each preflights on 8 and on 32 GPUs, and its header says what comes out."""
 
+import json
 import re
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from tests.support import outside_the_world
 
 SHIPPED = Path(__file__).parent.parent / "train_configs"
 PAPER = sorted(SHIPPED.glob("let_*.toml"))
+PRICED = SHIPPED.parent / "recipes" / "results" / "preflight"
 
 
 @pytest.fixture(autouse=True)
@@ -69,6 +71,42 @@ def test_fits_as_its_header_says(name):
     assert told is not None
     assert int(told[1]) == round(memory["total"] / 2**30)
     assert memory["total"] < 0.65 * memory["of"]
+
+
+REASONS = ("batch", "local batch", "lr", "init_scheme", "AC", "compile", "checkpoint", "validation")
+
+
+@pytest.mark.parametrize("path", PAPER, ids=lambda path: path.stem)
+def test_the_header_gives_its_reasons(path):
+    """Hardware, tokens, steps; what is the paper's and what ours; why each setting is as it is."""
+    config, told = parse(path), header(path)
+    assert re.search(r"Hardware: 32 x [AH]100 80 GB .* or 8 of them", told)
+    assert f"{config.training.steps:,} steps of 2,097,152 tokens are 20.01B tokens" in told
+    assert "From the paper:" in told and "those are ours, none of them tuned" in told
+    reasons = told.partition("those are ours")[2]
+    for word in REASONS:
+        assert re.search(rf"- {re.escape(word)}\b[^-]*:|- {re.escape(word)} \S+", reasons), word
+    assert f"lr {config.optimizer.lr:.0e}".replace("e-0", "e-") in reasons
+    assert f"Warm-up {config.lr_scheduler.warmup_steps} steps" in reasons
+    assert f"every {config.checkpoint.interval} steps" in reasons
+    assert f"every {config.validation.freq} steps" in reasons
+    assert f"the log every {config.metrics.log_freq}" in reasons
+    if config.let.enable:
+        assert f"- k = {config.let.k} of " in reasons
+        assert f"s_stop = {config.let.s_stop:,} (15 %)" in reasons
+
+
+def test_every_shipped_config_was_priced_and_fits():
+    """recipes/preflight_all.py ran preflight whole, activations and all, on 8 and on 32 GPUs."""
+    runs = json.loads((PRICED / "results.json").read_text())["runs"]
+    wanted = {(path.stem, n) for path in SHIPPED.glob("*.toml") for n in (8, 32)}
+    assert {(run["config"], run["world_size"]) for run in runs} == wanted
+    for run in runs:
+        memory = run["memory_bytes_per_gpu"]
+        assert run["mistakes"] == [] and memory["total"] < 0.65 * memory["of"]
+        told = re.search(r"on 8 GPUs (\d+) GiB on each", header(SHIPPED / f"{run['config']}.toml"))
+        if told is not None and run["world_size"] == 8:
+            assert int(told[1]) == round(memory["total"] / 2**30), run["config"]
 
 
 @pytest.mark.parametrize("path", PAPER, ids=lambda path: path.stem)
