@@ -278,7 +278,9 @@ class LetConfigManager(ConfigManager):
     def _validate_config(self) -> None:
         try:
             super()._validate_config()
-        except Exception as error:  # for an old tokenizer.model
+        except Exception as error:  # its last check: a tokenizer.model, which is read here
+            if self.config.model.hf_assets_path.endswith("tokenizer.model"):
+                return
             raise ConfigError(" ".join(str(part).strip() for part in error.args)) from error
 
 

@@ -1,5 +1,8 @@
 """Registers the student and its parts with torchtitan as the model ``let_llama``."""
 
+import os
+from typing import Any
+
 from torchtitan.components.lr_scheduler import build_lr_schedulers
 from torchtitan.components.optimizer import build_optimizers
 from torchtitan.config import JobConfig
@@ -11,13 +14,19 @@ from let_titan.data import build_dataloader, register_pile
 from let_titan.metrics import build_let_metrics_processor
 from let_titan.student import FLAVORS, LetTransformer, parallelize_student
 from let_titan.student.pipeline import build_loss, pipeline_student
-from let_titan.tokenizer import HuggingFaceTokenizer, load_tokenizer
+from let_titan.tokenizer import RunTokenizer, load_tokenizer
 from let_titan.upstream import is_registered
 from let_titan.validator import build_let_validator
 
 
-def build_tokenizer(job_config: JobConfig) -> HuggingFaceTokenizer:
+def build_tokenizer(job_config: JobConfig) -> RunTokenizer:
     return load_tokenizer(job_config.model.hf_assets_path)
+
+
+def build_adapter(model_args: Any, hf_assets_path: str | None) -> Llama3StateDictAdapter:
+    """Builds torchtitan's adapter, which looks for weights beside the tokenizer, if in a folder."""
+    is_folder = hf_assets_path is not None and os.path.isdir(hf_assets_path)
+    return Llama3StateDictAdapter(model_args, hf_assets_path if is_folder else None)
 
 
 def register() -> None:
@@ -39,6 +48,6 @@ def register() -> None:
             build_loss_fn=build_loss,
             build_validator_fn=build_let_validator,
             build_metrics_processor_fn=build_let_metrics_processor,
-            state_dict_adapter=Llama3StateDictAdapter,
+            state_dict_adapter=build_adapter,
         ),
     )

@@ -1,59 +1,128 @@
-"""What a run needs to know of its tokenizer beside encoding: vocabulary, fingerprint, bytes."""
+"""The run's tokenizer: a Hugging Face folder, or one of tiktoken's behind the same interface."""
 
 import functools
 import hashlib
-from collections.abc import Callable
+from pathlib import Path
+from typing import TypeAlias
 
-import numpy as np
 import torch
 from tokenizers import Tokenizer
-from torchtitan.components.tokenizer import HuggingFaceTokenizer
+from torchtitan.components.tokenizer import BaseTokenizer, HuggingFaceTokenizer
+
+from let_titan.encoder import DocumentEncoder, Encoder, encode_with, encoder_of_ranks
+from let_titan.tiktoken_files import Ranks, find_ranks, is_tiktoken, read_ranks
+from let_titan.tiktoken_to_hf import hugging_face_form
+
+HF_FILES = ("tokenizer.json", "vocab.json", "vocab.txt")
+
+
+class TiktokenTokenizer(BaseTokenizer):
+    """tiktoken encodes; what compares and exports tokenizers sees the Hugging Face form of it.
+
+    Attributes:
+        ranks: vocabulary, split pattern and special tokens.
+        bos_id, eos_id: as in ``HuggingFaceTokenizer``.
+        config: what its tokenizer_config.json says of special tokens.
+    """
+
+    def __init__(self, ranks: Ranks) -> None:
+        super().__init__()
+        self.ranks = ranks
+        self.bos_id, self.eos_id = ranks.bos_id, ranks.eos_id
+        self.config = {"bos_token": ranks.bos, "eos_token": ranks.eos}
+
+    @functools.cached_property
+    def encoder(self) -> Encoder:
+        """What the data path needs; its fingerprint reads every rank, so it is made once."""
+        return encoder_of_ranks(self.ranks)
+
+    @functools.cached_property
+    def tokenizer(self) -> Tokenizer:
+        """The Hugging Face form: the same ids for every text that spells no special token."""
+        return hugging_face_form(self.ranks)
+
+    def encode(self, text: str, add_bos: bool = False, add_eos: bool = False) -> list[int]:
+        """Returns a text's ids; special tokens in the text are text."""
+        [ids] = self.encoder.encode([text])
+        before = [self.bos_id] if add_bos and self.bos_id is not None else []
+        return [*before, *ids, *([self.eos_id] if add_eos and self.eos_id is not None else [])]
+
+    def decode(self, ids: list[int], skip_special_tokens: bool = False) -> str:
+        special = set(self.ranks.special.values()) if skip_special_tokens else set()
+        return self.ranks.encoding.decode([i for i in ids if i not in special])
+
+    def get_vocab_size(self) -> int:
+        return self.ranks.vocab_size
+
+
+RunTokenizer: TypeAlias = HuggingFaceTokenizer | TiktokenTokenizer
+
+
+def has_tokenizer(path: str) -> bool:
+    """Whether ``path`` is a tokenizer that can be read here."""
+    if is_tiktoken(path):
+        try:
+            return find_ranks(path).is_file()
+        except ValueError:
+            return False
+    return any((Path(path) / name).exists() for name in HF_FILES)
 
 
 @functools.lru_cache(maxsize=4)
-def load_tokenizer(folder: str) -> HuggingFaceTokenizer:
-    """Reads a tokenizer folder once per process."""
-    return HuggingFaceTokenizer(folder)
+def load_tokenizer(path: str) -> RunTokenizer:
+    """Reads a tokenizer once per process: a folder, or a file or name of tiktoken's.
+
+    Raises:
+        ConfigError: tiktoken's is damaged, or not on this machine.
+    """
+    return TiktokenTokenizer(read_ranks(path)) if is_tiktoken(path) else HuggingFaceTokenizer(path)
 
 
-def vocab_size(folder: str) -> int:
-    """Returns the number of ids of the tokenizer in ``folder``, added tokens included."""
-    return load_tokenizer(folder).get_vocab_size()
+def vocab_size(path: str) -> int:
+    """Returns the number of ids of a tokenizer, added and unused ones included."""
+    return load_tokenizer(path).get_vocab_size()
 
 
-def fingerprint(tokenizer: HuggingFaceTokenizer) -> str:
+def fingerprint(tokenizer: RunTokenizer) -> str:
     """Returns a sha256 over all that the tokenizer does: vocabulary, merges, special tokens."""
+    if isinstance(tokenizer, TiktokenTokenizer):
+        return tokenizer.ranks.fingerprint()
     return hashlib.sha256(tokenizer.tokenizer.to_str().encode()).hexdigest()
 
 
-def document_encoder(
-    tokenizer: HuggingFaceTokenizer, add_bos: bool, add_eos: bool
-) -> Callable[[list[str]], list[np.ndarray]]:
-    """Returns a function from texts to their ids [n] int64, BOS and EOS as asked for.
-
-    The tokenizer's own template is left aside, so that nothing else puts special ids in; a BOS or
-    EOS that it has not got is not added.
-    """
-    before = [tokenizer.bos_id] if add_bos and tokenizer.bos_id is not None else []
-    after = [tokenizer.eos_id] if add_eos and tokenizer.eos_id is not None else []
-
-    def encode(texts: list[str]) -> list[np.ndarray]:
-        encodings = tokenizer.tokenizer.encode_batch_fast(texts, add_special_tokens=False)
-        return [np.array([*before, *e.ids, *after], dtype=np.int64) for e in encodings]
-
-    return encode
+def encoder_of(tokenizer: RunTokenizer) -> Encoder:
+    """Returns what the data path needs of a tokenizer."""
+    if isinstance(tokenizer, TiktokenTokenizer):
+        return tokenizer.encoder
+    return Encoder(
+        encode_with(tokenizer.tokenizer),
+        tokenizer.bos_id,
+        tokenizer.eos_id,
+        tokenizer.get_vocab_size(),
+        fingerprint(tokenizer),
+    )
 
 
-def token_bytes(tokenizer: Tokenizer) -> torch.Tensor:
+def document_encoder(tokenizer: RunTokenizer, add_bos: bool, add_eos: bool) -> DocumentEncoder:
+    """Returns a function from texts to their ids [n] int64, BOS and EOS as asked for."""
+    return encoder_of(tokenizer).documents(add_bos, add_eos)
+
+
+def token_bytes(tokenizer: RunTokenizer) -> torch.Tensor:
     """Returns [V] int64: how many bytes of text each id stands for; special tokens have none.
 
     Byte-level BPE (GPT-2, Llama 3, SmolLM, Pythia, OPT) writes one character per byte.
     SentencePiece style vocabularies write a space as U+2581 and a byte as <0xNN>.
     """
-    special = {i for i, added in tokenizer.get_added_tokens_decoder().items() if added.special}
-    byte_level = "ByteLevel" in str(tokenizer.decoder)
     lengths = torch.zeros(tokenizer.get_vocab_size(), dtype=torch.int64)
-    for token, index in tokenizer.get_vocab().items():
+    if isinstance(tokenizer, TiktokenTokenizer):
+        for piece, index in tokenizer.ranks.ranks.items():
+            lengths[index] = len(piece)
+        return lengths
+    words = tokenizer.tokenizer
+    special = {i for i, added in words.get_added_tokens_decoder().items() if added.special}
+    byte_level = "ByteLevel" in str(words.decoder)
+    for token, index in words.get_vocab().items():
         if index in special:
             continue
         if byte_level:

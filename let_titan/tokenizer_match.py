@@ -28,11 +28,17 @@ PROBES = (
 
 
 class Reading(NamedTuple):
-    """A tokenizer, and the ids that stand around a document."""
+    """A tokenizer, and the ids that stand around a document.
+
+    Attributes:
+        special_in_text: whether text that spells a special token gets its id; never by tiktoken,
+            so that its special tokens but BOS and EOS may be named otherwise.
+    """
 
     tokenizer: Tokenizer
     bos_id: int | None
     eos_id: int | None
+    special_in_text: bool = True
 
 
 def check_same_tokenizer(ours: Reading, theirs: Reading) -> None:
@@ -41,7 +47,8 @@ def check_same_tokenizer(ours: Reading, theirs: Reading) -> None:
     Raises:
         ConfigError: names the first difference.
     """
-    check_same_vocabulary(ours.tokenizer.get_vocab(), theirs.tokenizer.get_vocab())
+    readings, special = (ours, theirs), ours.special_in_text
+    check_same_vocabulary(*(vocabulary(reading.tokenizer, special) for reading in readings))
     for name, here, there in (
         ("BOS", ours.bos_id, theirs.bos_id),
         ("EOS", ours.eos_id, theirs.eos_id),
@@ -49,13 +56,21 @@ def check_same_tokenizer(ours: Reading, theirs: Reading) -> None:
         if here != there and None not in (here, there):
             raise ConfigError(f"The student's {name} is {here} and the teacher's {there}: {CURE}")
     check_same_segmentation(ours.tokenizer, theirs.tokenizer)
-    special = [token.content for token in ours.tokenizer.get_added_tokens_decoder().values()]
-    for text in (*PROBES, *(f"a {token}b" for token in special)):
+    added = [token.content for token in ours.tokenizer.get_added_tokens_decoder().values()]
+    for text in (*PROBES, *(f"a {token}b" for token in added if special)):
         if ids_of(ours.tokenizer, text) != ids_of(theirs.tokenizer, text):
             raise ConfigError(
                 f"The student's tokenizer has the teacher's vocabulary, but gives {text!r} other "
                 f"ids: {CURE}"
             )
+
+
+def vocabulary(tokenizer: Tokenizer, special: bool) -> dict[str, int]:
+    """Returns {token: id}; without ``special``, of what text can become."""
+    if special:
+        return tokenizer.get_vocab()
+    added = tokenizer.get_added_tokens_decoder()
+    return {token: i for token, i in tokenizer.get_vocab().items() if i not in added}
 
 
 def check_same_vocabulary(ours: dict[str, int], theirs: dict[str, int]) -> None:

@@ -37,7 +37,7 @@ class LetValidator(Validator):
         self._batches = list(
             itertools.islice(self.validation_dataloader, job_config.validation.steps)
         )
-        self._token_bytes = token_bytes(self.tokenizer.tokenizer)  # type: ignore[attr-defined]
+        self._token_bytes = token_bytes(self.tokenizer)
 
     def should_validate(self, step: int) -> bool:
         """At step 0, at s_stop, at the last step, and every validation.freq steps."""

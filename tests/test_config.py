@@ -188,8 +188,8 @@ def test_a_section_that_is_none_is_told(text, tmp_path):
 
 def test_an_old_tokenizer_file_is_told(lab):
     old = lab.folder / "tokenizer.model"
-    old.touch()
-    with pytest.raises(ConfigError, match=r"old tokenizer\.model"):
+    old.write_bytes(b"\n\x0e\n\x05<unk>\x15\x00\x00\x00\x00\x18\x02")  # as SentencePiece's begin
+    with pytest.raises(ConfigError, match=r"SentencePiece tokenizer\.model needs its Hugging"):
         lab.config(None, model__hf_assets_path=str(old))
 
 

@@ -1,16 +1,14 @@
 """[model]: the student by name, its converters, its tokenizer."""
 
-from pathlib import Path
-
-from let_titan.checks.mistakes import Mistakes
+from let_titan.checks.mistakes import Mistakes, raised_by
 from let_titan.config import LetJobConfig
 from let_titan.errors import ConfigError, NotFoundHere
 from let_titan.student.flavors import FLAVORS
-from let_titan.tokenizer import load_tokenizer
+from let_titan.tiktoken_files import is_tiktoken
+from let_titan.tokenizer import has_tokenizer, load_tokenizer
 from let_titan.upstream import converter_names
 
 MODEL_NAME = "let_llama"
-TOKENIZER_FILES = ("tokenizer.json", "vocab.json", "vocab.txt")
 
 
 def flavor_mistakes(config: LetJobConfig) -> Mistakes:
@@ -33,13 +31,11 @@ def model_mistakes(config: LetJobConfig) -> Mistakes:
             )
 
 
-def has_tokenizer(folder: str) -> bool:
-    """Whether ``folder`` holds a tokenizer that torchtitan reads."""
-    return any((Path(folder) / name).exists() for name in TOKENIZER_FILES)
-
-
 def tokenizer_mistakes(config: LetJobConfig) -> Mistakes:
     folder = config.model.hf_assets_path
+    if is_tiktoken(folder):
+        yield from raised_by(load_tokenizer, folder)
+        return
     if not has_tokenizer(folder):
         yield NotFoundHere(
             f"model.hf_assets_path = {folder!r} holds no tokenizer.json: give the folder of "
@@ -47,7 +43,7 @@ def tokenizer_mistakes(config: LetJobConfig) -> Mistakes:
         )
         return
     try:
-        tokenizer = load_tokenizer(config.model.hf_assets_path).tokenizer
+        tokenizer = load_tokenizer(folder).tokenizer
     except Exception as error:  # tokenizers raises nothing narrower
         yield ConfigError(
             f"model.hf_assets_path = {str(folder)!r} holds a tokenizer that cannot be read "

@@ -9,6 +9,7 @@ from let_titan.checks.mistakes import Mistakes, raised_by
 from let_titan.config import LetJobConfig
 from let_titan.plan import LetPlan
 from let_titan.teacher import check_teacher, check_weights, read_tokenizer
+from let_titan.tiktoken_files import is_tiktoken
 from let_titan.tokenizer import load_tokenizer
 from let_titan.tokenizer_match import Reading, check_same_tokenizer
 
@@ -37,12 +38,12 @@ def teacher_mistakes(config: LetJobConfig, plan: LetPlan | None) -> Mistakes:
     )
     yield from unfit
     yield from raised_by(check_weights, teacher.checkpoint)
-    tokenizer = Path(config.model.hf_assets_path).expanduser()
-    if unfit or Path(teacher.checkpoint).expanduser() == tokenizer:
+    path = config.model.hf_assets_path
+    if unfit or Path(teacher.checkpoint).expanduser() == Path(path).expanduser():
         return
     theirs = read_tokenizer(teacher.checkpoint, teacher.trust_remote_code)
     if theirs is None:
         logger.warning(f"{teacher.checkpoint} brings no tokenizer to compare the student's with.")
         return
-    ours = Reading(student.tokenizer, student.bos_id, student.eos_id)
+    ours = Reading(student.tokenizer, student.bos_id, student.eos_id, not is_tiktoken(path))
     yield from raised_by(check_same_tokenizer, ours, theirs)

@@ -6,7 +6,6 @@ from typing import Any
 
 from datasets import Dataset
 from torchtitan.components.dataloader import BaseDataLoader
-from torchtitan.components.tokenizer import HuggingFaceTokenizer
 from torchtitan.hf_datasets import DatasetConfig
 from torchtitan.hf_datasets.text_datasets import (
     DATASETS,
@@ -22,7 +21,7 @@ from let_titan.data.lines import Line, read_lines, read_rows
 from let_titan.data.loader import PileLoader
 from let_titan.data.shards import SUFFIX, check_shard, read_header, read_shard
 from let_titan.errors import ConfigError
-from let_titan.tokenizer import document_encoder, fingerprint
+from let_titan.tokenizer import RunTokenizer, document_encoder, fingerprint
 
 
 def register_pile() -> None:
@@ -40,7 +39,7 @@ def register_pile() -> None:
 def build_dataloader(
     dp_world_size: int,
     dp_rank: int,
-    tokenizer: HuggingFaceTokenizer,
+    tokenizer: RunTokenizer,
     job_config: LetJobConfig,
     infinite: bool = True,
 ) -> BaseDataLoader:
@@ -63,7 +62,7 @@ def build_dataloader(
 def build_validation_dataloader(
     dp_world_size: int,
     dp_rank: int,
-    tokenizer: HuggingFaceTokenizer,
+    tokenizer: RunTokenizer,
     job_config: LetJobConfig,
 ) -> BaseDataLoader:
     """Builds validation's loader; of one lane, so that any number of ranks reads the same set."""
@@ -85,7 +84,7 @@ def build_validation_dataloader(
 def pile_loader(
     data: Data,
     section: Any,
-    tokenizer: HuggingFaceTokenizer,
+    tokenizer: RunTokenizer,
     *,
     validation: bool,
     **layout: Any,

@@ -15,7 +15,7 @@ from let_titan.export.source import Source
 from let_titan.export.tokens import tokenizer_of, write_tokenizer
 from let_titan.export.weights import WeightStream, check_parameters, vocabulary_of, write_shards
 from let_titan.teacher.sources import write_whole
-from let_titan.tokenizer import HuggingFaceTokenizer
+from let_titan.tokenizer import RunTokenizer
 
 SHARD_GB = 4
 """Largest safetensors file, in 1e9 bytes; it is what an export holds in memory."""
@@ -71,7 +71,7 @@ def write_json(path: Path, content: dict) -> None:
     path.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n")
 
 
-def special_ids(tokenizer: HuggingFaceTokenizer) -> dict[str, int | None]:
+def special_ids(tokenizer: RunTokenizer) -> dict[str, int | None]:
     return {"bos_token_id": tokenizer.bos_id, "eos_token_id": tokenizer.eos_id}
 
 

@@ -4,15 +4,14 @@ import json
 from pathlib import Path
 from typing import Any
 
-from let_titan.checks.model import has_tokenizer
 from let_titan.errors import ConfigError
 from let_titan.export.source import Source
-from let_titan.tokenizer import HuggingFaceTokenizer, fingerprint, load_tokenizer
+from let_titan.tokenizer import RunTokenizer, fingerprint, has_tokenizer, load_tokenizer
 
 SPECIAL = ("bos_token", "eos_token", "pad_token", "unk_token")
 
 
-def tokenizer_of(source: Source, folder: str | None, vocabulary: int) -> HuggingFaceTokenizer:
+def tokenizer_of(source: Source, folder: str | None, vocabulary: int) -> RunTokenizer:
     """Reads the run's tokenizer.
 
     Args:
@@ -38,7 +37,7 @@ def tokenizer_of(source: Source, folder: str | None, vocabulary: int) -> Hugging
     return tokenizer
 
 
-def write_tokenizer(tokenizer: HuggingFaceTokenizer, out: Path, seq_len: int) -> None:
+def write_tokenizer(tokenizer: RunTokenizer, out: Path, seq_len: int) -> None:
     """Writes tokenizer.json and tokenizer_config.json.
 
     Not a copy of the run's files: torchtitan adds special tokens from tokenizer_config.json and
@@ -56,7 +55,7 @@ def write_tokenizer(tokenizer: HuggingFaceTokenizer, out: Path, seq_len: int) ->
     (out / "tokenizer_config.json").write_text(json.dumps(config, indent=2) + "\n")
 
 
-def special_tokens(tokenizer: HuggingFaceTokenizer) -> dict[str, Any]:
+def special_tokens(tokenizer: RunTokenizer) -> dict[str, Any]:
     """Returns the special tokens by their role, as the run's tokenizer_config.json has them.
 
     Their settings (where they strip, whether they are normalised) must stay, so that torchtitan

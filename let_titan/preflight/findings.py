@@ -5,7 +5,6 @@ from dataclasses import dataclass, field
 
 from let_titan.checks import find_mistakes
 from let_titan.checks.mistakes import Mistakes, raised_by
-from let_titan.checks.model import has_tokenizer
 from let_titan.checks.teacher import needs_teacher
 from let_titan.config import LetJobConfig
 from let_titan.errors import ConfigError, NotFoundHere
@@ -14,7 +13,7 @@ from let_titan.preflight.gpus import FLOAT8_CAPABILITY, Gpu
 from let_titan.preflight.teacher import find_teacher
 from let_titan.teacher.facts import facts_of, facts_of_folder
 from let_titan.teacher.sources import check_fits
-from let_titan.tokenizer import vocab_size
+from let_titan.tokenizer import has_tokenizer, vocab_size
 
 
 @dataclass

@@ -1,0 +1,85 @@
+"""From texts to ids, without torch: what reads a corpus needs no more of a tokenizer.
+
+The Hugging Face form and tiktoken's meet here. Text is text: a document that spells a special token
+of tiktoken's gets the ids of its letters; a Hugging Face tokenizer finds its added tokens in text,
+as everywhere else that it is used.
+"""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from tokenizers import Tokenizer
+
+from let_titan.tiktoken_files import Ranks
+
+LONG_BLANK = re.compile(r"\s{100000}")
+"""tiktoken 0.14's pattern engine dies of a million blanks in a row: such runs are cut."""
+
+DocumentEncoder = Callable[[list[str]], list[np.ndarray]]
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """A tokenizer as the data path sees it.
+
+    Attributes:
+        encode: from texts to their ids, without BOS and EOS.
+        bos_id, eos_id: None where there is none.
+        vocab_size: rows of the embedding.
+        fingerprint: sha256 over all that decides the ids.
+    """
+
+    encode: Callable[[list[str]], list[list[int]]]
+    bos_id: int | None
+    eos_id: int | None
+    vocab_size: int
+    fingerprint: str
+
+    def documents(self, add_bos: bool, add_eos: bool) -> DocumentEncoder:
+        """Returns a function from texts to their ids [n] int64, BOS and EOS as asked for.
+
+        The tokenizer's own template is left aside, so that nothing else puts special ids in; a BOS
+        or EOS that it has not got is not added.
+        """
+        before = [self.bos_id] if add_bos and self.bos_id is not None else []
+        after = [self.eos_id] if add_eos and self.eos_id is not None else []
+
+        def encode(texts: list[str]) -> list[np.ndarray]:
+            return [np.array([*before, *ids, *after], dtype=np.int64) for ids in self.encode(texts)]
+
+        return encode
+
+
+def encode_with(tokenizer: Tokenizer) -> Callable[[list[str]], list[list[int]]]:
+    """Returns a Hugging Face tokenizer's encoding of a batch, on RAYON_NUM_THREADS threads."""
+
+    def encode(texts: list[str]) -> list[list[int]]:
+        return [e.ids for e in tokenizer.encode_batch_fast(texts, add_special_tokens=False)]
+
+    return encode
+
+
+def encoder_of_ranks(ranks: Ranks, threads: int = 1) -> Encoder:
+    """Returns the encoder of one of tiktoken's tokenizers."""
+    encoding = ranks.encoding
+
+    def encode(texts: list[str]) -> list[list[int]]:
+        pieces = [cut_blanks(text) for text in texts]
+        flat = [piece for of_text in pieces for piece in of_text]
+        if threads == 1:
+            ids = iter([encoding.encode_ordinary(piece) for piece in flat])
+        else:
+            ids = iter(encoding.encode_ordinary_batch(flat, num_threads=threads))
+        return [[i for _ in of_text for i in next(ids)] for of_text in pieces]
+
+    return Encoder(encode, ranks.bos_id, ranks.eos_id, ranks.vocab_size, ranks.fingerprint())
+
+
+def cut_blanks(text: str) -> list[str]:
+    """Cuts a text behind every hundred thousand blanks in a row."""
+    if len(text) < 100_000:
+        return [text]
+    ends = [match.end() for match in LONG_BLANK.finditer(text)]
+    return [text[a:b] for a, b in zip([0, *ends], [*ends, None], strict=True)]
