@@ -10,7 +10,6 @@ import argparse
 import json
 import subprocess
 import sys
-import time
 from concurrent.futures import ThreadPoolExecutor
 from itertools import product
 from pathlib import Path
@@ -26,7 +25,7 @@ PARTS = ("weights", "gradients", "adam", "buffers", "activations", "teacher")
 
 
 def preflight(config: Path, world_size: int) -> dict[str, Any]:
-    """Returns what preflight said of the run, and how long it took, start of Python included.
+    """Returns what preflight said of the run.
 
     Raises:
         CalledProcessError: it found mistakes.
@@ -35,10 +34,8 @@ def preflight(config: Path, world_size: int) -> dict[str, Any]:
     file = str(config.relative_to(ROOT))
     command = [sys.executable, "-m", "let_titan.preflight", "--job.config_file", file]
     command += ["--world-size", str(world_size), "--gpu", gpu, "--json"]
-    start = time.monotonic()
     told = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
-    seconds = time.monotonic() - start
-    return {"config": config.stem, "seconds": round(seconds, 1), **summarise(told.stdout)}
+    return {"config": config.stem, **summarise(told.stdout)}
 
 
 def summarise(told: str) -> dict[str, Any]:
@@ -69,16 +66,15 @@ def report(runs: list[dict[str, Any]]) -> list[str]:
         "# Every shipped config, priced on 8 and on 32 GPUs",
         "",
         f"{fit} of {len(runs)} runs fit 80 GB; the fullest is {fullest['config']} on "
-        f"{fullest['world_size']} with {gib(fullest['memory_bytes_per_gpu']['total'])}. The "
-        f"slowest preflight took {max(r['seconds'] for r in runs):.0f} s.",
+        f"{fullest['world_size']} with {gib(fullest['memory_bytes_per_gpu']['total'])}.",
         "",
         "All of it is predicted, nothing measured on a GPU: activations are a forward and backward",
         "of tensors without storage, hours are FLOPs at an assumed utilisation. Memory is per GPU.",
         "Made by `python recipes/preflight_all.py`.",
         "",
-        f"| config | GPUs | accumulation | tokens a step | {' | '.join(PARTS)} | total | GPU-hours "
-        "| preflight |",
-        "|---|" + "--:|" * (len(PARTS) + 6),
+        f"| config | GPUs | accumulation | tokens a step | {' | '.join(PARTS)} | total "
+        "| GPU-hours |",
+        "|---|" + "--:|" * (len(PARTS) + 5),
         *(row(run) for run in runs),
     ]
 
@@ -92,7 +88,6 @@ def row(run: dict[str, Any]) -> str:
         f"{batch['tokens_per_step']:,}",
         *(gib(memory[part]) for part in (*PARTS, "total")),
         f"{run['gpu_hours']:,.1f}",
-        f"{run['seconds']:.0f} s",
     ]
     return f"| {' | '.join(cells)} |"
 
