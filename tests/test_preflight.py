@@ -20,13 +20,14 @@ from transformers import AutoModelForCausalLM
 from let_titan.alignment import Alignment, cosine_alignment
 from let_titan.config import LetConfigManager
 from let_titan.plan import LetPlan, resolve_plan
-from let_titan.preflight import examine
+from let_titan.preflight import Report, examine
 from let_titan.preflight.__main__ import main
 from let_titan.preflight.cost import Cost
-from let_titan.preflight.findings import vocabulary_of
+from let_titan.preflight.findings import Findings, vocabulary_of
 from let_titan.preflight.gpus import GPUS
 from let_titan.preflight.memory import batch_of, local_bytes, measure_activations, tensors_in
 from let_titan.preflight.student import build_student
+from let_titan.preflight.table import sections, show
 from let_titan.preflight.world import fake_world
 from let_titan.student import LetTransformer
 from let_titan.teacher.facts import all_facts
@@ -43,6 +44,7 @@ from tests.support import (
 )
 
 A100 = GPUS["a100"]
+READ_FROM_ITS_HEIRS = {"meta-llama/Llama-3.1-8B": "NbAiLab/nb-llama-3.1-8B"}
 LAYOUTS = {
     "fsdp": {"teacher__placement": "shard"},
     "hsdp": {"parallelism__data_parallel_replicate_degree": 2, "teacher__placement": "replicate"},
@@ -206,7 +208,8 @@ def test_facts_are_those_of_the_architecture_that_transformers_builds(facts):
     rest = [p.numel() for p in model.parameters() if id(p) not in embeddings]
     assert sum(p.numel() for p in model.parameters()) == facts.parameters
     assert sum(rest) == facts.parameters_without_embeddings
-    assert facts.source.startswith(f"https://huggingface.co/{facts.name}/")
+    read = READ_FROM_ITS_HEIRS.get(facts.name, facts.name)
+    assert facts.source == f"https://huggingface.co/{read}/blob/main/config.json"
     assert facts.tokenizer_vocabulary <= facts.vocabulary
     fewer = facts.tokenizer_vocabulary < facts.vocabulary
     assert facts.tokenizer_source.startswith("https://github.com/") == fewer
@@ -290,6 +293,20 @@ def test_what_cannot_be_priced_is_a_mistake(changes, part, lab, capsys):
     told = capsys.readouterr()
     assert told.err.count(part) == 1
     assert any(part in sentence for sentence in json.loads(told.out)["mistakes"])
+
+
+@pytest.mark.parametrize("let", [None, {}], ids=["baseline", "let"])
+def test_the_table_is_made_of_what_the_json_says(let, lab, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    arguments = [*write(lab, let, checkpoint__enable=True), "--world-size", "4"]
+    assert main([*arguments, "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert main(arguments) == 0
+    table = capsys.readouterr().out
+    run, price = told.pop("run"), told.pop("price")
+    show(Report(run, Findings(**told), price))
+    assert capsys.readouterr().out == table
+    assert all(title in table for title in sections(price))
 
 
 def test_documents_kept_apart_are_priced(lab, capsys):

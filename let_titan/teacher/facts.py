@@ -20,7 +20,7 @@ class TeacherFacts:
         tokenizer_vocabulary: ids that its tokenizer gives, added tokens included: the student's.
         parameters: of the causal LM, tied weights once.
         parameters_without_embeddings: without token and position embeddings and the LM head.
-        source: where the values were taken from.
+        source: the config.json that was read: its own, or that of a model trained on from it.
         tokenizer_source: who counted the tokenizer's ids, where they are fewer than the rows.
     """
 
