@@ -90,7 +90,8 @@ def test_the_header_gives_its_reasons(path):
     assert f"Warm-up {config.lr_scheduler.warmup_steps} steps" in reasons
     assert f"every {config.checkpoint.interval} steps" in reasons
     assert f"every {config.validation.freq} steps" in reasons
-    assert f"the log every {config.metrics.log_freq}" in reasons
+    lines = config.training.steps // config.metrics.log_freq
+    assert f"the log every {config.metrics.log_freq}: {lines} lines a run" in reasons
     if config.let.enable:
         assert f"- k = {config.let.k} of " in reasons
         assert f"s_stop = {config.let.s_stop:,} (15 %)" in reasons
