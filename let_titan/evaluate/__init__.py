@@ -1,0 +1,1 @@
+"""From checkpoints to the paper's table: nine one-shot tasks."""

@@ -1,0 +1,191 @@
+"""lm-evaluation-harness as a subprocess: it lives in an environment of its own, .venv-eval."""
+
+import json
+import os
+import subprocess
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import xxhash
+
+from let_titan.errors import ConfigError, RunError
+from let_titan.evaluate.models import Model, folder_digest
+from let_titan.evaluate.offline import place_tasks
+from let_titan.evaluate.tasks import SEED, SHOTS, TASKS
+
+PYTHON = Path(__file__).parents[2] / ".venv-eval" / "bin" / "python"
+"""Of the environment that scripts/eval_env.sh makes; $LET_TITAN_EVAL_PYTHON names another."""
+
+OFFLINE = dict.fromkeys(("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "TRANSFORMERS_OFFLINE"), "1")
+
+OURS = ("PYTHONPATH", "RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
+"""What the harness must not inherit: our packages, and a world of which it is no rank."""
+
+ABOUT = """
+import importlib.metadata as m, importlib.util as u, json
+names = ("lm-eval", "transformers", "datasets", "torch", "tokenizers", "accelerate")
+path = u.find_spec("lm_eval").submodule_search_locations[0]
+print(json.dumps([path, {name: m.version(name) for name in names}]))
+"""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How the harness is called; all of it stands in the result.
+
+    Attributes:
+        tasks: names.
+        offline: folder of task YAMLs and data; None: the hub.
+        add_bos: whether BOS stands before the text; None: as each model was trained.
+        dtype: of the weights.
+        batch_size: sequences at once, or "auto".
+        device: as torch names it.
+        limit: items of a task; None: all.
+        gpus: processes, each with a whole model on a GPU of its own (accelerate launch).
+        parallelize: part one model over all GPUs instead.
+    """
+
+    tasks: tuple[str, ...] = tuple(TASKS)
+    offline: Path | None = None
+    add_bos: bool | None = None
+    dtype: str = "bfloat16"
+    batch_size: str = "auto"
+    device: str = "cpu"
+    limit: int | None = None
+    gpus: int = 1
+    parallelize: bool = False
+
+
+class Harness:
+    """The second environment, looked at once.
+
+    Args:
+        python: its interpreter.
+
+    Raises:
+        ConfigError: it is missing, or has no harness.
+    """
+
+    def __init__(self, python: Path) -> None:
+        self.python = python
+        try:
+            about = subprocess.run(
+                [str(python), "-c", ABOUT], capture_output=True, text=True, check=True
+            )
+        except (OSError, subprocess.CalledProcessError) as error:
+            raise ConfigError(
+                f"lm-evaluation-harness is not in {str(python)!r}: make its environment with "
+                "bash scripts/eval_env.sh, or name the Python that has it in LET_TITAN_EVAL_PYTHON."
+            ) from error
+        package, self.versions = json.loads(about.stdout)
+        self.tasks = Path(package) / "tasks"
+
+    def command(self, model: Model, settings: Settings, included: Path, out: Path) -> list[str]:
+        """Returns the command line; ``add_bos_token`` is always said, whatever its default."""
+        arguments = {
+            "pretrained": model.folder.resolve(),
+            "dtype": settings.dtype,
+            "add_bos_token": settings.add_bos,
+            "parallelize": settings.parallelize,
+        }
+        start = [str(self.python), "-m"]
+        if settings.gpus > 1:
+            start += ["accelerate.commands.launch", "--multi_gpu", "--num_processes"]
+            start += [str(settings.gpus), "-m"]
+        command = [*start, "lm_eval", "run", "--model", "hf", "--model_args"]
+        command += [",".join(f"{key}={value}" for key, value in arguments.items())]
+        command += ["--tasks", ",".join(settings.tasks), "--num_fewshot", str(SHOTS)]
+        command += ["--seed", str(SEED), "--batch_size", settings.batch_size]
+        command += ["--device", settings.device, "--log_samples", "--output_path", str(out)]
+        if settings.offline is not None:
+            command += ["--include_path", str(included)]
+        return command if settings.limit is None else [*command, "--limit", str(settings.limit)]
+
+    def run(self, model: Model, settings: Settings, log: Path) -> dict[str, Any]:
+        """Runs the harness once; returns its result file. What it says goes to ``log``.
+
+        Raises:
+            RunError: it failed.
+        """
+        with TemporaryDirectory() as folder:
+            included, out = Path(folder) / "tasks", Path(folder) / "out"
+            included.mkdir()
+            if settings.offline is not None:
+                place_tasks(settings.offline, self.tasks, included)
+            environment = {k: v for k, v in os.environ.items() if k not in OURS}
+            environment |= OFFLINE if settings.offline is not None else {}
+            with log.open("w") as output:
+                code = subprocess.run(
+                    self.command(model, settings, included, out),
+                    env=environment,
+                    stdout=output,
+                    stderr=subprocess.STDOUT,
+                ).returncode
+            results = sorted(out.rglob("results_*.json"))
+            if code or not results:
+                raise RunError(
+                    f"lm-evaluation-harness failed on {model.name} (exit code {code}): its last "
+                    f"words are in {log}; mend what they name and start the same command again, "
+                    "which takes up finished models from the cache."
+                )
+            return json.loads(results[-1].read_text())
+
+
+def harness_python() -> Path:
+    """Returns the interpreter of the harness's environment."""
+    named = os.environ.get("LET_TITAN_EVAL_PYTHON")
+    return Path(named) if named else PYTHON
+
+
+def key_of(model: Model, task: str, settings: Settings, harness: Harness) -> str:
+    """Returns a name that changes with all that can change a task's result."""
+    offline = settings.offline
+    said = {
+        **asdict(replace(settings, tasks=(task,))),
+        "offline": None if offline is None else folder_digest(offline),
+        "model": model.digest,
+        "versions": harness.versions,
+        "seed": SEED,
+        "shots": SHOTS,
+    }
+    return xxhash.xxh3_128_hexdigest(json.dumps(said, sort_keys=True).encode())
+
+
+def evaluate(
+    model: Model, settings: Settings, harness: Harness, folder: Path
+) -> dict[str, dict[str, Any]]:
+    """Returns {task: result}, from the cache in ``folder`` where it is there.
+
+    A result has the harness's figures, the task's version and hash, items, and the settings.
+    """
+    bos = model.add_bos if settings.add_bos is None else settings.add_bos
+    settings = replace(settings, add_bos=bos)
+    keys = {task: key_of(model, task, settings, harness) for task in settings.tasks}
+    cache = {task: folder / "cache" / f"{key}.json" for task, key in keys.items()}
+    missing = tuple(task for task, file in cache.items() if not file.is_file())
+    if missing:
+        (folder / "cache").mkdir(parents=True, exist_ok=True)
+        log = folder / f"{model.name.replace('/', '-')}.log"
+        found = harness.run(model, replace(settings, tasks=missing), log)
+        for task in missing:
+            cache[task].write_text(json.dumps(task_result(found, task, bos)) + "\n")
+    return {task: json.loads(file.read_text()) for task, file in cache.items()}
+
+
+def task_result(found: dict[str, Any], task: str, add_bos: bool) -> dict[str, Any]:
+    """Returns what the harness's result file says of one task."""
+    figures = found["results"][task]
+    normed = figures.get("acc_norm,none")
+    metric = "acc" if normed is None else "acc_norm"
+    return {
+        "acc": figures["acc,none"],
+        **({} if normed is None else {"acc_norm": normed}),
+        "stderr": figures[f"{metric}_stderr,none"],
+        "metric": metric,
+        "items": found["n-samples"][task]["effective"],
+        "version": found["versions"].get(task),
+        "hash": found.get("task_hashes", {}).get(task),
+        "add_bos": add_bos,
+    }

@@ -1,0 +1,13 @@
+"""evaluations.jsonl in a run's folder: what was evaluated of it, for ``let_titan.compare``."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+FILE = "evaluations.jsonl"
+
+
+def note(run: Path, step: int, **results: Any) -> None:
+    """Adds a line: ``step``, and ``tasks`` with their ``average``."""
+    with (run / FILE).open("a") as file:
+        file.write(json.dumps({"step": step, **results}) + "\n")

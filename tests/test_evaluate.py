@@ -1,0 +1,191 @@
+"""The nine tasks: what the harness is asked, what is made of its answer, and all of it for real."""
+
+import io
+import json
+import os
+from pathlib import Path
+
+import pytest
+import yaml
+from rich.console import Console
+
+from let_titan.errors import ConfigError
+from let_titan.evaluate import __main__ as command_line
+from let_titan.evaluate import harness, offline, table
+from let_titan.evaluate.models import Model, find_model
+from let_titan.evaluate.record import note
+from let_titan.evaluate.tasks import TASKS
+from let_titan.runs import Run
+from tests.handmade import write_run as write_made_run
+from tests.test_export import student, write_run
+
+SYNTHETIC = Path("assets/synthetic_tasks")
+FIGURES = {"acc,none": 0.25, "acc_stderr,none": 0.1}
+NORMED = {"acc_norm,none": 0.5, "acc_norm_stderr,none": 0.2}
+
+
+class FakeHarness:
+    """Answers as the harness does, and keeps what it was asked."""
+
+    def __init__(self):
+        self.versions = {"lm-eval": "0.4.13"}
+        self.asked = []
+
+    def run(self, model, settings, log):
+        self.asked.append((model.name, settings.tasks, settings.add_bos))
+        return {
+            "results": {
+                task: FIGURES | (NORMED if task == "piqa" else {}) for task in settings.tasks
+            },
+            "n-samples": {task: {"effective": 6} for task in settings.tasks},
+            "versions": dict.fromkeys(settings.tasks, 1.0),
+            "task_hashes": dict.fromkeys(settings.tasks, "abc"),
+        }
+
+
+def model(digest="d", add_bos=True):
+    return Model("m", Path("m"), digest, 3, None, {"special_tokens": {"add_bos": add_bos}})
+
+
+def parsed(*args):
+    return command_line.settings_of(command_line.parse(["m", "--out", "o", *args]))
+
+
+def test_both_accuracies_are_kept_and_the_normed_one_leads(tmp_path):
+    settings = harness.Settings(tasks=("piqa", "boolq"))
+    found = harness.evaluate(model(), settings, FakeHarness(), tmp_path)
+    assert found["piqa"]["acc"] == 0.25 and found["piqa"]["acc_norm"] == 0.5
+    assert found["piqa"]["metric"] == "acc_norm" and found["piqa"]["stderr"] == 0.2
+    assert found["boolq"]["metric"] == "acc" and "acc_norm" not in found["boolq"]
+    assert table.average(found) == pytest.approx((0.5 + 0.25) / 2)
+    assert found["boolq"]["add_bos"] and found["boolq"]["hash"] == "abc"
+
+
+def test_only_what_is_not_cached_is_run(tmp_path):
+    fake = FakeHarness()
+    settings = harness.Settings(tasks=("piqa", "boolq"))
+    first = harness.evaluate(model(), settings, fake, tmp_path)
+    assert harness.evaluate(model(), settings, fake, tmp_path) == first
+    more = harness.Settings(tasks=("piqa", "sciq"))
+    harness.evaluate(model(), more, fake, tmp_path)
+    harness.evaluate(model(digest="other"), settings, fake, tmp_path)
+    harness.evaluate(model(add_bos=False), settings, fake, tmp_path)
+    assert [tasks for _, tasks, _ in fake.asked] == [
+        ("piqa", "boolq"),
+        ("sciq",),
+        ("piqa", "boolq"),
+        ("piqa", "boolq"),
+    ]
+    assert [bos for *_, bos in fake.asked] == [True, True, True, False]
+
+
+def test_the_harness_is_told_bos_shots_and_seed(tmp_path, monkeypatch):
+    monkeypatch.setattr(harness.Harness, "__init__", lambda self, python: None)
+    caller = harness.Harness(Path("python"))
+    caller.python = Path("python")
+    settings = parsed("--add-bos", "--tasks", "piqa,boolq", "--limit", "5", "--offline", "d")
+    line = " ".join(caller.command(model(), settings, Path("tasks"), Path("out")))
+    for said in (
+        "add_bos_token=True",
+        "--num_fewshot 1",
+        "--seed 1234",
+        "--tasks piqa,boolq",
+        "--limit 5",
+        "--include_path tasks",
+    ):
+        assert said in line
+    spread = " ".join(caller.command(model(), parsed("--gpus", "4"), Path("t"), Path("o")))
+    assert "accelerate.commands.launch --multi_gpu --num_processes 4 -m lm_eval" in spread
+    assert "--include_path" not in spread and "--limit" not in spread
+    parted = " ".join(caller.command(model(), parsed("--parallelize"), Path("t"), Path("o")))
+    assert "parallelize=True" in parted
+
+
+@pytest.mark.parametrize(
+    ("args", "says"),
+    [
+        (["--gpus", "0"], "must be at least 1"),
+        (["--limit", "0"], "must be at least 1"),
+        (["--gpus", "2", "--parallelize"], "exclude each other"),
+    ],
+)
+def test_mistakes_are_sentences(args, says):
+    with pytest.raises(ConfigError, match=says):
+        parsed(*args)
+
+
+def test_a_missing_harness_is_a_sentence(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("LET_TITAN_EVAL_PYTHON", str(tmp_path / "none"))
+    assert command_line.main([str(tmp_path), "--out", str(tmp_path / "out")]) == 2
+    assert "bash scripts/eval_env.sh" in capsys.readouterr().err
+
+
+def test_a_folder_without_a_tokenizer_is_refused(tmp_path):
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(ConfigError, match="no tokenizer"):
+        find_model(tmp_path, tmp_path / "exports")
+
+
+def test_offline_tasks_are_the_harness_own_with_local_data(tmp_path):
+    data, out, placed = (tmp_path / name for name in ("data", "out", "placed"))
+    (data / "piqa").mkdir(parents=True)
+    row = json.dumps({"goal": "g", "sol1": "a", "sol2": "b", "label": 0}) + "\n"
+    (data / "piqa" / "validation-00000.jsonl").write_text(row)
+    assert offline.write_offline(data, out) == ["piqa"]
+    assert json.loads((out / "piqa" / "validation.jsonl").read_text()) == json.loads(row)
+    placed.mkdir()
+    assert offline.place_tasks(out, Path("/harness"), placed) == ["piqa"]
+    settings = yaml.safe_load((placed / "piqa.yaml").read_text())
+    assert settings["include"] == f"/harness/{TASKS['piqa']}"
+    assert settings["training_split"] is settings["test_split"] is None
+    assert Path(settings["dataset_kwargs"]["data_files"]["validation"]).is_file()
+    with pytest.raises(ConfigError, match="no folder named after a task"):
+        offline.write_offline(tmp_path / "placed", tmp_path / "other")
+
+
+def test_the_shipped_set_has_six_rows_of_every_task():
+    assert {path.stem for path in SYNTHETIC.glob("*.yaml")} == set(TASKS)
+    for task in TASKS:
+        (file,) = (SYNTHETIC / task).glob("*.jsonl")
+        assert len(file.read_text().splitlines()) == 6
+
+
+def test_a_narrow_terminal_gets_the_table_on_its_side(tmp_path):
+    results = harness.evaluate(model(), harness.Settings(), FakeHarness(), tmp_path)
+    for width, first in ((200, "model"), (80, "hellaswag")):
+        console = Console(width=width, record=True, file=io.StringIO())
+        table.show([(model(), results)], console)
+        text = console.export_text()
+        assert all(name in text for name in (*TASKS, "average", "50.0 ± 20.0"))
+        assert any(line.strip("│┃ ").startswith(first) for line in text.splitlines())
+
+
+def test_compare_reads_what_is_noted(tmp_path):
+    folder = write_made_run(tmp_path / "run", True, {0: 9.0, 10: 8.0})
+    results = {"piqa": {"acc": 0.5, "metric": "acc", "stderr": 0.1}}
+    note(folder, 10, tasks=results, average=0.5)
+    (line,) = Run.load(folder).evaluations
+    assert line["step"] == 10 and line["average"] == 0.5 and line["tasks"] == results
+
+
+@pytest.mark.skipif(
+    not harness.harness_python().exists() and "CI" not in os.environ,
+    reason="no harness here: bash scripts/eval_env.sh",
+)
+def test_a_checkpoint_goes_through_all_nine_tasks(assets, tmp_path, capsys):
+    checkpoint = write_run(tmp_path / "run", student("debug"), "debug", assets / "tokenizer")
+    args = [str(checkpoint), "--offline", str(SYNTHETIC), "--dtype", "float32"]
+    args += ["--batch-size", "6", "--out", str(tmp_path / "out")]
+    assert command_line.main(args) == 0, capsys.readouterr().err
+    content = json.loads((tmp_path / "out" / "accuracy.json").read_text())
+    (row,) = content["models"]
+    assert row["step"] == 3 and set(row["tasks"]) == set(TASKS)
+    for task, result in row["tasks"].items():
+        assert result["items"] == 6 and result["hash"], task
+        assert 0 <= result["acc"] <= 1 and (result["acc"] * 6) % 1 < 1e-6, task
+    assert row["tasks"]["hellaswag"]["metric"] == "acc_norm"
+    assert row["tasks"]["boolq"]["metric"] == "acc"
+    assert content["settings"]["versions"]["lm-eval"] >= "0.4.10"
+    noted = json.loads((tmp_path / "run" / "evaluations.jsonl").read_text())
+    assert noted["step"] == 3 and noted["average"] == row["average"]
+    assert "One-shot" in (tmp_path / "out" / "accuracy.md").read_text()
