@@ -42,7 +42,7 @@ LLAMA_3_NAMED = {
     9: "eot_id",
     10: "python_tag",
 }
-LLAMA_3_SPECIAL = 256
+LLAMA_3_RANKS, LLAMA_3_SPECIAL = 128_000, 256
 
 
 @dataclass(frozen=True)
@@ -150,7 +150,7 @@ def read_ranks(path: str) -> Ranks:
             "twice: copy the file anew."
         )
     if file.name == LLAMA_3:
-        return llama_3(ranks)
+        return llama_3(ranks, path)
     if name not in RANKS or len(ranks) != RANKS[name]:
         raise ConfigError(
             f"model.hf_assets_path = {path!r} has {len(ranks):,} ranks and does not say where text "
@@ -161,8 +161,17 @@ def read_ranks(path: str) -> Ranks:
     return Ranks(name, known["pat_str"], ranks, known["special_tokens"], None, openai.ENDOFTEXT)
 
 
-def llama_3(ranks: dict[bytes, int]) -> Ranks:
-    """Returns Llama 3.1's tokenizer: its special ids follow the ranks."""
+def llama_3(ranks: dict[bytes, int], path: str) -> Ranks:
+    """Returns Llama 3.1's tokenizer: its special ids follow the ranks.
+
+    Raises:
+        ConfigError: another model's file of that name, whose split pattern is not Llama 3's.
+    """
+    if len(ranks) != LLAMA_3_RANKS:
+        raise ConfigError(
+            f"model.hf_assets_path = {path!r} has {len(ranks):,} ranks, and Llama 3's "
+            f"tokenizer.model has {LLAMA_3_RANKS:,}: give that tokenizer's Hugging Face folder."
+        )
     reserved = iter(range(LLAMA_3_SPECIAL))
     names = [
         LLAMA_3_NAMED.get(i) or f"reserved_special_token_{next(reserved)}"

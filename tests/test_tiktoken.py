@@ -1,5 +1,6 @@
 """tiktoken's tokenizers: tiktoken's own ids, the same in the Hugging Face form, nothing fetched."""
 
+import base64
 import functools
 import hashlib
 import json
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer
 from transformers import AutoConfig, AutoTokenizer
 
+from let_titan import tiktoken_files
 from let_titan.checks import find_mistakes
 from let_titan.encoder import cut_blanks
 from let_titan.errors import ConfigError
@@ -29,6 +31,14 @@ from tests.tiktoken_files import llama_3_file, openai_file, write_ranks
 
 KINDS = ["tokenizer.model", "r50k_base"]
 """Those whose Hugging Face form is made in a second or two."""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def a_small_llama():
+    """The tests' tokenizer.model has 300 ranks for 128,000."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tiktoken_files, "LLAMA_3_RANKS", 300)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -167,6 +177,12 @@ def test_a_run_may_name_tokenizer_model(lab):
     assert not find_mistakes(sections, 1)
 
 
+def test_another_tokenizer_model_is_not_read_as_llama_3s(tmp_path, monkeypatch):
+    monkeypatch.setattr(tiktoken_files, "LLAMA_3_RANKS", 128_000)
+    with pytest.raises(ConfigError, match=r"has 300 ranks, and Llama 3's tokenizer\.model has 128"):
+        read_ranks(str(llama_3_file(tmp_path)))
+
+
 def test_the_fingerprint_follows_the_file(tmp_path):
     path = llama_3_file(tmp_path)
     before = fingerprint(load_tokenizer(str(path)))
@@ -176,7 +192,8 @@ def test_the_fingerprint_follows_the_file(tmp_path):
     other = tmp_path / "other"
     other.mkdir()
     lines = path.read_bytes().splitlines(keepends=True)
-    (other / "tokenizer.model").write_bytes(b"".join(lines[:-1]))
+    last = base64.b64encode(b"another token") + b" 299\n"
+    (other / "tokenizer.model").write_bytes(b"".join([*lines[:-1], last]))
     assert fingerprint(load_tokenizer(str(other / "tokenizer.model"))) != before
     assert not is_tiktoken(str(other))
 
