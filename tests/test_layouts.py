@@ -24,6 +24,8 @@ TP = {"parallelism__tensor_parallel_degree": 2}
 WHOLE_LOGITS = {"parallelism__disable_loss_parallel": True}
 PP = {"parallelism__pipeline_parallel_degree": 2}
 INTERLEAVED = {**PP, "parallelism__pipeline_parallel_schedule": "Interleaved1F1B"}
+GPIPE = {**PP, "parallelism__pipeline_parallel_schedule": "GPipe"}
+LOOPED = {**PP, "parallelism__pipeline_parallel_schedule": "LoopedBFS"}
 PAIRS = {"parallelism__pipeline_parallel_microbatch_size": 2}
 SHARD, REPLICATE = {"teacher__placement": "shard"}, {"teacher__placement": "replicate"}
 COMPILE = {"compile__enable": True}
@@ -76,6 +78,8 @@ PIPELINES_OF_TWO = {
     "pp, full AC": {**PP, **FULL_AC, **MICRO_8},
     "pp interleaved": {**INTERLEAVED, **MICRO_8},
     "pp interleaved, accumulation": {**INTERLEAVED},
+    "pp GPipe": {**GPIPE, **MICRO_8},
+    "pp LoopedBFS": {**LOOPED, **MICRO_8},
 }
 PIPELINES_OF_FOUR = {
     "pp x fsdp": {**PP, **FSDP, **SHARD},

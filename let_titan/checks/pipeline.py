@@ -10,7 +10,7 @@ from let_titan.config import LetJobConfig
 from let_titan.errors import ConfigError
 from let_titan.student.flavors import FLAVORS
 
-STAGES_PER_RANK = {"1F1B": 1, "Interleaved1F1B": 2}
+STAGES_PER_RANK = {"1F1B": 1, "GPipe": 1, "Interleaved1F1B": 2, "LoopedBFS": 2}
 """The schedules whose gradients are held against one process, and torchtitan's default stages."""
 
 
