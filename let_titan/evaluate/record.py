@@ -8,6 +8,6 @@ FILE = "evaluations.jsonl"
 
 
 def note(run: Path, step: int, **results: Any) -> None:
-    """Adds a line: ``step``, and ``tasks`` with their ``average``."""
+    """Adds a line: ``step``, and ``tasks`` with ``average``, or ``perplexity``."""
     with (run / FILE).open("a") as file:
         file.write(json.dumps({"step": step, **results}) + "\n")

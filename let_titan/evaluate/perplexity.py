@@ -1,0 +1,155 @@
+"""python -m let_titan.evaluate.perplexity PATH... --data GLOB --out OUT
+
+Perplexity of models on a corpus in The Pile's format, over all of it and per set
+(``pile_set_name``), per token and per byte of text, so that vocabularies compare. PATH is a step-N
+folder or a run's folder (its last checkpoint), exported on the way, or a Hugging Face folder.
+"""
+
+import argparse
+import json
+import sys
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.table import Table
+from torchtitan.config import TORCH_DTYPE_MAP
+from transformers import AutoModelForCausalLM
+
+from let_titan.data.files import PILE, data_fingerprint
+from let_titan.errors import ConfigError, RunError
+from let_titan.evaluate.models import Model, find_model
+from let_titan.evaluate.record import note
+from let_titan.evaluate.scoring import figures, measure
+from let_titan.evaluate.windows import Packed
+from let_titan.tokenizer import load_tokenizer, token_bytes
+
+OVERALL = "overall"
+
+
+def perplexity(
+    model: Model, pattern: str, seq_len: int, options: argparse.Namespace
+) -> dict[str, dict[str, float]]:
+    """Returns {"overall" or a set's name: figures}.
+
+    Raises:
+        ConfigError: the corpus fills no window.
+    """
+    bos = model.add_bos if options.add_bos is None else options.add_bos
+    eos = model.add_eos if options.add_eos is None else options.add_eos
+    corpus = Packed(pattern, str(model.folder), bos, eos)
+    network = AutoModelForCausalLM.from_pretrained(
+        model.folder, dtype=TORCH_DTYPE_MAP[options.dtype]
+    )
+    network = network.to(options.device).eval()
+    windows = islice(corpus.windows(seq_len, options.stride), options.windows)
+    n_bytes = token_bytes(load_tokenizer(str(model.folder)))
+    sums = measure(network, windows, options.batch_size, n_bytes)
+    if not sums:
+        raise ConfigError(
+            f"{pattern!r} does not fill one window of {seq_len} tokens: lower --seq-len."
+        )
+    sets = {corpus.names[index] or "(no name)": figures(sums[index]) for index in sorted(sums)}
+    return {OVERALL: figures(np.sum(list(sums.values()), axis=0)), **sets}
+
+
+def context(model: Model, asked: int | None) -> int:
+    """Returns S: what is asked for, else what the model was trained at.
+
+    Raises:
+        ConfigError: it is beyond what the model can read.
+    """
+    config = json.loads((model.folder / "config.json").read_text())
+    longest = config.get("max_position_embeddings", 2048)
+    if asked is not None and not 1 <= asked <= longest:
+        raise ConfigError(
+            f"--seq-len {asked} must be from 1 to {longest}, which {model.name} was made for."
+        )
+    return asked or longest
+
+
+def parse(args: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="let_titan.evaluate.perplexity",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("paths", type=Path, nargs="+", metavar="PATH", help="what to evaluate")
+    parser.add_argument("--data", required=True, metavar="GLOB", help="as validation.dataset_path")
+    parser.add_argument("--out", type=Path, required=True, help="folder of results and exports")
+    parser.add_argument("--seq-len", type=int, help="tokens read at once (default: as trained)")
+    parser.add_argument(
+        "--stride",
+        type=int,
+        help="tokens from window to window, each scored once (default: plain windows, as the "
+        "trainer's validation)",
+    )
+    parser.add_argument("--windows", type=int, help="windows at most (default: the whole corpus)")
+    parser.add_argument("--batch-size", type=int, default=1, help="windows at once (default: 1)")
+    for name in ("--add-bos", "--add-eos"):
+        parser.add_argument(
+            name,
+            action=argparse.BooleanOptionalAction,
+            help="default: as the run trained; not for models of others",
+        )
+    parser.add_argument("--dtype", choices=("bfloat16", "float32"), default="float32")
+    parser.add_argument(
+        "--device", default="cuda" if torch.cuda.is_available() else "cpu", help="torch's name"
+    )
+    return parser.parse_args(args)
+
+
+def check(options: argparse.Namespace) -> None:
+    """Raises ConfigError for a number out of range, before anything is loaded."""
+    for name in ("windows", "batch_size", "stride"):
+        value = getattr(options, name)
+        if value is not None and value < 1:
+            raise ConfigError(f"--{name.replace('_', '-')} {value} must be at least 1.")
+
+
+def run(options: argparse.Namespace) -> None:
+    check(options)
+    found = []
+    for path in options.paths:
+        model = find_model(path, options.out / "exports")
+        seq_len = context(model, options.seq_len)
+        if options.stride is not None and options.stride > seq_len:
+            raise ConfigError(
+                f"--stride {options.stride} must not pass the window of {seq_len} tokens."
+            )
+        result = perplexity(model, options.data, seq_len, options)
+        if model.run is not None and model.step is not None:
+            note(model.run, model.step, perplexity=result)
+        facts = {"name": model.name, "step": model.step, "digest": model.digest}
+        said = {"seq_len": seq_len, "stride": options.stride, "windows": options.windows}
+        found.append({**facts, **said, "dtype": options.dtype, "perplexity": result})
+        show(model.name, result)
+    options.out.mkdir(parents=True, exist_ok=True)
+    content = {"data": data_fingerprint(PILE, options.data), "models": found}
+    (options.out / "perplexity.json").write_text(json.dumps(content, indent=2) + "\n")
+
+
+def show(name: str, result: dict[str, dict[str, float]]) -> None:
+    """Prints one model's table."""
+    table = Table("set", "per token", "per byte", "bits per byte", "tokens", title=name)
+    for part, x in result.items():
+        numbers = (f"{x[key]:.4f}" for key in ("per_token", "per_byte", "bits_per_byte"))
+        table.add_row(part, *numbers, f"{x['tokens']:,}")
+    Console().print(table)
+
+
+def main(args: list[str] | None = None) -> int:
+    """Evaluates; returns 0, or after a sentence on stderr 2 (the input) or 1 (the run of it)."""
+    options = parse(args)
+    try:
+        run(options)
+    except (ValueError, RunError) as error:
+        print(f"let_titan.evaluate.perplexity: {error}", file=sys.stderr)
+        return 2 if isinstance(error, ValueError) else 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

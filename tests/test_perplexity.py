@@ -1,0 +1,114 @@
+"""Perplexity: the trainer's validation and the exported model say the same number."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from let_titan.evaluate.perplexity import main
+from let_titan.evaluate.windows import Packed
+from let_titan.tokenizer import load_tokenizer, token_bytes
+from tests.conftest import TEXTS
+from tests.support import SEQ_LEN, Lab
+from tests.test_resume import STEPS, train
+
+WINDOWS = 4
+
+
+@pytest.fixture(scope="module")
+def finished(assets, tmp_path_factory):
+    """A run whose validation at the end read WINDOWS windows; its last validation line."""
+    lab = Lab(assets, tmp_path_factory.mktemp("perplexity"))
+    lines = train(lab, validation__steps=1, validation__local_batch_size=WINDOWS)["lines"]
+    return lab.folder / "run", next(x for x in lines if x["step"] == STEPS and "val_loss" in x)
+
+
+@pytest.fixture
+def corpus(tmp_path):
+    """Two sets by turns."""
+    rows = [
+        {"text": text, "meta": {"pile_set_name": "Even" if i % 2 == 0 else "Odd"}}
+        for i, text in enumerate(TEXTS[:30])
+    ]
+    path = tmp_path / "corpus.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def result(out):
+    return json.loads((out / "perplexity.json").read_text())["models"][0]["perplexity"]
+
+
+def test_the_number_is_the_trainers(finished, assets, tmp_path):
+    run, line = finished
+    data = str(assets / "validation.jsonl")
+    options = ["--data", data, "--out", str(tmp_path), "--windows", str(WINDOWS)]
+    assert main([str(run), *options, "--batch-size", "3"]) == 0
+    overall = result(tmp_path)["overall"]
+    assert overall["tokens"] == WINDOWS * SEQ_LEN
+    assert overall["nll"] == pytest.approx(line["val_loss"], rel=0, abs=1e-5)
+    assert overall["bits_per_byte"] == pytest.approx(line["val_bits_per_byte"], rel=0, abs=1e-5)
+    noted = json.loads((run / "evaluations.jsonl").read_text().splitlines()[-1])
+    assert noted["step"] == STEPS and noted["perplexity"]["overall"] == overall
+
+
+def by_hand(folder, corpus, stride):
+    """NLL and bytes of each set, one token at a time, in float64."""
+    tokenizer = load_tokenizer(str(folder))
+    stream = []
+    for row in map(json.loads, corpus.read_text().splitlines()):
+        ids = tokenizer.tokenizer.encode(row["text"], add_special_tokens=False).ids
+        ids = [tokenizer.bos_id, *ids, tokenizer.eos_id]
+        stream += [(i, row["meta"]["pile_set_name"]) for i in ids]
+    network = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float64)
+    n_bytes, sums, done = token_bytes(tokenizer), {}, 1
+    for begin in range(0, len(stream), stride):
+        window = stream[begin : begin + SEQ_LEN + 1]
+        with torch.no_grad():
+            log = network(torch.tensor([[i for i, _ in window[:-1]]])).logits[0].log_softmax(-1)
+        for place in range(max(done, begin + 1), begin + len(window)):
+            token, name = stream[place]
+            nll = -float(log[place - begin - 1, token])
+            sums.setdefault(name, np.zeros(3))[:] += (nll, 1, int(n_bytes[token]))
+        done = begin + len(window)
+        if done >= len(stream):
+            return sums
+
+
+@pytest.mark.parametrize("stride", [7, SEQ_LEN])
+def test_strided_windows_score_every_token_once(finished, corpus, stride, tmp_path):
+    options = ["--data", str(corpus), "--out", str(tmp_path), "--stride", str(stride)]
+    assert main([str(finished[0]), *options, "--batch-size", "4"]) == 0
+    found = result(tmp_path)
+    wanted = by_hand(next((tmp_path / "exports").iterdir()), corpus, stride)
+    assert list(found) == ["overall", "Even", "Odd"]
+    for name, (nll, tokens, n_bytes) in {**wanted, "overall": sum(wanted.values())}.items():
+        assert (found[name]["tokens"], found[name]["bytes"]) == (tokens, n_bytes)
+        assert found[name]["nll"] == pytest.approx(nll / tokens, abs=1e-5)
+        assert found[name]["per_byte"] == pytest.approx(math.exp(nll / n_bytes), abs=1e-5)
+
+
+def test_plain_windows_are_disjoint(assets, corpus):
+    packed = Packed(str(corpus), str(assets / "tokenizer"), add_bos=True, add_eos=True)
+    plain = np.concatenate([w.ids for w in packed.windows(SEQ_LEN, None)])
+    every = np.concatenate([ids for ids, _ in packed._pieces()])
+    assert len(plain) % (SEQ_LEN + 1) == 0 and len(every) - len(plain) <= SEQ_LEN
+    assert np.array_equal(plain, every[: len(plain)])
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (["--seq-len", "4096"], "--seq-len 4096 must be from 1 to 64"),
+        (["--stride", "65"], "must not pass the window"),
+        (["--stride", "0"], "--stride 0 must be at least 1"),
+        (["--data", "/nowhere/*.jsonl"], "matches no file"),
+    ],
+)
+def test_mistakes_are_told(options, sentence, finished, corpus, tmp_path, capsys):
+    call = [str(finished[0]), "--data", str(corpus), "--out", str(tmp_path / "out"), *options]
+    assert main(call) == 2
+    assert sentence in capsys.readouterr().err
