@@ -1,6 +1,7 @@
 """The two exceptions that reach a user: a mistake in the input, and a run that cannot go on."""
 
-from collections.abc import Iterator, Sequence
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -45,3 +46,17 @@ def writing(path: Path) -> Iterator[None]:
             f"{path} cannot be written ({error.strerror or error}): make room or mend the file "
             "system, then start the same command again."
         ) from error
+
+
+def exit_code(program: str, work: Callable[[], None]) -> int:
+    """Does a program's work; what stops it is told on stderr in one sentence, without a traceback.
+
+    Returns:
+        0; 2 after a mistake in the input; 1 after what stopped sound work.
+    """
+    try:
+        work()
+    except (ValueError, RunError) as error:
+        print(f"{program}: {error}", file=sys.stderr)
+        return 2 if isinstance(error, ValueError) else 1
+    return 0

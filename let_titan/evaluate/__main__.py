@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from rich.console import Console
 
-from let_titan.errors import ConfigError, RunError
+from let_titan.errors import ConfigError, exit_code
 from let_titan.evaluate import table
 from let_titan.evaluate.harness import Harness, Settings, evaluate, harness_python
 from let_titan.evaluate.models import find_model
@@ -94,12 +94,7 @@ def run(options: argparse.Namespace) -> None:
 def main(args: list[str] | None = None) -> int:
     """Evaluates; returns 0, or after a sentence on stderr 2 (the input) or 1 (the run of it)."""
     options = parse(args)
-    try:
-        run(options)
-    except (ValueError, RunError) as error:
-        print(f"let_titan.evaluate: {error}", file=sys.stderr)
-        return 2 if isinstance(error, ValueError) else 1
-    return 0
+    return exit_code("let_titan.evaluate", lambda: run(options))
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from typing import Any
 import yaml
 from datasets import load_dataset
 
-from let_titan.errors import ConfigError, RunError, writing
+from let_titan.errors import ConfigError, exit_code, writing
 from let_titan.evaluate.tasks import TASKS
 from let_titan.export.folder import check_free
 from let_titan.teacher.sources import write_whole
@@ -126,13 +126,11 @@ def main(args: list[str] | None = None) -> int:
     parser.add_argument("data", type=Path, help="folder of downloaded data sets")
     parser.add_argument("out", type=Path, help="folder to write; must not exist yet")
     options = parser.parse_args(args)
-    try:
-        names = write_offline(options.data, options.out)
-    except (ValueError, RunError) as error:
-        print(f"let_titan.evaluate.offline: {error}", file=sys.stderr)
-        return 2 if isinstance(error, ValueError) else 1
-    print(f"{options.out} has {', '.join(names)}.")
-    return 0
+
+    def write() -> None:
+        print(f"{options.out} has {', '.join(write_offline(options.data, options.out))}.")
+
+    return exit_code("let_titan.evaluate.offline", write)
 
 
 if __name__ == "__main__":

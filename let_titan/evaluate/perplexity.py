@@ -19,7 +19,7 @@ from torchtitan.config import TORCH_DTYPE_MAP
 from transformers import AutoModelForCausalLM
 
 from let_titan.data.files import PILE, data_fingerprint
-from let_titan.errors import ConfigError, RunError
+from let_titan.errors import ConfigError, exit_code
 from let_titan.evaluate.models import Model, find_model
 from let_titan.evaluate.record import note
 from let_titan.evaluate.scoring import figures, measure
@@ -143,12 +143,7 @@ def show(name: str, result: dict[str, dict[str, float]]) -> None:
 def main(args: list[str] | None = None) -> int:
     """Evaluates; returns 0, or after a sentence on stderr 2 (the input) or 1 (the run of it)."""
     options = parse(args)
-    try:
-        run(options)
-    except (ValueError, RunError) as error:
-        print(f"let_titan.evaluate.perplexity: {error}", file=sys.stderr)
-        return 2 if isinstance(error, ValueError) else 1
-    return 0
+    return exit_code("let_titan.evaluate.perplexity", lambda: run(options))
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from torchtitan.config import TORCH_DTYPE_MAP
 
-from let_titan.errors import RunError
+from let_titan.errors import exit_code
 from let_titan.export.folder import SHARD_GB, export
 from let_titan.export.source import find_source
 
@@ -46,21 +46,20 @@ def parse(args: list[str] | None) -> argparse.Namespace:
 def main(args: list[str] | None = None) -> int:
     """Exports; returns 0, or after a sentence on stderr 2 (the input) or 1 (the disk)."""
     options = parse(args)
-    try:
-        source = find_source(options.checkpoint, options.run)
-        export(
-            source,
-            options.out,
-            dtype=TORCH_DTYPE_MAP[options.dtype],
-            tokenizer=options.tokenizer,
-            shard_gb=options.shard_gb,
-            tell=lambda name: print(f"{name} written", flush=True),
-        )
-    except (ValueError, RunError) as error:
-        print(f"let_titan.export: {error}", file=sys.stderr)
-        return 2 if isinstance(error, ValueError) else 1
+    return exit_code("let_titan.export", lambda: run(options))
+
+
+def run(options: argparse.Namespace) -> None:
+    source = find_source(options.checkpoint, options.run)
+    export(
+        source,
+        options.out,
+        dtype=TORCH_DTYPE_MAP[options.dtype],
+        tokenizer=options.tokenizer,
+        shard_gb=options.shard_gb,
+        tell=lambda name: print(f"{name} written", flush=True),
+    )
     print(f"{source.folder} is now {options.out}, in {options.dtype}.")
-    return 0
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from torchtitan.models.llama3.model.state_dict_adapter import Llama3StateDictAda
 from transformers import AutoConfig, LlamaConfig
 
 from let_titan.checkpoint.checksums import ChecksumWriter
-from let_titan.errors import ConfigError, RunError, writing
+from let_titan.errors import ConfigError, exit_code, writing
 from let_titan.export.folder import check_free
 from let_titan.export.shape import config_json, parameter_shapes
 from let_titan.export.weights import on_one_process
@@ -139,16 +139,15 @@ def main(args: list[str] | None = None) -> int:
     parser.add_argument("model", type=Path, help="folder of a Hugging Face Llama")
     parser.add_argument("out", type=Path, help="folder to write; must not exist yet")
     options = parser.parse_args(args)
-    try:
+
+    def run() -> None:
         flavor = import_llama(options.model, options.out)
-    except (ValueError, RunError) as error:
-        print(f"let_titan.export.from_hf: {error}", file=sys.stderr)
-        return 2 if isinstance(error, ValueError) else 1
-    print(
-        f'Start from it with model.flavor = "{flavor}" and '
-        f"--checkpoint.initial_load_path {options.out}"
-    )
-    return 0
+        print(
+            f'Start from it with model.flavor = "{flavor}" and '
+            f"--checkpoint.initial_load_path {options.out}"
+        )
+
+    return exit_code("let_titan.export.from_hf", run)
 
 
 if __name__ == "__main__":
