@@ -1,8 +1,9 @@
 """What torch lacks on a CPU so that torchtitan 0.2.2 runs there; nothing of it is active on CUDA.
 
 torchtitan asks ``torch._utils`` for the device while ``torchtitan.tools.utils`` is imported, and
-takes "no accelerator" for "cuda". Only during that import do we answer for it, with a proxy of
-``torch.cpu`` that has the functions torchtitan calls; torch itself stays unpatched.
+takes "no accelerator" for "cuda". Only during that import do we answer for it
+(``let_titan.before_torchtitan``), with a proxy of ``torch.cpu`` that has the functions torchtitan
+calls; torch itself stays unpatched.
 
 Private upstream names used: ``torch._utils._get_available_device_type``, ``_get_device_module``.
 """
@@ -11,7 +12,6 @@ import ctypes
 import gc
 import os
 import platform
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -92,8 +92,11 @@ class CpuModule(ModuleType):
 
 
 @contextmanager
-def cpu_as_device() -> Iterator[None]:
-    """While active, ``torch._utils`` names the CPU as the available device."""
+def found_device() -> Iterator[None]:
+    """While active, ``torch._utils`` names the CPU as the device where there is no accelerator."""
+    if HAS_ACCELERATOR:
+        yield
+        return
     proxy = CpuModule()
     with (
         mock.patch.object(torch._utils, "_get_available_device_type", lambda: "cpu"),
@@ -102,11 +105,14 @@ def cpu_as_device() -> Iterator[None]:
         yield
 
 
-if not HAS_ACCELERATOR:
-    if "torchtitan.tools.utils" in sys.modules:
+def refuse_late_import() -> None:
+    """Speaks when torchtitan looked for a device before let_titan could answer.
+
+    Raises:
+        ImportError: it found none.
+    """
+    if not HAS_ACCELERATOR:
         raise ImportError(
             "Without an accelerator let_titan must be imported before torchtitan: put "
             "`import let_titan` above the first import of torchtitan."
         )
-    with cpu_as_device():
-        import torchtitan.tools.utils  # noqa: F401  (its import is what asks for the device)

@@ -3,7 +3,6 @@
 torchtitan's logger reads names from the environment. What the user has set there stands.
 """
 
-import netrc
 import os
 import sys
 import uuid
@@ -13,14 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from torchtitan.components.metrics import BaseLogger
-from torchtitan.tools.logging import logger
 
 from let_titan.checks.checkpoint import resume_step
 from let_titan.config import LetJobConfig
 from let_titan.record import COST_KEYS, TRAIN_KEYS, VALIDATION_KEY
 from let_titan.runs import FILES, Line, read_lines
+from let_titan.wandb_account import PROJECT, is_silent
 
-PROJECT = "let_titan"
 NAMES = {
     **TRAIN_KEYS,
     **COST_KEYS,
@@ -74,29 +72,6 @@ def name_run(job_config: LetJobConfig) -> tuple[dict[str, str], list[Line]]:
     }
     lacking = [] if goes_on else [line for line in lines if 0 < start >= line["step"]]
     return names, lacking
-
-
-def is_silent() -> bool:
-    """Whether wandb is to send and record nothing: it was told so, or there is no account."""
-    mode = os.environ.get("WANDB_MODE")
-    if mode is None and not has_account():
-        logger.info(
-            "wandb: no account on this machine, nothing is sent (WANDB_MODE=offline records to the "
-            "dump folder, wandb login sends)."
-        )
-        return True
-    return mode == "disabled"
-
-
-def has_account() -> bool:
-    """Whether an API key is at hand: WANDB_API_KEY, or the ~/.netrc that ``wandb login`` writes."""
-    if os.environ.get("WANDB_API_KEY"):
-        return True
-    host = os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai").partition("://")[2].rstrip("/")
-    try:
-        return netrc.netrc().authenticators(host) is not None
-    except (OSError, netrc.NetrcParseError):
-        return False
 
 
 def logged(folder: Path) -> list[Line]:

@@ -178,7 +178,7 @@ def be_rank(rank: int, port: int, args: list[str], log: Path, trial: Trial | Non
     out = os.open(log.with_suffix(f".{rank}.log"), os.O_CREAT | os.O_WRONLY | os.O_APPEND)
     os.dup2(out, 1), os.dup2(out, 2)
     torch.set_num_threads(1)
-    import torchtitan.train  # let_titan must be first, see let_titan.device
+    import torchtitan.train  # let_titan must be first, see let_titan.before_torchtitan
 
     # torchtitan sleeps two seconds at the end of a run
     torchtitan.train.time = SimpleNamespace(perf_counter=time.perf_counter, sleep=lambda _: None)

@@ -8,13 +8,9 @@ import argparse
 import sys
 from pathlib import Path
 
-from let_titan.compare.charts import save_png
-from let_titan.compare.markdown import report
-from let_titan.compare.page import page
-from let_titan.compare.result import Comparison, compare
 from let_titan.compare.sources import load
-from let_titan.compare.text import verdict
 from let_titan.compare.twins import OVERRIDES
+from let_titan.runs import Run
 
 
 def parse(args: list[str] | None) -> argparse.Namespace:
@@ -46,52 +42,48 @@ def parse(args: list[str] | None) -> argparse.Namespace:
     return parser.parse_args(args)
 
 
-def read_runs(options: argparse.Namespace) -> Comparison:
-    """Loads and compares what the command line names."""
+def read_runs(options: argparse.Namespace) -> dict[str, Run]:
+    """Loads what the command line names, each source once."""
     strangers = set(options.untimed) - {*options.runs, *options.baseline}
     if strangers:
         raise ValueError(
             f"--untimed {min(strangers)} is none of the runs: write it as it was given before."
         )
-    loaded = {source: load(source) for source in [*options.baseline, *options.runs]}
-    return compare(
-        [loaded[source] for source in dict.fromkeys(options.runs)],
-        [loaded[source] for source in dict.fromkeys(options.baseline)],
-        options.allow,
-        {id(loaded[source]) for source in options.untimed},
-    )
-
-
-def write(comparison: Comparison, folder: Path, note: str | None) -> None:
-    """Writes every file of a comparison into ``folder``."""
-    folder.mkdir(parents=True, exist_ok=True)
-    texts = {
-        "report.json": comparison.to_json(),
-        "report.md": report(comparison, note),
-        "report.html": page(comparison, note),
-    }
-    for name, text in texts.items():
-        (folder / name).write_text(text, encoding="utf-8")
-    save_png(comparison, folder)
+    return {source: load(source) for source in [*options.baseline, *options.runs]}
 
 
 def main(args: list[str] | None = None) -> int:
     """Compares; returns 0, or 2 after a sentence on stderr."""
     options = parse(args)
     try:
-        comparison = read_runs(options)
-        write(comparison, options.out, options.note)
-        if options.wandb:
-            from let_titan.compare.publish import publish
-
-            publish(comparison, options.out)
+        runs = read_runs(options)
+        verdicts = work(options, runs)
     except (ValueError, OSError) as error:
         print(f"let_titan.compare: {error}", file=sys.stderr)
         return 2
-    for result in comparison.results:
-        print(verdict(result))
-    print(f"All of it: {options.out / 'report.html'}")
+    print(*verdicts, f"All of it: {options.out / 'report.html'}", sep="\n")
     return 0
+
+
+def work(options: argparse.Namespace, runs: dict[str, Run]) -> list[str]:
+    """Compares, writes and logs; returns a verdict an arm."""
+    # These bring scipy and matplotlib, which take seconds: mistakes were told by now.
+    from let_titan.compare.files import write
+    from let_titan.compare.result import compare
+    from let_titan.compare.text import verdict
+
+    comparison = compare(
+        [runs[source] for source in dict.fromkeys(options.runs)],
+        [runs[source] for source in dict.fromkeys(options.baseline)],
+        options.allow,
+        {id(runs[source]) for source in options.untimed},
+    )
+    write(comparison, options.out, options.note)
+    if options.wandb:
+        from let_titan.compare.publish import publish
+
+        publish(comparison, options.out)
+    return [verdict(result) for result in comparison.results]
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ import wandb
 from let_titan.compare.markdown import PHASE_HEADER, phase_rows
 from let_titan.compare.result import ArmResult, Comparison
 from let_titan.compare.text import SCORE_HEADER, cost_rows, hours_name, score_rows, verdict
-from let_titan.wandb_run import PROJECT, is_silent
+from let_titan.wandb_account import PROJECT, is_silent
 
 
 def publish(comparison: Comparison, folder: Path) -> None:

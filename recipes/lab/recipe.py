@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lab.runs import Place, finish, is_finished, key_of, load
-from let_titan.compare.__main__ import write
+from let_titan.compare.files import write
 from let_titan.compare.result import compare
 from let_titan.compare.text import verdict
 from let_titan.runs import Run

@@ -1,0 +1,32 @@
+"""Whether wandb may speak on this machine. Standard library only: the comparison needs no torch."""
+
+import logging
+import netrc
+import os
+
+PROJECT = "let_titan"
+
+logger = logging.getLogger()  # torchtitan's, too
+
+
+def is_silent() -> bool:
+    """Whether wandb is to send and record nothing: it was told so, or there is no account."""
+    mode = os.environ.get("WANDB_MODE")
+    if mode is None and not has_account():
+        logger.info(
+            "wandb: no account on this machine, nothing is sent (WANDB_MODE=offline records to the "
+            "dump folder, wandb login sends)."
+        )
+        return True
+    return mode == "disabled"
+
+
+def has_account() -> bool:
+    """Whether an API key is at hand: WANDB_API_KEY, or the ~/.netrc that ``wandb login`` writes."""
+    if os.environ.get("WANDB_API_KEY"):
+        return True
+    host = os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai").partition("://")[2].rstrip("/")
+    try:
+        return netrc.netrc().authenticators(host) is not None
+    except (OSError, netrc.NetrcParseError):
+        return False
