@@ -5,8 +5,10 @@ import json
 import os
 import subprocess
 import sys
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
+from functools import wraps
+from unittest import mock
 
 import pytest
 import torch
@@ -29,7 +31,7 @@ from let_titan.preflight.memory import batch_of, local_bytes, measure_activation
 from let_titan.preflight.student import build_student
 from let_titan.preflight.table import sections, show
 from let_titan.preflight.world import fake_world
-from let_titan.student import LetTransformer
+from let_titan.student import LetTransformer, parallelize
 from let_titan.teacher.facts import all_facts
 from let_titan.teacher.load import build_without_weights, flops_per_token, materialise
 from let_titan.train import LetTrainer
@@ -48,6 +50,7 @@ READ_FROM_ITS_HEIRS = {"meta-llama/Llama-3.1-8B": "NbAiLab/nb-llama-3.1-8B"}
 LAYOUTS = {
     "fsdp": {"teacher__placement": "shard"},
     "hsdp": {"parallelism__data_parallel_replicate_degree": 2, "teacher__placement": "replicate"},
+    "ddp": {"parallelism__data_parallel_replicate_degree": 4},
 }
 
 
@@ -62,15 +65,37 @@ def write(lab: Lab, let=None, **changes) -> list[str]:
     return ["--job.config_file", str(path)]
 
 
+@contextmanager
+def noted_buckets():
+    """Collects {address: bytes} of the buckets that DDP hands to its hook; empty elsewhere."""
+    buckets: dict[int, int] = {}
+    hook = parallelize.all_reduce_sum
+
+    @wraps(hook)
+    def noting(group, bucket):
+        storage = bucket.buffer().untyped_storage()
+        buckets[storage.data_ptr()] = storage.nbytes()
+        return hook(group, bucket)
+
+    with mock.patch.object(parallelize, "all_reduce_sum", noting):
+        yield buckets
+
+
 def bytes_of_a_run(assets, folder, layouts):
-    """Takes one real step in each layout; returns what rank 0 then holds."""
+    """Takes two real steps in each layout; returns what rank 0 then holds."""
     found = {}
     for name, layout in layouts.items():
         config = Lab(assets, folder).config({}, training__local_batch_size=2, **layout)
-        trainer = LetTrainer(config)
-        trainer.step = 1
-        trainer.train_step(use_fixed_batches(trainer))
+        with noted_buckets() as buckets:
+            trainer = LetTrainer(config)
+            batches = use_fixed_batches(trainer)
+            for step in (1, 2):
+                buckets.clear()  # DDP orders them anew after its first step
+                trainer.step = step
+                trainer.train_step(batches)
         parameters = list(trainer.model_parts[0].parameters())
+        gradients = {p.grad.untyped_storage().data_ptr() for p in parameters if name == "ddp"}
+        assert gradients.isdisjoint(buckets), "DDP keeps gradients in its buckets"
         optimizers = trainer.optimizers.optimizers
         found[name] = {
             "weights": local_bytes(parameters),
@@ -79,6 +104,7 @@ def bytes_of_a_run(assets, folder, layouts):
                 v for o in optimizers for s in o.state.values() for v in s.values()
             ),
             "buffers": local_bytes(trainer.model_parts[0].buffers()),
+            "buckets": sum(buckets.values()),
             "teacher": local_bytes(trainer.phase.teacher.model.parameters()),
             "parameters": sum(p.numel() for p in parameters),
             "tokens_per_step": trainer.tokens_per_step,
@@ -105,6 +131,7 @@ def test_bytes_flops_and_tokens_are_those_of_a_real_run_on_four_ranks(assets, la
     assert found["fsdp"]["weights"] < found["hsdp"]["weights"] < 4 * found["hsdp"]["parameters"]
     assert found["fsdp"]["adam"] > 2 * found["fsdp"]["weights"]
     assert found["fsdp"]["teacher"] < found["hsdp"]["teacher"]
+    assert found["fsdp"]["buckets"] == 0 < found["ddp"]["buckets"] == found["ddp"]["gradients"]
 
 
 def without_storage(config) -> LetTransformer:

@@ -1,6 +1,6 @@
 """All of preflight for one config: findings first, then the price of what has no mistake."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from let_titan.checks import data_parallel_degrees
@@ -19,7 +19,7 @@ from let_titan.preflight.memory import StepMemory, measure_step
 from let_titan.preflight.student import Student, build_student
 from let_titan.preflight.teacher import price_teacher
 from let_titan.preflight.units import gib
-from let_titan.preflight.world import fake_world
+from let_titan.preflight.world import fake_world, is_replicated
 from let_titan.student.flavors import FLAVORS
 
 
@@ -59,7 +59,7 @@ def examine(config: LetJobConfig, world_size: int, gpu: Gpu, mfu: float | None =
     findings = look(config, world_size, gpu)
     if findings.mistakes:
         return Report(run, findings, None)
-    unpriced = unpriced_layout(config, world_size)
+    unpriced = unpriced_layout(config)
     if unpriced:
         findings.unchecked.append(f"Memory, FLOPs and time are not reckoned under {unpriced} yet.")
         return Report(run, findings, None)
@@ -71,6 +71,8 @@ def examine(config: LetJobConfig, world_size: int, gpu: Gpu, mfu: float | None =
         if config.let.width_map != "interpolate":
             width = FLAVORS[config.model.flavor].dim  # mapped before the student sees them
         memory = measure_step(student.model, config, dims, plan, width)
+    if is_replicated(config, world_size):
+        memory = replace(memory, buckets=memory.gradients)
     assumed = mfu or (gpu.mfu_float8 if uses_float8(config) else None) or gpu.mfu
     batch = batch_facts(config, world_size)
     cost = Cost(
@@ -95,7 +97,7 @@ def examine(config: LetJobConfig, world_size: int, gpu: Gpu, mfu: float | None =
     return Report(run, findings, None if findings.mistakes else price)
 
 
-def unpriced_layout(config: LetJobConfig, world_size: int) -> str:
+def unpriced_layout(config: LetJobConfig) -> str:
     """Names the parallelism that cannot be built without its processes; "" where all can."""
     if config.parallelism.pipeline_parallel_degree > 1:
         return "pipeline parallelism"
@@ -103,8 +105,7 @@ def unpriced_layout(config: LetJobConfig, world_size: int) -> str:
         return "context parallelism"
     if config.distill.method != "none":
         return "[distill]"
-    replicate, shard = data_parallel_degrees(config, world_size)
-    return "DDP" if replicate > 1 and shard == 1 else ""
+    return ""
 
 
 def advise(

@@ -32,6 +32,7 @@ class StepMemory:
 
     Attributes:
         weights, gradients, adam, buffers: of the tensors that last.
+        buckets: DDP's, into which it copies the gradients to add them up.
         activations: the most that forward and backward of one microbatch need beyond those: what
             is saved for backward, gathered weights, logits, gradients on their way.
     """
@@ -41,10 +42,11 @@ class StepMemory:
     adam: int
     buffers: int
     activations: int
+    buckets: int = 0
 
     @property
     def lasting(self) -> int:
-        return self.weights + self.gradients + self.adam + self.buffers
+        return self.weights + self.gradients + self.adam + self.buffers + self.buckets
 
 
 class FlashAttention(nn.Module):

@@ -8,7 +8,16 @@ from rich.table import Table
 from let_titan.preflight.examination import Report
 from let_titan.preflight.units import billions, gib
 
-MEMORY_PARTS = ("weights", "gradients", "adam", "buffers", "activations", "teacher", "total")
+MEMORY_PARTS = (
+    "weights",
+    "gradients",
+    "adam",
+    "buffers",
+    "buckets",
+    "activations",
+    "teacher",
+    "total",
+)
 
 
 def show(report: Report) -> None:
@@ -85,6 +94,8 @@ def batch_rows(batch: dict[str, int]) -> list[tuple[str, str]]:
 def memory_rows(memory: dict[str, Any]) -> list[tuple[str, str]]:
     rows = []
     for part in MEMORY_PARTS:
+        if part == "buckets" and not memory[part]:
+            continue  # only DDP has them
         note = f" ({memory['activations_are']})" if part == "activations" else ""
         rows.append((part, gib(memory[part]) + note))
     return rows

@@ -10,18 +10,29 @@ from let_titan.checks import data_parallel_degrees
 from let_titan.config import LetJobConfig
 
 
+def is_replicated(config: LetJobConfig, world_size: int) -> bool:
+    """Whether the run is DDP: every process holds everything."""
+    replicate, shard = data_parallel_degrees(config, world_size)
+    return replicate > 1 and shard == 1
+
+
 @contextmanager
 def fake_world(config: LetJobConfig, world_size: int) -> Iterator[ParallelDims]:
-    """Gives the config's layout over ``world_size`` processes, of which this one is the first."""
+    """Gives the config's layout over ``world_size`` processes, of which this one is the first.
+
+    Under DDP it is alone: what one process holds is what each does, and DDP's reducer, which asks
+    for storage, is not built. What that reducer holds is for the caller to add.
+    """
+    replicate, shard = data_parallel_degrees(config, world_size)
+    if is_replicated(config, world_size):
+        world_size = replicate = 1
     dist.init_process_group("fake", rank=0, world_size=world_size)
     try:
-        replicate, shard = data_parallel_degrees(config, world_size)
-        tensor = config.parallelism.tensor_parallel_degree
         yield ParallelDims(
             dp_replicate=replicate,
             dp_shard=shard,
             cp=1,
-            tp=tensor,
+            tp=config.parallelism.tensor_parallel_degree,
             pp=1,
             ep=1,
             etp=1,
