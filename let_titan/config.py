@@ -1,4 +1,4 @@
-"""The [let], [teacher] and [data] sections, and single keys in others, on top of torchtitan's.
+"""The sections from [let] to [export], and single keys in others, on top of torchtitan's.
 
 Precedence: command line > TOML > let.recipe's named defaults > the defaults below. Names and types
 of a TOML's values are checked here, since torchtitan and tyro only warn of them; what the values
@@ -206,6 +206,18 @@ class Data:
 
 
 @dataclass
+class Export:
+    enable: bool = False
+    """Write the last checkpoint as a Hugging Face folder at the end (python -m let_titan.export)"""
+
+    folder: str = "export"
+    """Below job.dump_folder; the model is written to its step-N"""
+
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Of the weights that are written"""
+
+
+@dataclass
 class LetJobConfig(JobConfig):
     model: Model = field(default_factory=Model)
     training: Training = field(default_factory=Training)
@@ -213,6 +225,7 @@ class LetJobConfig(JobConfig):
     teacher: Teacher = field(default_factory=Teacher)
     distill: Distill = field(default_factory=Distill)
     data: Data = field(default_factory=Data)
+    export: Export = field(default_factory=Export)
 
 
 def keys_on_command_line(args: list[str], section: str) -> set[str]:

@@ -12,9 +12,12 @@ from let_titan.checks import check_config
 from let_titan.config import LetConfigManager, LetJobConfig
 from let_titan.data import PileLoader
 from let_titan.errors import ConfigError, RunError
+from let_titan.export.at_end import export_at_end
 from let_titan.launch import complete_environment, meeting_place
 from let_titan.trainer import LetTrainer
 from let_titan.upstream import check_version
+
+COMPLETED = "completed"
 
 __all__ = ["LetTrainer", "main", "run"]
 
@@ -34,15 +37,20 @@ def main(args: list[str] | None = None) -> None:
                 stack.enter_context(redirect_stdout(devnull))
             config = LetConfigManager().parse_args(args)
         check_config(config)
-        run(config)
+        if run(config) == COMPLETED:
+            export_at_end(config)
     except ConfigError as error:
         refuse(error, 2)
     except RunError as error:
         refuse(error, 1)
 
 
-def run(config: LetJobConfig) -> None:
-    """Trains, or writes a seed checkpoint, and leaves the run's folder complete."""
+def run(config: LetJobConfig) -> str:
+    """Trains, or writes a seed checkpoint, and leaves the run's folder complete.
+
+    Returns:
+        How it ended: COMPLETED, or at which step a signal stopped it.
+    """
     trainer: LetTrainer | None = None
     exit_state = "failed"
     try:
@@ -54,7 +62,7 @@ def run(config: LetJobConfig) -> None:
             trainer.train()
             if isinstance(trainer.dataloader, PileLoader):
                 trainer.run_folder.facts["data"]["skipped"] = trainer.dataloader.skipped()
-        exit_state = "completed"
+        exit_state = COMPLETED
         if trainer.step < config.training.steps and trainer.guard.stop:
             exit_state = f"stopped at step {trainer.step} by a signal"
             logger.info(f"Run {exit_state}: the same command goes on from there.")
@@ -66,6 +74,7 @@ def run(config: LetJobConfig) -> None:
             trainer.run_folder.end(exit_state)
             trainer.close()
     dist.destroy_process_group()
+    return exit_state
 
 
 def refuse(error: Exception, code: int) -> NoReturn:

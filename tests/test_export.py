@@ -30,7 +30,7 @@ from let_titan.student import FLAVORS, LetTransformer
 from let_titan.tokenizer import fingerprint, load_tokenizer
 from let_titan.tokenizer_match import PROBES
 from tests.conftest import TEXTS, VOCAB, make_tokenizer
-from tests.support import Lab, run_world
+from tests.support import Lab
 from tests.test_checkpoint import DAMAGE
 from tests.test_resume import STEPS, train
 
@@ -262,16 +262,6 @@ def test_bfloat16_is_the_rounded_model(finished, tmp_path):
     rounded = {name: value.bfloat16().float() for name, value in finished[1].items()}
     assert same_logits(with_weights(rounded), tmp_path / "hf")
     assert AutoModelForCausalLM.from_pretrained(tmp_path / "hf").dtype == torch.bfloat16
-
-
-def sharded_run(assets, folder):
-    return train(Lab(assets, folder), checkpoint__last_save_model_only=True)["weights"]
-
-
-def test_a_model_only_checkpoint_of_two_ranks(assets, tmp_path):
-    weights = run_world(2, sharded_run, tmp_path, assets, tmp_path)
-    export(find_source(tmp_path / "run"), tmp_path / "hf")
-    assert same_logits(with_weights(weights), tmp_path / "hf")
 
 
 @pytest.mark.parametrize("damage", DAMAGE)

@@ -11,7 +11,7 @@ from let_titan.errors import ConfigError
 def combination_mistakes(config: LetJobConfig) -> Mistakes:
     yield from optimiser_mistakes(config)
     yield from profiling_mistakes(config)
-    yield from export_mistakes(config)
+    yield from hugging_face_mistakes(config)
     module = config.experimental.custom_import
     if module and not can_be_imported(module):
         yield ConfigError(
@@ -61,7 +61,7 @@ def profiling_mistakes(config: LetJobConfig) -> Mistakes:
         )
 
 
-def export_mistakes(config: LetJobConfig) -> Mistakes:
+def hugging_face_mistakes(config: LetJobConfig) -> Mistakes:
     checkpoint = config.checkpoint
     if checkpoint.last_save_in_hf and not checkpoint.last_save_model_only:
         yield ConfigError(

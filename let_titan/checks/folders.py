@@ -25,6 +25,7 @@ def subfolders(config: LetJobConfig) -> dict[str, str]:
     """Returns the folders within the dump folder that this config will write, by their keys."""
     metrics, profiling, checkpoint = config.metrics, config.profiling, config.checkpoint
     keys = {
+        "export.folder": (config.export.enable, config.export.folder),
         "checkpoint.folder": (checkpoint.enable and not checkpoint.load_only, checkpoint.folder),
         "metrics.save_tb_folder": (
             metrics.enable_tensorboard or metrics.enable_wandb,

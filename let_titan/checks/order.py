@@ -5,6 +5,7 @@ from let_titan.checks.choices import choice_mistakes
 from let_titan.checks.combinations import combination_mistakes
 from let_titan.checks.data import data_mistakes
 from let_titan.checks.distill import distill_mistakes
+from let_titan.checks.export import export_mistakes
 from let_titan.checks.float8 import converter_mistakes
 from let_titan.checks.folders import folder_mistakes
 from let_titan.checks.layout import layout_mistakes, started_processes
@@ -72,6 +73,7 @@ def mistakes_of(config: LetJobConfig, world_size: int, elsewhere: bool = False) 
     yield from no_data
     yield from readable(folder_mistakes(config))
     yield from readable(checkpoint_mistakes(config, world_size))
+    yield from readable(export_mistakes(config))
     if unknown_flavor or wrong or unknown_words or unreadable:
         return
     if not no_data:

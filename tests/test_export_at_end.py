@@ -1,0 +1,166 @@
+"""Export when training ends, by a key; and of what was saved in several layouts."""
+
+import gc
+import json
+import os
+import shutil
+
+import pytest
+import torch
+import torch.distributed as dist
+from safetensors.torch import load_file
+
+from let_titan.checks import exported_folder, find_mistakes, last_checkpoint
+from let_titan.export.folder import export
+from let_titan.export.source import find_source
+from let_titan.train import LetTrainer, main
+from tests.support import Lab, free_port, of_all_stages, run_world, weights
+from tests.test_export import same_logits, student
+
+STEPS = 2
+SAVED = {"checkpoint__enable": True, "training__steps": STEPS, "training__local_batch_size": 2}
+EXPORTED = {**SAVED, "export__enable": True}
+LAYOUTS = {
+    "fsdp": {
+        "parallelism__data_parallel_shard_degree": -1,
+        "checkpoint__last_save_model_only": True,
+    },
+    "tp": {"parallelism__tensor_parallel_degree": 2},
+    "pp": {"parallelism__pipeline_parallel_degree": 2},
+}
+
+
+def saved_untrained(lab, **layout):
+    """Saves step 0 of the debug student, from the same seed in every layout."""
+    trainer = LetTrainer(lab.config(None, **SAVED, **layout))
+    trainer.run_folder.begin(0, None)
+    trainer.checkpointer.save(0, last_step=True)
+    trainer.run_folder.end("completed")
+    trainer.close()
+
+
+def trained_by_main(lab, port, **layout):
+    """Trains as torchrun would; returns the weights at the end, of all ranks' stages."""
+    seen, close = {}, LetTrainer.close
+
+    def look(trainer):
+        seen.update(of_all_stages(weights, trainer))
+        close(trainer)
+
+    lab.config({"s_stop": 1}, **EXPORTED, **layout)  # writes the file
+    LetTrainer.close = look
+    try:
+        main(["--job.config_file", str(lab.folder / f"run-{os.environ['RANK']}.toml")])
+    finally:
+        LetTrainer.close = close
+    assert not dist.is_initialized()  # nobody waits for the export
+    os.environ["MASTER_PORT"] = str(port)
+    dist.init_process_group("gloo")
+    gc.collect()
+    return seen
+
+
+def in_each_layout(assets, folder, ports):
+    found = {}
+    for port, (name, layout) in zip(ports, LAYOUTS.items(), strict=True):
+        for kind in ("untrained", "trained"):
+            (folder / f"{name}-{kind}").mkdir(exist_ok=True)
+        saved_untrained(Lab(assets, folder / f"{name}-untrained"), **layout)
+        found[name] = trained_by_main(Lab(assets, folder / f"{name}-trained"), port, **layout)
+    return found
+
+
+@pytest.fixture(scope="module")
+def two_ranks(assets, tmp_path_factory):
+    """Runs of each layout; returns {layout: trained weights} and the folder of the runs."""
+    folder = tmp_path_factory.mktemp("layouts")
+    ports = [free_port() for _ in LAYOUTS]
+    return run_world(2, in_each_layout, folder, assets, folder, ports), folder
+
+
+@pytest.fixture(scope="module")
+def one_process(assets, tmp_path_factory):
+    """The tensors that are exported of the same untrained student by one process."""
+    folder = tmp_path_factory.mktemp("one")
+    saved_untrained(Lab(assets, folder))
+    export(find_source(folder / "run"), folder / "hf")
+    return load_file(folder / "hf" / "model.safetensors")
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_what_a_layout_saved_is_exported_as_by_one_process(
+    layout, two_ranks, one_process, tmp_path
+):
+    export(find_source(two_ranks[1] / f"{layout}-untrained" / "run"), tmp_path / "hf")
+    found = load_file(tmp_path / "hf" / "model.safetensors")
+    assert found.keys() == one_process.keys()
+    for name, wanted in one_process.items():
+        assert torch.equal(found[name], wanted), name
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_the_key_exports_the_trained_student(layout, two_ranks):
+    trained, folder = two_ranks
+    run = folder / f"{layout}-trained" / "run"
+    model = student("debug")
+    before = model.state_dict()["layers.1.attention.wq.weight"].clone()
+    model.load_state_dict(trained[layout])
+    assert not torch.equal(before, model.state_dict()["layers.1.attention.wq.weight"])
+    assert same_logits(model, run / "export" / f"step-{STEPS}")
+    record = json.loads((run / "export" / f"step-{STEPS}" / "let_titan.json").read_text())
+    assert (record["step"], record["exit_state"]) == (STEPS, "completed")
+    assert (run / "checkpoint" / f"step-{STEPS}" / ".metadata").is_file()
+
+
+def again(folder, capsys):
+    """Starts the finished run of ``folder`` anew, alone; returns the exit code and stderr."""
+    dist.destroy_process_group()
+    try:
+        main(["--job.config_file", str(folder / "run-0.toml")])
+        code = 0
+    except SystemExit as stop:
+        code = stop.code
+    finally:
+        dist.is_initialized() and dist.destroy_process_group()
+        os.environ["MASTER_PORT"] = str(free_port())
+        dist.init_process_group("gloo")
+    return code, capsys.readouterr().err
+
+
+def contents(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_an_export_that_fails_is_a_sentence_and_is_made_up_for(assets, tmp_path, capsys):
+    tokenizer = tmp_path / "tokenizer"
+    shutil.copytree(assets / "tokenizer", tokenizer)
+    lab = Lab(assets, tmp_path)
+    config = lab.config(None, **EXPORTED, model__hf_assets_path=str(tokenizer))
+    out, checkpoint = exported_folder(config), last_checkpoint(config)
+    (tmp_path / "run").mkdir()
+    out.parent.symlink_to(tmp_path / "nowhere" / "export")  # cannot be made: a full disk's stand-in
+    code, told = again(tmp_path, capsys)
+    assert code == 1 and f"{checkpoint} is as it was saved, but its export failed" in told
+    assert "Traceback" not in told
+    saved = contents(checkpoint)
+    out.parent.unlink()
+    assert again(tmp_path, capsys)[0] == 0  # nothing is trained: the export alone
+    assert contents(checkpoint) == saved and (out / "config.json").is_file()
+    made = contents(out)
+    assert again(tmp_path, capsys)[0] == 0 and contents(out) == made
+    shutil.rmtree(checkpoint)
+    (mistake,) = find_mistakes(config)
+    assert "export.enable = true would write to" in str(mistake)
+
+
+@pytest.mark.parametrize(
+    "without",
+    [
+        {"checkpoint__enable": False},
+        {"checkpoint__load_only": True},
+        {"checkpoint__last_save_in_hf": True, "checkpoint__last_save_model_only": True},
+    ],
+)
+def test_there_must_be_a_checkpoint_to_export(without, lab):
+    (mistake,) = find_mistakes(lab.parsed(None, **{**EXPORTED, **without}))
+    assert "export.enable = true exports the last DCP checkpoint" in str(mistake)
