@@ -14,28 +14,33 @@ from torchtitan.components.loss import IGNORE_INDEX
 from torchtitan.components.validate import Validator
 from torchtitan.tools.utils import device_type
 
-from let_titan.data import build_validation_dataloader
+from let_titan.data import build_validation_dataloader, share
 from let_titan.guard import local
 from let_titan.plan import resolve_plan
 from let_titan.tokenizer import token_bytes
 
 
 class LetValidator(Validator):
-    """torchtitan's Validator with a fixed set of batches and sums that are divided once.
+    """torchtitan's Validator with a fixed set of tokens and sums that are divided once.
 
-    Upstream's leaves its packing buffer filled between calls, so that each call reads other
-    tokens, and averages the means of its batches (components/validate.py, v0.2.2).
+    The set is that of one process (``data.validation``), so its loss is one number in every layout.
+    Upstream's set grows with the ranks; its packing buffer stays filled between calls, so that each
+    call reads other tokens; and it averages the means of its batches (components/validate.py,
+    v0.2.2).
     """
 
     def __init__(self, job_config: Any, **kwargs: Any) -> None:
         super().__init__(job_config=job_config, **kwargs)
-        self.validation_dataloader = build_validation_dataloader(
-            kwargs["dp_world_size"], kwargs["dp_rank"], kwargs["tokenizer"], job_config
-        )
+        loader = build_validation_dataloader(kwargs["tokenizer"], job_config)
+        # A pipeline's stages take batches of training's shape only.
+        section = job_config.training if self.pp_schedule else job_config.validation
         self._always = {0, resolve_plan(job_config).s_stop, job_config.training.steps}
         # Read once, kept on the CPU: 16 bytes a token.
-        self._batches = list(
-            itertools.islice(self.validation_dataloader, job_config.validation.steps)
+        self._batches = share(
+            itertools.islice(loader, job_config.validation.steps),
+            kwargs["dp_rank"],
+            kwargs["dp_world_size"],
+            section.local_batch_size,
         )
         self._token_bytes = token_bytes(self.tokenizer)
 
@@ -81,7 +86,7 @@ class LetValidator(Validator):
         """
         valid = labels[labels != IGNORE_INDEX]
         n_bytes = self._token_bytes[valid].sum()
-        self.metrics_processor.ntokens_since_last_log += labels.numel()
+        self.metrics_processor.ntokens_since_last_log += valid.numel()
         device = torch.device(device_type)
         inputs, labels, extra_inputs, extra_kwargs = self.post_dataloading_process(
             {key: value.to(device) for key, value in input_dict.items()},

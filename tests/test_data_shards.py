@@ -109,7 +109,7 @@ def test_validation_by_hash_from_either(corpus):
         settings.validation.dataset_path = pattern
         settings.validation.seq_len = 64
         tokenizer = load_tokenizer(str(corpus.assets / "tokenizer"))
-        loader = build_validation_dataloader(2, 1, tokenizer, settings)
+        loader = build_validation_dataloader(tokenizer, settings)
         rows.append([labels.tolist() for _, labels in itertools.islice(loader, 9)])
     assert rows[0] == rows[1]
 

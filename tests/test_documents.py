@@ -11,7 +11,6 @@ from unittest import mock
 import numpy as np
 import pytest
 import torch
-import torch.distributed as dist
 import torch.nn.functional as F
 import torchtitan.models.llama3.model.model as titan_llama
 from hypothesis import given, settings
@@ -220,7 +219,7 @@ def sharded_step(assets, folder):
             validation__dataset="pile",
             validation__dataset_path=str(assets / "validation.jsonl"),
             validation__seq_len=96,
-            validation__local_batch_size=4 // dist.get_world_size(),
+            validation__local_batch_size=4,
             validation__steps=1,
         )
         return (*step_of(config)[1:], validation_loss(config))

@@ -27,8 +27,8 @@ def data_mistakes(config: LetJobConfig) -> Mistakes:
         )
     if validation.steps < 1:
         yield ConfigError(
-            f"validation.steps = {validation.steps} must be at least 1: without a number "
-            "ranks with different shares of the data would wait for each other forever."
+            f"validation.steps = {validation.steps} must be at least 1: so many batches of "
+            "validation.local_batch_size sequences make the validation set."
         )
 
 

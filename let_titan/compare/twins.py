@@ -37,19 +37,15 @@ INTENDED = ("let", "distill", "teacher")
 def fact(run: Run, path: str) -> Any:
     """As ``Run.fact``, and two that are made up of several.
 
-    "validated sequences", which every data-parallel rank adds to; "devices by start", equal sizes
-    in a row counted once, since a resume may change them.
+    "validated sequences"; "devices by start", equal sizes in a row counted once, since a resume may
+    change them.
     """
     if path == "devices by start":
         return [size for size, _ in groupby(s["world_size"] for s in starts_of(run.summary))]
     if path != "validated sequences":
         return run.fact(path)
-    degrees = ("tensor", "pipeline", "context")
-    ranks = run.fact("hardware.world_size") or 1
-    for degree in degrees:
-        ranks //= run.fact(f"config.parallelism.{degree}_parallel_degree") or 1
     steps, rows = (run.fact(f"config.validation.{key}") for key in ("steps", "local_batch_size"))
-    return None if None in (steps, rows) else steps * rows * ranks
+    return None if None in (steps, rows) else steps * rows
 
 
 def unlike(runs: Sequence[Run], paths: Sequence[str]) -> list[str]:

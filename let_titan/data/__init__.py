@@ -8,6 +8,7 @@ from let_titan.data.build import (
 )
 from let_titan.data.files import data_files, data_fingerprint
 from let_titan.data.loader import PileLoader
+from let_titan.data.validation import share
 
 __all__ = [
     "PileLoader",
@@ -17,4 +18,5 @@ __all__ = [
     "data_files",
     "data_fingerprint",
     "register_pile",
+    "share",
 ]

@@ -60,23 +60,20 @@ def build_dataloader(
 
 
 def build_validation_dataloader(
-    dp_world_size: int,
-    dp_rank: int,
-    tokenizer: RunTokenizer,
-    job_config: LetJobConfig,
+    tokenizer: RunTokenizer, job_config: LetJobConfig
 ) -> BaseDataLoader:
-    """Builds validation's loader; of one lane, so that any number of ranks reads the same set."""
+    """Builds validation's loader: of all sequences and one lane, whatever the ranks."""
     validation = job_config.validation
     if validation.dataset != PILE:
-        return build_text_validation_dataloader(dp_world_size, dp_rank, tokenizer, job_config, True)
+        return build_text_validation_dataloader(1, 0, tokenizer, job_config, True)
     return pile_loader(
         job_config.data,
         validation,
         tokenizer,
         validation=True,
         lanes=1,
-        rank=dp_rank,
-        ranks=dp_world_size,
+        rank=0,
+        ranks=1,
         infinite=True,
     )
 

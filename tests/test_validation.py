@@ -1,0 +1,76 @@
+"""The validation set does not depend on the layout, so its loss is one number."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torchtitan.components.loss import IGNORE_INDEX
+
+from let_titan.data import share
+from let_titan.record import VALIDATION_KEY
+from let_titan.train import LetTrainer
+from tests.support import Lab, logged, run_world
+
+LAYOUTS = {
+    "fsdp": {},
+    "tp": {"parallelism__tensor_parallel_degree": 2},
+    "pp": {"parallelism__pipeline_parallel_degree": 2},
+}
+
+
+@given(st.integers(1, 5), st.integers(1, 4), st.integers(1, 6), st.integers(1, 5))
+def test_ranks_share_the_set(n_batches, rows, ranks, size):
+    """Each sequence once, whatever the ranks; all ranks have equally many batches of one shape."""
+    labels = torch.arange(n_batches * rows * 2).view(n_batches, rows, 2)
+    whole = [({"input": part + 1, "positions": part + 2}, part) for part in labels]
+    parts = [share(whole, rank, ranks, size) for rank in range(ranks)]
+    assert len({len(part) for part in parts}) == 1
+    found = []
+    for inputs, part in (batch for rank in parts for batch in rank):
+        assert part.shape == (size, 2) and inputs.keys() == {"input", "positions"}
+        valid = part[part != IGNORE_INDEX]
+        assert inputs["input"][part != IGNORE_INDEX].equal(valid + 1)
+        assert inputs["positions"][part != IGNORE_INDEX].equal(valid + 2)
+        found += valid.tolist()
+    assert sorted(found) == labels.flatten().tolist()
+
+
+def losses(assets, folder, data, layouts):
+    """Returns each layout's (loss, bits per byte, perplexity) before the first step."""
+    return {name: validated(Lab(assets, folder), data, layout) for name, layout in layouts.items()}
+
+
+def validated(lab, data, layout):
+    config = lab.config(
+        None,
+        validation__enable=True,
+        validation__seq_len=64,
+        validation__local_batch_size=3,
+        **{"validation__steps": 3, **data},  # 9 sequences, which no layout's batches divide
+        **layout,
+    )
+    trainer = LetTrainer(config)
+    try:
+        trainer.run_folder.begin(0, None)
+        with logged(trainer) as lines:
+            trainer.validator.validate(trainer.model_parts, 0)
+    finally:
+        trainer.close()
+    return [value for line in lines for key, value in sorted(line.items()) if key in FIGURES]
+
+
+FIGURES = (VALIDATION_KEY, "validation_metrics/bits_per_byte")
+
+
+def test_one_config_validates_to_one_number_in_every_layout(assets, tmp_path):
+    data = {
+        "validation__dataset": "pile",
+        "validation__dataset_path": str(assets / "validation.jsonl"),
+    }
+    wanted = losses(assets, tmp_path, data, {"one": {}})["one"]
+    assert len(wanted) == 2
+    found = run_world(2, losses, tmp_path, assets, tmp_path, data, LAYOUTS)
+    for name in LAYOUTS:
+        assert found[name] == pytest.approx(wanted, rel=1e-6), name
+    other = losses(assets, tmp_path, {**data, "validation__steps": 2}, {"one": {}})["one"]
+    assert other != pytest.approx(wanted, rel=1e-4)  # other sequences tell
