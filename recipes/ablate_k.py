@@ -1,9 +1,9 @@
 """Which block of the student should be aligned?
 
-python recipes/ablate_k.py [--list]
+python recipes/ablate_k.py [--list | --report]
 """
 
-from lab.arms import BASELINE, LET, THREE
+from lab.arms import BASELINE, LET, ONE, SCREENED
 from lab.recipe import Recipe, main
 
 RECIPE = Recipe(
@@ -11,12 +11,15 @@ RECIPE = Recipe(
     hypothesis=(
         "An early block is better than a late one: the blocks above it refine what was absorbed."
     ),
-    metric=(
-        "The paired difference to the baseline in validation loss at the last step, with its 95 % "
-        "interval (paired t); an arm wins if the interval excludes zero."
-    ),
-    arms={f"block {k}": {**LET, "let.k": k} for k in ("1", "2", "3", "4", "5", "6")},
-    seeds=THREE,
+    metric=SCREENED,
+    arms={
+        "block 1": {**LET, "let.k": "1"},
+        "block 2": LET,
+        "block 3": {**LET, "let.pairs": "L2M"},  # as ablate_layers writes it: one run for both
+        "block 4": {**LET, "let.k": "4"},
+        "block 6": {**LET, "let.pairs": "L2L"},
+    },
+    seeds=ONE,
     baseline=BASELINE,
 )
 

@@ -1,9 +1,9 @@
 """How strongly should the student be aligned at first?
 
-python recipes/ablate_lambda.py [--list]
+python recipes/ablate_lambda.py [--list | --report]
 """
 
-from lab.arms import BASELINE, LET, THREE
+from lab.arms import BASELINE, LET, PAIRED, THREE
 from lab.recipe import Recipe, main
 
 RECIPE = Recipe(
@@ -12,10 +12,7 @@ RECIPE = Recipe(
         "0.1 is best and 3 over-aligns, as the paper has it. lambda_0 = 0 is the baseline itself, "
         "bit for bit."
     ),
-    metric=(
-        "The paired difference to the baseline in validation loss at the last step, with its 95 % "
-        "interval (paired t); an arm wins if the interval excludes zero."
-    ),
+    metric=PAIRED,
     arms={
         f"lambda_0 {value}": {**LET, "let.lambda_0": value}
         for value in ("0.01", "0.1", "0.3", "1", "3")

@@ -1,9 +1,9 @@
 """Does a bad teacher hurt?
 
-python recipes/ablate_teacher.py [--list]
+python recipes/ablate_teacher.py [--list | --report]
 """
 
-from lab.arms import BASELINE, LET, NOISE, THREE
+from lab.arms import BASELINE, LET, NOISE, ONE, SCREENED
 from lab.recipe import Recipe, main
 
 RECIPE = Recipe(
@@ -12,10 +12,7 @@ RECIPE = Recipe(
         "The more noise on the teacher's weights, the less it helps; a random teacher is no better "
         "than none and does not end worse than 0.02 nats above the baseline, since it leaves early."
     ),
-    metric=(
-        "The paired difference to the baseline in validation loss at the last step, with its 95 % "
-        "interval (paired t); an arm wins if the interval excludes zero."
-    ),
+    metric=SCREENED,
     arms={
         "good": LET,
         **{
@@ -24,7 +21,7 @@ RECIPE = Recipe(
         },
         "random": {**LET, "teacher.checkpoint": "outputs/lab/teacher_random"},
     },
-    seeds=THREE,
+    seeds=ONE,
     baseline=BASELINE,
 )
 

@@ -1,9 +1,9 @@
 """Does LET beat the baseline, and how does it stand to distillation through logits?
 
-python recipes/compare_methods.py [--list]
+python recipes/compare_methods.py [--list | --report]
 """
 
-from lab.arms import BASELINE, LET, RKD, SALT, THREE
+from lab.arms import BASELINE, LET, PAIRED, RKD, SALT, THREE
 from lab.recipe import Recipe, main
 
 RECIPE = Recipe(
@@ -12,10 +12,7 @@ RECIPE = Recipe(
         "LET ends below the baseline, and below RKD, whose teacher is smaller than its student and "
         "stays to the end; SALT lies between them."
     ),
-    metric=(
-        "The paired difference to the baseline in validation loss at the last step, with its 95 % "
-        "interval (paired t); an arm wins if the interval excludes zero."
-    ),
+    metric=PAIRED,
     arms={"LET": LET, "RKD": RKD, "SALT": SALT},
     seeds=THREE,
     baseline=BASELINE,

@@ -1,10 +1,20 @@
 """Which initialisation, learning rate and warm-up serve the lab's baseline best?
 
-python recipes/tune_lab_baseline.py [--list]
+python recipes/tune_lab_baseline.py [--list | --report]
 """
 
-from lab.arms import BASELINE
+from collections.abc import Mapping
+
 from lab.recipe import Recipe, main
+
+
+def keys(scheme: str, lr: str, warmup: str) -> Mapping[str, str]:
+    return {
+        "model.init_scheme": scheme,
+        "optimizer.lr": lr,
+        "lr_scheduler.warmup_steps": warmup,
+    }
+
 
 RECIPE = Recipe(
     name="tune_lab_baseline",
@@ -17,23 +27,18 @@ RECIPE = Recipe(
         "recipes/lab/student.toml for every arm of every recipe."
     ),
     arms={
-        f"{scheme}, lr {lr}, warm-up {warmup}": {
-            "model.init_scheme": scheme,
-            "optimizer.lr": lr,
-            "lr_scheduler.warmup_steps": warmup,
-        }
+        f"{scheme}, lr {lr}, warm-up {warmup}": keys(scheme, lr, warmup)
         for scheme, lr, warmup in [
-            ("torchtitan", "1e-3", "40"),
             ("torchtitan", "3e-3", "40"),
             ("torchtitan", "6e-3", "40"),
-            ("llama", "1e-3", "40"),
+            ("torchtitan", "1e-3", "40"),
             ("llama", "6e-3", "40"),
-            ("llama", "3e-3", "80"),
+            ("llama", "1e-3", "40"),
             ("llama", "6e-3", "80"),
         ]
     },
     seeds=(0,),
-    baseline=BASELINE,
+    baseline=keys("llama", "3e-3", "40"),
 )
 
 if __name__ == "__main__":

@@ -37,8 +37,17 @@ def place(lab):
     lab.parsed(None, training__steps=2, checkpoint__enable=False, **validation)
     here = runs.Place(lab.folder, "run-0.toml", lab.folder / "lab", lab.folder / "results")
     here.lab.mkdir()
-    (here.lab / "lab.json").write_text("{}")
+    named = {keys.get("teacher.checkpoint") for keys in all_keys()} - {None}
+    known = {f"{teacher}/model.safetensors": f"sha of {teacher}" for teacher in named}
+    known |= {f"{lab.assets}/teacher/model.safetensors": "sha", "student.jsonl.zst": "sha"}
+    (here.lab / "lab.json").write_text(json.dumps(known))
     return here
+
+
+def all_keys():
+    """The keys of every recipe's every run."""
+    recipes = [importlib.import_module(name).RECIPE for name in NAMES]
+    return [keys for recipe in recipes for *_, keys in recipe.settings()]
 
 
 def train_here(root, config, keys, trained):
@@ -70,15 +79,43 @@ def test_a_run_is_trained_once_and_shared(lab, place, monkeypatch, capsys):
         report = json.loads((place.results / name / "report.json").read_text())
         assert report
     assert not any((place.lab / "runs").iterdir())  # what is measured is kept elsewhere
+    more = Recipe("first", "It helps.", "The loss.", {"let": let}, (0, 1), {})
+    main(more, ["--report"], place)
+    assert len(trained) == 3  # nothing was trained for it
+    assert "1 of 2 seeds" in (place.results / "first" / "report.md").read_text()
+    found = place.results / "lab" / runs.key_of(place, {"debug.seed": "0"}) / "summary.json"
+    summary = json.loads(found.read_text())
+    summary["config"]["optimizer"]["beta2"] = 0.9  # as if that default had been another one then
+    found.write_text(json.dumps(summary))
+    with pytest.raises(ValueError, match=r"beta2 = 0\.9, whose default is 0\.95"):
+        main(first, ["--list"], place)
+    del summary["config"]["optimizer"]["beta2"]  # a key that there was not, then
+    found.write_text(json.dumps(summary))
+    main(first, ["--list"], place)
 
 
-def test_the_key_is_of_what_is_trained(place):
-    key = runs.key_of(place, {})
+def test_the_key_is_of_what_is_trained(place, lab):
+    teacher = f"{lab.assets}/teacher"
+    let = {"let.enable": "true", "let.lambda_0": "0.1", "teacher.checkpoint": teacher}
+    key, with_teacher = runs.key_of(place, {}), runs.key_of(place, let)
     assert runs.key_of(place, {"metrics.log_freq": "5"}) == key
+    assert runs.key_of(place, {"optimizer.beta2": "0.95"}) == key  # its default
     assert runs.key_of(place, {"debug.seed": "1"}) != key
-    assert runs.key_of(place, {"let.enable": "true", "let.lambda_0": "0.1"}) != key
-    (place.lab / "lab.json").write_text('{"teacher": "another"}')
+    assert with_teacher != key
+    marker = place.lab / "lab.json"
+    known = json.loads(marker.read_text())
+    marker.write_text(json.dumps(known | {f"{teacher}/model.safetensors": "another"}))
+    assert runs.key_of(place, let) != with_teacher
+    assert runs.key_of(place, {}) == key  # which has no teacher
+    marker.write_text(json.dumps(known | {"student.jsonl.zst": "another"}))
     assert runs.key_of(place, {}) != key
+    with pytest.raises(FileNotFoundError, match="knows no elsewhere"):
+        runs.key_of(place, {**let, "teacher.checkpoint": "elsewhere"})
+
+
+def test_all_recipes_together_are_within_the_labs_means(place):
+    real = runs.Place(lab=place.lab)  # on the lab's own student, as ever
+    assert len({runs.key_of(real, keys) for keys in all_keys()}) <= 60
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -64,3 +64,12 @@ def deal(pattern: str, folder: Path) -> None:
             for piece in pieces(text, name):
                 line = json.dumps({"text": piece, "meta": document["meta"]})
                 parts[name].write(line.encode() + b"\n")
+
+
+def sha256_of_text(path: Path) -> str:
+    """Returns the sha256 of what a *.zst file holds: compressors differ in the file itself."""
+    digest = hashlib.sha256()
+    with zstandard.open(path, "rb") as raw:
+        while block := raw.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()

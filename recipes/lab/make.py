@@ -1,11 +1,14 @@
-"""Makes the lab: corpus parts, a tokenizer, and a small teacher trained by this trainer.
+"""Makes the lab ready: deals the corpus, and spoils the teacher for ``ablate_teacher``.
 
-    python recipes/lab/make.py --corpus 'CORPUS/*.jsonl.zst'
+    python recipes/lab/make.py --corpus 'CORPUS/*.jsonl.zst' [--retrain]
 
-Everything goes to outputs/lab: corpus/ (disjoint parts for teacher, student and validation),
-tokenizer/ (byte-level BPE of 4,096 ids, trained on the teacher's part), teacher/ (0.8M parameters
-in its blocks, as a Hugging Face folder), teacher_noise_* and teacher_random (worse ones) and
-lab.json (sha256 of what runs read, part of every run's key).
+Tokenizer (byte-level BPE of 4,096 ids) and teacher (0.8M parameters in its blocks, a Hugging Face
+folder) belong in recipes/lab/made, which git keeps, so that runs made anywhere at any time belong
+together. What is not there, or with ``--retrain`` both, is made by this trainer from the teacher's
+part of the corpus.
+
+To outputs/lab go corpus/ (disjoint parts for teacher, student and validation), teacher_noise_* and
+teacher_random, and lab.json: the sha256 of all that runs read, of which each run's key is made.
 What is there already is kept: the program goes on where it stopped, training included.
 """
 
@@ -24,11 +27,13 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "recipes"))
 
 from lab.arms import NOISE  # noqa: E402
-from lab.bad_teachers import drawn_anew, make_worse, with_noise  # noqa: E402
-from lab.corpus import deal, documents  # noqa: E402
+from lab.bad_teachers import WEIGHTS, drawn_anew, make_worse, with_noise  # noqa: E402
+from lab.corpus import deal, documents, sha256_of_text  # noqa: E402
 from lab.launch import train  # noqa: E402
+from let_titan.runs import FILES  # noqa: E402
 
 LAB = ROOT / "outputs" / "lab"
+MADE = ROOT / "recipes" / "lab" / "made"
 VOCABULARY = 4096
 TOKENIZER_DOCUMENTS = 3000
 TEACHER = "recipes/lab/teacher.toml"
@@ -56,22 +61,39 @@ def make_tokenizer(corpus: Path, folder: Path) -> None:
 def make_teacher(run: Path, folder: Path) -> None:
     """Trains the teacher, or what is left of its run, and exports its last checkpoint."""
     train(ROOT, TEACHER, {"job.dump_folder": str(run)})
-    command = [sys.executable, "-m", "let_titan.export", str(run), str(folder)]
-    subprocess.run(command, cwd=ROOT, check=True)
+    command = [sys.executable, "-m", "let_titan.export", str(run), str(folder), "--dtype"]
+    subprocess.run([*command, "bfloat16"], cwd=ROOT, check=True)
     shutil.rmtree(run / "checkpoint")
 
 
-def make_bad_teachers(good: Path) -> None:
-    """Makes those that ``ablate_teacher`` asks for, beside the good one."""
+def make_missing(corpus: Path, run: Path) -> None:
+    """Makes what is to be committed: the tokenizer, the teacher, and what its run measured."""
+    if not (MADE / "tokenizer" / "tokenizer_config.json").exists():
+        shutil.rmtree(MADE / "tokenizer", ignore_errors=True)
+        make_tokenizer(corpus / "teacher.jsonl.zst", MADE / "tokenizer")
+    if not (MADE / "teacher").exists():
+        make_teacher(run, MADE / "teacher")
+        for name in FILES:
+            shutil.copyfile(run / name, MADE / name)
+
+
+def make_bad_teachers(good: Path, folder: Path) -> None:
+    """Makes those that ``ablate_teacher`` asks for, as ``folder``/teacher_*."""
     wanted = {f"noise_{level}": with_noise(float(level)) for level in NOISE}
     for name, change in {**wanted, "random": drawn_anew()}.items():
-        folder = good.with_name(f"{good.name}_{name}")
-        if not folder.exists():
-            make_worse(good, folder, change)
+        bad = folder / f"teacher_{name}"
+        if not bad.exists():
+            make_worse(good, bad, change)
 
 
-def sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+def fingerprints() -> dict[str, str]:
+    """Returns the sha256 of what runs read, by its path from the root; of a corpus, of its text."""
+    corpus = [LAB / "corpus" / f"{name}.jsonl.zst" for name in ("student", "validation")]
+    weights = [path / WEIGHTS for path in (MADE / "teacher", *sorted(LAB.glob("teacher_*/")))]
+    found = {path: sha256_of_text(path) for path in corpus}
+    for path in [MADE / "tokenizer" / "tokenizer.json", *filter(Path.exists, weights)]:
+        found[path] = hashlib.sha256(path.read_bytes()).hexdigest()
+    return {str(path.relative_to(ROOT)): digest for path, digest in found.items()}
 
 
 def main(args: list[str] | None = None) -> None:
@@ -79,24 +101,18 @@ def main(args: list[str] | None = None) -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--corpus", required=True, help="glob of files in The Pile's format")
+    parser.add_argument("--retrain", action="store_true", help="make tokenizer and teacher anew")
     options = parser.parse_args(args)
     corpus, marker = LAB / "corpus", LAB / "corpus" / "complete"
     if not marker.exists():
         deal(options.corpus, corpus)
         marker.touch()
-    if not (LAB / "tokenizer" / "tokenizer_config.json").exists():
-        shutil.rmtree(LAB / "tokenizer", ignore_errors=True)
-        make_tokenizer(corpus / "teacher.jsonl.zst", LAB / "tokenizer")
-    if not (LAB / "teacher").exists():
-        make_teacher(LAB / "teacher_run", LAB / "teacher")
-    make_bad_teachers(LAB / "teacher")
-    made = [
-        *(corpus / f"{name}.jsonl.zst" for name in ("student", "validation")),
-        LAB / "tokenizer" / "tokenizer.json",
-        LAB / "teacher" / "model.safetensors",
-    ]
-    found = {str(path.relative_to(LAB)): sha256(path) for path in made}
-    (LAB / "lab.json").write_text(json.dumps(found, indent=2) + "\n")
+    if options.retrain:
+        for old in (MADE, *LAB.glob("teacher_*")):
+            shutil.rmtree(old, ignore_errors=True)
+    make_missing(corpus, LAB / "teacher_run")
+    make_bad_teachers(MADE / "teacher", LAB)
+    (LAB / "lab.json").write_text(json.dumps(fingerprints(), indent=2) + "\n")
 
 
 if __name__ == "__main__":

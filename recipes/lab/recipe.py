@@ -2,9 +2,8 @@
 
 import argparse
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from lab.runs import Place, finish, is_finished, key_of, load
 from let_titan.compare.files import write
@@ -44,35 +43,58 @@ class Recipe:
         ]
 
 
-def run_all(recipe: Recipe, place: Place, tell: Callable[[str], None]) -> dict[str, list[Run]]:
-    """Trains what is not finished; returns {arm: its runs in the order of the seeds}."""
-    settings = [(arm, seed, keys, key_of(place, keys)) for arm, seed, keys in recipe.settings()]
-    waiting = [key for *_, key in settings if not is_finished(place, key)]
+def run_all(recipe: Recipe, place: Place, tell: Callable[[str], None]) -> Iterator[int]:
+    """Trains what is not finished; yields each seed as soon as every arm of it is."""
+    settings = recipe.settings()
+    waiting = sum(not is_finished(place, keys) for *_, keys in settings)
     begin, done = time.monotonic(), 0
-    arms: dict[str, list[Run]] = {}
-    for arm, seed, keys, key in settings:
-        if not is_finished(place, key):
-            tell(f"[{done + 1}/{len(waiting)}] {arm}, seed {seed} ({key})")
-            finish(place, key, keys)
+    for seed in recipe.seeds:
+        for arm, _, keys in (s for s in settings if s[1] == seed):
+            if is_finished(place, keys):
+                continue
+            tell(f"[{done + 1}/{waiting}] {arm}, seed {seed} ({key_of(place, keys)})")
+            finish(place, keys)
             done += 1
-            left = (time.monotonic() - begin) / done * (len(waiting) - done)
-            tell(f"[{done}/{len(waiting)}] finished; about {left / 60:.0f} min left")
-        arms.setdefault(arm, []).append(load(place, key, f"{arm}-seed{seed}"))
-    return arms
+            left = (time.monotonic() - begin) / done * (waiting - done)
+            tell(f"[{done}/{waiting}] finished; about {left / 60:.0f} min left")
+        yield seed
 
 
-def report(recipe: Recipe, arms: Mapping[str, list[Run]], folder: Path) -> list[str]:
-    """Writes compare's report of all arms; returns a verdict for each."""
+def finished_seeds(recipe: Recipe, place: Place) -> list[int]:
+    """Returns the seeds of which every arm is there."""
+    missing = {seed for _, seed, keys in recipe.settings() if not is_finished(place, keys)}
+    return [seed for seed in recipe.seeds if seed not in missing]
+
+
+def report(recipe: Recipe, place: Place) -> list[str]:
+    """Writes compare's report of the finished seeds of all arms; returns a verdict for each."""
+    seeds = finished_seeds(recipe, place)
+    if not seeds:
+        return [f"No seed of {recipe.name} is finished in all arms: nothing to report."]
+    arms: dict[str, list[Run]] = {}
+    for arm, seed, keys in recipe.settings():
+        if seed in seeds:
+            arms.setdefault(arm, []).append(load(place, keys, f"{arm}-seed{seed}"))
     runs = [run for name in recipe.arms for run in arms[name]]
     comparison = compare(runs, arms["baseline"], ["hardware"], {id(r) for r in runs})
-    seeds = ", ".join(map(str, recipe.seeds))
     note = (
-        f"{recipe.hypothesis} Deciding: {recipe.metric} Seeds {seeds} of the initial weights; "
+        f"{recipe.hypothesis} Deciding: {recipe.metric} {seeds_in_words(recipe.seeds, seeds)} "
         f"{arms['baseline'][0].train[-1]['tokens']:,} tokens an arm. Clocks do not count: runs "
         "are shared between recipes and were made at different times."
     )
-    write(comparison, folder, note)
+    write(comparison, place.results / recipe.name, note)
     return [verdict(result) for result in comparison.results]
+
+
+def seeds_in_words(planned: Sequence[int], finished: Sequence[int]) -> str:
+    """Says how many seeds (of the initial weights) there are, and that others are to come."""
+    names = ", ".join(map(str, finished))
+    if len(finished) == len(planned):
+        return f"Seed{'s' if len(finished) > 1 else ''} {names} of the initial weights."
+    return (
+        f"{len(finished)} of {len(planned)} seeds of the initial weights so far ({names}); the "
+        "others are to come, and until then nothing is decided."
+    )
 
 
 def main(recipe: Recipe, args: list[str] | None = None, place: Place | None = None) -> None:
@@ -80,12 +102,15 @@ def main(recipe: Recipe, args: list[str] | None = None, place: Place | None = No
     place = place or Place()
     parser = argparse.ArgumentParser(description=f"{recipe.hypothesis} {recipe.metric}")
     parser.add_argument("--list", action="store_true", help="name the runs and train none")
-    if parser.parse_args(args).list:
+    parser.add_argument("--report", action="store_true", help="report what is there; train none")
+    options = parser.parse_args(args)
+    if options.list:
         for arm, seed, keys in recipe.settings():
-            key = key_of(place, keys)
-            state = "finished" if is_finished(place, key) else "to be trained"
-            print(f"{key}  {arm}, seed {seed}: {state}")
+            state = "finished" if is_finished(place, keys) else "to be trained"
+            print(f"{key_of(place, keys)}  {arm}, seed {seed}: {state}")
         return
-    arms = run_all(recipe, place, lambda line: print(line, flush=True))
-    for line in report(recipe, arms, place.results / recipe.name):
+    if not options.report:
+        for _ in run_all(recipe, place, lambda line: print(line, flush=True)):
+            report(recipe, place)  # a program that is stopped leaves what it found
+    for line in report(recipe, place):
         print(line)

@@ -1,24 +1,29 @@
 """Runs by what they are: a setting and a seed that were trained once serve every recipe.
 
-A run's key is a hash of its resolved config (not of where it is written), of its seed and of the
-lab's files. While it trains it lives in outputs/lab/runs/KEY; what it measured (metrics.jsonl,
-summary.json) then goes to recipes/results/lab/KEY, which is committed.
+A run's key is a hash of what its config sets (what differs from the defaults, so that a later key
+of the config changes no older run's), of its seed and of the files that it reads, its teacher's
+weights among them. While it trains it lives in outputs/lab/runs/KEY; what it measured
+(metrics.jsonl, summary.json) then goes to recipes/results/lab/KEY, which is committed.
 """
 
 import hashlib
 import json
 import shutil
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
+from lab.bad_teachers import WEIGHTS
 from lab.launch import train
-from let_titan.compare.arms import BOOKKEEPING, flatten
-from let_titan.config import LetConfigManager
+from let_titan.compare.arms import BOOKKEEPING, PLACES, flatten
+from let_titan.config import LetConfigManager, LetJobConfig
 from let_titan.runs import FILES, Run
 
 ROOT = Path(__file__).resolve().parents[2]
 STUDENT = "recipes/lab/student.toml"
+FILE_KEYS = (*PLACES, "teacher.checkpoint")
+"""Keys that name files; what these hold counts in their place."""
 
 
 @dataclass(frozen=True)
@@ -31,35 +36,74 @@ class Place:
     results: Path = ROOT / "recipes" / "results"
 
 
-def key_of(place: Place, keys: Mapping[str, str]) -> str:
-    """Returns 12 hex digits over all that decides what a run measures.
-
-    Raises:
-        FileNotFoundError: the lab is not made yet.
-    """
-    marker = place.lab / "lab.json"
-    if not marker.exists():
-        raise FileNotFoundError(f"{marker} is missing: run recipes/lab/make.py first.")
+def resolved(place: Place, keys: Mapping[str, str]) -> dict[str, Any]:
+    """Returns {"section.key": value} of the run's config, without where it is written."""
     flags = [f"--{key}={value}" for key, value in keys.items() if value not in ("true", "false")]
     flags += [f"--{key}" for key, value in keys.items() if value == "true"]
     config = LetConfigManager().parse_args(
         ["--job.config_file", str(place.root / place.config), *flags]
     )
-    setting = {
+    return what_is_trained(config.to_dict())
+
+
+def what_is_trained(config: dict[str, Any]) -> dict[str, Any]:
+    """Flattens a config and leaves out where the run and its files are."""
+    return {
         key: value
-        for key, value in flatten(asdict(config)).items()
-        if key.partition(".")[0] not in BOOKKEEPING
+        for key, value in flatten(config).items()
+        if key not in FILE_KEYS and key.partition(".")[0] not in BOOKKEEPING
     }
-    text = json.dumps([setting, json.loads(marker.read_text())], sort_keys=True, default=str)
+
+
+def files_read(place: Place, keys: Mapping[str, str]) -> dict[str, str]:
+    """Returns the sha256 of what the run reads: corpus, tokenizer and the teacher it names.
+
+    Raises:
+        FileNotFoundError: the lab is not made yet, or not this teacher.
+    """
+    marker = place.lab / "lab.json"
+    if not marker.exists():
+        raise FileNotFoundError(f"{marker} is missing: run recipes/lab/make.py first.")
+    known: dict[str, str] = json.loads(marker.read_text())
+    named = keys.get("teacher.checkpoint")
+    if named is not None and f"{named}/{WEIGHTS}" not in known:
+        raise FileNotFoundError(f"{marker} knows no {named}/{WEIGHTS}: run recipes/lab/make.py.")
+    read = {Path(path).stem: sha for path, sha in known.items() if Path(path).name != WEIGHTS}
+    return read if named is None else {**read, "teacher": known[f"{named}/{WEIGHTS}"]}
+
+
+def key_of(place: Place, keys: Mapping[str, str]) -> str:
+    """Returns 12 hex digits over all that decides what a run measures."""
+    defaults = what_is_trained(LetJobConfig().to_dict())
+    found = resolved(place, keys)
+    setting = {key: value for key, value in found.items() if value != defaults.get(key)}
+    text = json.dumps([setting, files_read(place, keys)], sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
-def is_finished(place: Place, key: str) -> bool:
-    return all((place.results / "lab" / key / name).exists() for name in FILES)
+def is_finished(place: Place, keys: Mapping[str, str]) -> bool:
+    """Whether the run was trained once.
+
+    Raises:
+        ValueError: it was, but with another value of some key, whose default has changed since.
+    """
+    folder = place.results / "lab" / key_of(place, keys)
+    if not all((folder / name).exists() for name in FILES):
+        return False
+    then = what_is_trained(json.loads((folder / "summary.json").read_text())["config"])
+    now = json.loads(json.dumps(resolved(place, keys), default=str))
+    for key in then.keys() & now.keys():
+        if then[key] != now[key]:
+            raise ValueError(
+                f"{folder} was trained with {key} = {then[key]!r}, whose default is {now[key]!r} "
+                "now: state the old value in the lab's student.toml, or remove that folder."
+            )
+    return True
 
 
-def finish(place: Place, key: str, keys: Mapping[str, str]) -> None:
+def finish(place: Place, keys: Mapping[str, str]) -> None:
     """Trains the run, or what is left of it, and keeps what it measured."""
+    key = key_of(place, keys)
     folder = place.lab / "runs" / key
     train(place.root, place.config, {**keys, "job.dump_folder": str(folder)})
     kept = place.results / "lab" / key
@@ -69,6 +113,6 @@ def finish(place: Place, key: str, keys: Mapping[str, str]) -> None:
     shutil.rmtree(folder)
 
 
-def load(place: Place, key: str, name: str) -> Run:
+def load(place: Place, keys: Mapping[str, str], name: str) -> Run:
     """Reads a finished run, under the name that its recipe gives it."""
-    return replace(Run.load(place.results / "lab" / key), name=name)
+    return replace(Run.load(place.results / "lab" / key_of(place, keys)), name=name)
