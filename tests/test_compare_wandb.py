@@ -1,19 +1,23 @@
 """The comparison and wandb: what it records there, and runs read by their names."""
 
 import json
-import shutil
-from types import SimpleNamespace
 
 import pytest
 import wandb
 
 from let_titan.compare.__main__ import main
+from let_titan.compare.publish import publish
+from let_titan.compare.result import compare
 from let_titan.compare.sources import load
-from let_titan.runs import Run
-from tests.handmade import BASELINE, BETTER, write_run
+from let_titan.runs import FILES, Run, read_lines
+from let_titan.wandb_run import WandbFiles, as_logged
+from tests.handmade import BASELINE, BETTER, evaluate, shifted, write_run
 from tests.support import wandb_records
+from tests.wandb_server import serving
 
-NAMES = ("MODE", "API_KEY", "PROJECT", "RUN_GROUP")
+NAMES = ("MODE", "API_KEY", "BASE_URL", "PROJECT", "RUN_GROUP")
+KEY = "0123456789" * 4
+TABLES = ("costs to the baseline's loss", "throughput and memory", "tasks and perplexity")
 
 
 @pytest.fixture
@@ -57,22 +61,77 @@ def test_without_an_account_the_cure_is_named_and_the_report_stands(
     assert (tmp_path / "out" / "report.html").exists()
 
 
-def test_a_run_is_read_by_its_name(monkeypatch, tmp_path):
-    """A stand-in for the service hands out the files of a folder; the query is the real one."""
-    folder = write_run(tmp_path / "let", True, BETTER)
+@pytest.fixture
+def online(environment):
+    """A stand-in for the service, as the environment names it."""
+    with serving(KEY) as service:
+        environment.setenv("WANDB_API_KEY", KEY)
+        environment.setenv("WANDB_BASE_URL", service.url)
+        environment.setenv("WANDB_ERROR_REPORTING", "false")
+        environment.setenv("WANDB_SILENT", "true")
+        yield service
+        wandb.teardown()
+    assert service.refused == []
 
-    def file(name):
-        return SimpleNamespace(
-            download=lambda root, exist_ok: shutil.copy(folder / name, f"{root}/{name}")
-        )
 
-    def runs(path, filters, order):
-        assert path == "team/project" and order == "-created_at"
-        (by_name, by_id) = filters["$or"]
-        found = by_name["display_name"] == by_id["name"] == "let"
-        return [SimpleNamespace(file=file)] if found else []
+def log_online(folder):
+    """Logs a run as training does: lines, and its files at the end."""
+    with wandb.init(project="let_titan", name="let", group="twins", dir=folder) as run:
+        for line in read_lines(folder / FILES[0]):
+            run.log(as_logged(line), step=line["step"])
+        WandbFiles(folder).close()
 
-    monkeypatch.setattr(wandb, "Api", lambda: SimpleNamespace(runs=runs))
-    assert load("wandb:team/project/let") == Run.load(folder)
-    with pytest.raises(ValueError, match="has no run 'other'"):
-        load("wandb:team/project/other")
+
+def test_online_a_run_is_read_by_its_name_and_the_newest_counts(online, tmp_path):
+    folders = [write_run(tmp_path / str(i), True, shifted(BETTER, i)) for i in (0, 1)]
+    for folder in folders:
+        log_online(folder)
+    old, new = online.runs.values()
+    assert old.state == new.state == "finished" and new.facts["groupName"] == "twins"
+    losses = [line["validation_metrics/loss"] for line in new.history if line["_step"] > 0]
+    assert losses == [BETTER[step] + 1 for step in (10, 20, 30, 40)]
+    assert load("wandb:team/let_titan/let").curve == Run.load(folders[1]).curve
+    assert load(f"wandb:team/let_titan/{old.name}").curve == Run.load(folders[0]).curve
+    with pytest.raises(ValueError, match="has no run 'other': look at its name"):
+        load("wandb:team/let_titan/other")
+    del new.files["summary.json"]  # of a run that was killed
+    with pytest.raises(ValueError, match=r"let_titan/let on wandb has no summary\.json, which"):
+        load("wandb:team/let_titan/let")
+
+
+def test_online_charts_and_tables_stand_in_the_group(online, environment, tmp_path):
+    environment.setenv("WANDB_RUN_GROUP", "twins")
+    let, baseline = (write_run(tmp_path / n, n == "let", BETTER) for n in ("let", "baseline"))
+    evaluate(let, {20: 0.4, 40: 0.55})
+    evaluate(baseline, {20: 0.4, 40: 0.5})
+    (tmp_path / "report.html").write_text("<p>the page</p>")
+    publish(compare([Run.load(let)], [Run.load(baseline)]), tmp_path)
+    run = online.named("comparison")
+    assert run.facts["groupName"] == "twins" and run.state == "finished"
+    assert run.summary["LET/with the teacher/tokens_per_s to baseline"] == pytest.approx(0.9)
+    assert run.summary["verdict"].startswith("LET is level with its baseline at step 40.")
+    assert {key for line in run.history for key in line} >= {"report", *TABLES}
+    tables = {}
+    for files in online.tables.values():
+        for name, content in files.items():
+            tables[name.removesuffix(".table.json")] = json.loads(content)["data"]
+    assert ["LET", "FLOPs, the teacher's included", "4,000", "4,500", "0.889x"] in tables[TABLES[0]]
+    assert ["LET, with the teacher", "450, 0.900x", "3, 1.500x"] in tables[TABLES[1]]
+    assert ["LET", "piqa", "acc_norm", "40", "0.4000", "0.4500", "+0.0500"] in tables[TABLES[2]]
+    for chart, points in {
+        "validation loss": [[step, "LET", BETTER[step]] for step in (10, 40)],
+        "average accuracy of the tasks": [[20, "baseline", 0.4], [40, "LET", 0.55]],
+        "speed-up in steps": [[BETTER[40], "LET", 1.0]],
+    }.items():
+        assert all(point in tables[f"{chart}_table"] for point in points), tables[f"{chart}_table"]
+        panel = run.config["_wandb"]["value"]["visualize"][chart]
+        assert panel["panel_config"]["panelDefId"] == "wandb/lineseries/v0"
+        assert f"{chart}_table" in json.dumps(panel)  # the chart draws this table
+    (page,) = (content for name, content in run.files.items() if name.endswith(".html"))
+    assert page == b"<p>the page</p>"
+
+
+def test_what_wandb_refuses_is_told_in_a_sentence(online, environment):
+    environment.setenv("WANDB_API_KEY", KEY[::-1])
+    with pytest.raises(ValueError, match=r"wandb did not give team/p/let \(.*: give the"):
+        load("wandb:team/p/let")

@@ -64,13 +64,13 @@ def accuracy(comparison: Comparison, width: float) -> Figure:
 
 
 def draw_differences(
-    panel: Axes, comparison: Comparison, rows_of: Callable[[ArmResult], list[Row]]
+    panel: Axes, comparison: Comparison, rows: Callable[[ArmResult], list[Row]]
 ) -> None:
     """Draws run - baseline by step with its band, a line an arm."""
     panel.axhline(0, color=COLORS[0], linewidth=1)
     for result, (_, color, marker) in zip(comparison.results, sides(comparison)[1:], strict=True):
-        steps = [row.step for row in rows_of(result)]
-        differences = [row.difference for row in rows_of(result)]
+        steps = [row.step for row in rows(result)]
+        differences = [row.difference for row in rows(result)]
         panel.plot(steps, [d.value for d in differences], color=color, marker=marker, markersize=4)
         band(panel, steps, [(d.low, d.high) for d in differences], color)
 

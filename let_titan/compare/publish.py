@@ -6,6 +6,7 @@ from typing import Any
 
 import wandb
 
+from let_titan.compare.charts import drawn
 from let_titan.compare.markdown import PHASE_HEADER, phase_rows
 from let_titan.compare.result import ArmResult, Comparison
 from let_titan.compare.text import SCORE_HEADER, cost_rows, hours_name, score_rows, verdict
@@ -79,7 +80,7 @@ def ratios(comparison: Comparison) -> dict[str, float]:
 
 
 def charts(comparison: Comparison) -> dict[str, Any]:
-    """Returns losses by step, and the speed-up in steps and FLOPs by loss."""
+    """Returns losses and accuracies by step, and the speed-up in steps and FLOPs by loss."""
     losses = {
         result.name: [(r.step, r.run.value) for r in result.rows] for result in comparison.results
     }
@@ -89,6 +90,14 @@ def charts(comparison: Comparison) -> dict[str, Any]:
             {"baseline": [(r.step, r.baseline.value) for r in first], **losses}, "step"
         )
     }
+    if "accuracy" in drawn(comparison):
+        averages = {
+            r.name: [(row.step, row.run.value) for row in r.averages] for r in comparison.results
+        }
+        first = comparison.results[0].averages
+        found["average accuracy of the tasks"] = lines(
+            {"baseline": [(row.step, row.baseline.value) for row in first], **averages}, "step"
+        )
     for name in ("steps", "flops"):
         reached = {r.name: points for r in comparison.results if (points := speeds(r, name))}
         if reached:

@@ -33,15 +33,21 @@ def download(project: str, name: str, folder: Path) -> None:
     """Brings the files of the newest run of this name, or of this id, into ``folder``."""
     import wandb  # takes seconds, and folders need none of it
 
+    query = {"$or": [{"display_name": name}, {"name": name}]}  # "name" is the id there
     try:
-        api = wandb.Api()
-        query = {"$or": [{"display_name": name}, {"name": name}]}  # "name" is the id there
-        run = next(iter(api.runs(project, filters=query, order="-created_at")), None)
-        if run is None:
-            raise ValueError(f"{project} on wandb has no run {name!r}: look at its name or id.")
-        for file in FILES:
-            run.file(file).download(root=str(folder), exist_ok=True)
-    except (wandb.errors.CommError, wandb.errors.UsageError) as error:
+        run = next(iter(wandb.Api().runs(project, filters=query, order="-created_at")), None)
+        if run is not None:
+            for file in run.files(names=list(FILES)):
+                file.download(root=str(folder), exist_ok=True)
+    except Exception as error:  # some are of wandb's private modules
         raise ValueError(
             f"wandb did not give {project}/{name} ({error}): give the run's folder instead."
         ) from None
+    if run is None:
+        raise ValueError(f"{project} on wandb has no run {name!r}: look at its name or id.")
+    missing = [file for file in FILES if not (folder / file).exists()]
+    if missing:
+        raise ValueError(
+            f"{project}/{name} on wandb has no {missing[0]}, which a run sends when it ends: give "
+            "the run's folder instead."
+        )
