@@ -134,15 +134,50 @@ def test_the_demos_report_and_its_docs_are_what_its_runs_give(monkeypatch):
 
 PROBE = """
 <script>
+const parts = color => (color.match(/[\\d.]+/g) || [0, 0, 0, 0]).map(Number);
+const luminance = color => {
+  const [r, g, b] = parts(color).map(v => v / 255).map(
+    v => v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4);
+  return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+};
+const ratio = (a, b) => {
+  const [low, high] = [luminance(a), luminance(b)].sort((x, y) => x - y);
+  return (high + 0.05) / (low + 0.05);
+};
 addEventListener("load", () => {
   const frame = document.querySelector("iframe"), page = frame.contentDocument;
-  const shown = [...page.querySelectorAll("svg")].filter(svg => svg.getClientRects().length);
-  const sizes = shown.flatMap(svg => [...svg.querySelectorAll("text")].map(
-    text => parseFloat(getComputedStyle(text).fontSize) * svg.getScreenCTM().a));
-  const style = frame.contentWindow.getComputedStyle(page.body);
+  const style = node => frame.contentWindow.getComputedStyle(node);
+  const shown = node => node.getClientRects().length;
+  const ground = node => {
+    for (; node; node = node.parentElement) {
+      const color = style(node).backgroundColor;
+      if (parts(color)[3] !== 0) return color;
+    }
+  };
+  page.querySelectorAll("details").forEach(details => { details.open = true; });
+  const charts = [...page.querySelectorAll("svg")].filter(shown);
+  const sizes = charts.flatMap(svg => [...svg.querySelectorAll("text")].map(
+    text => parseFloat(style(text).fontSize) * svg.getScreenCTM().a));
+  const written = [...page.querySelectorAll("body *")].filter(node => shown(node)
+    && [...node.childNodes].some(child => child.nodeType === 3 && child.data.trim()));
+  const faint = written.map(node => {
+    const color = node.closest("svg") ? style(node).fill : style(node).color;
+    return [ratio(color, ground(node)), node.textContent.trim().slice(0, 30)];
+  }).filter(([value]) => value < 4.5);
+  const lines = charts.flatMap(svg => [...svg.querySelectorAll("path")]).map(
+    path => style(path).stroke).filter(color => color.startsWith("rgb"));
+  const grid = style(page.documentElement).getPropertyValue("--grid").trim();
+  const probe = document.createElement("i");
+  probe.style.color = grid; document.body.append(probe);
+  const pale = [...new Set(lines)].filter(color => color !== getComputedStyle(probe).color
+    && ratio(color, style(page.body).backgroundColor) < 3);
+  const stops = [...page.querySelectorAll("a[href], summary, [tabindex]")].filter(shown);
+  const tops = stops.map(node => node.getBoundingClientRect().top);
   const result = {
-    charts: shown.length, smallest: Math.min(...sizes), over: page.documentElement.scrollWidth,
-    ink: style.color, paper: style.backgroundColor,
+    charts: charts.length, smallest: Math.min(...sizes), over: page.documentElement.scrollWidth,
+    paper: style(page.body).backgroundColor, faint, pale, written: written.length,
+    stops: stops.length, order: tops.every((top, i) => i === 0 || top >= tops[i - 1] - 1),
+    jumps: stops.filter(node => node.tabIndex > 0).length,
   };
   document.body.dataset.result = JSON.stringify(result);
 });
@@ -151,8 +186,9 @@ addEventListener("load", () => {
 
 
 @pytest.mark.skipif(CHROMIUM is None and "CI" not in os.environ, reason="no Chromium here")
-@pytest.mark.parametrize("width", [1280, 400])
-def test_a_browser_shows_every_chart_legibly_and_nothing_wider_than_the_window(out, width):
+@pytest.mark.parametrize(("width", "dark"), [(1280, False), (400, True)])
+def test_a_browser_shows_every_chart_legibly_and_nothing_wider_than_the_window(out, width, dark):
+    """Sizes, and by WCAG AA the contrast of text (4.5:1) and of lines (3:1) and the focus order."""
     assert CHROMIUM, "CI looks at the page in a browser: apt-get install chromium"
     frame = (
         f'<body><iframe src="report.html" style="width:{width}px;height:900px;border:0"></iframe>'
@@ -162,6 +198,7 @@ def test_a_browser_shows_every_chart_legibly_and_nothing_wider_than_the_window(o
     command = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--dump-dom"]
     command += ["--allow-file-access-from-files", "--virtual-time-budget=2000"]
     command += [f"--user-data-dir={out / 'profile'}", f"--window-size={width + 40},1000"]
+    command += [f"--blink-settings=preferredColorScheme={0 if dark else 1}"]
     found = subprocess.run(
         [*command, probe.as_uri()], capture_output=True, text=True, timeout=120, check=True
     ).stdout
@@ -169,4 +206,23 @@ def test_a_browser_shows_every_chart_legibly_and_nothing_wider_than_the_window(o
     assert result["charts"] == len(CHARTS)
     assert result["smallest"] >= 9  # pixels
     assert result["over"] <= width
-    assert result["ink"] != result["paper"]
+    assert result["paper"] == ("rgb(22, 24, 27)" if dark else "rgb(255, 255, 255)")
+    assert result["written"] > 100 and result["faint"] == []
+    assert result["pale"] == []
+    assert result["stops"] > 10 and result["order"] and result["jumps"] == 0
+
+
+def test_every_chart_says_what_it_shows(out):
+    text = html.unescape((out / "report.html").read_text())
+    said = set(re.findall(r'role="img" aria-label="([^"]*)"', text))
+    assert len(said) == len(CHARTS)
+    for part in (
+        "Validation loss in nats per token, from step 10 to 40: baseline 9.050 to 7.050; "
+        "let 9.556 to 6.856; <b> 9.500 to 7.050. Run minus baseline at the end: let -0.194 (",
+        "The teacher leaves at step 20.",
+        "Average accuracy of the tasks, from step 20 to 40: baseline 0.3050 to 0.4056;",
+        "let in steps between 0.77x and 1.19x, 1.15x at its last loss, 7.100;",
+        "baseline, whole run: 500 and 2; let, with the teacher: 450 and 3;",
+        "let: lambda 0.1 to 0, cosine 0.5 to 0.5, gradient norm 1 to 1;",
+    ):
+        assert any(part in sentence for sentence in said), (part, said)

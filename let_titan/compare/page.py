@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from jinja2 import Environment, PackageLoader
 
+from let_titan.compare.alternatives import ALTERNATIVES
 from let_titan.compare.charts import drawn, svg
 from let_titan.compare.drawing import COLORS, NARROW, WIDE
 from let_titan.compare.markdown import (
@@ -32,6 +33,8 @@ from let_titan.compare.text import (
 
 DARK = ("#56b4e9", "#ff9a4d", "#3ddba6", "#e79cc9", "#f2c14e", "#8fd3ff", "#b3a4ff")
 """``drawing.COLORS`` on a dark ground."""
+
+MANY = 2  # arms beyond which their figures stand in one table, not in cards
 
 CAPTIONS = {
     "validation_loss": (
@@ -101,7 +104,14 @@ def chart(comparison: Comparison, name: str) -> dict[str, str]:
     """Returns a chart in two widths, of which the page shows the one that fits."""
     title, caption = CAPTIONS[name]
     wide, narrow = (svg(comparison, name, width) for width in (WIDE, NARROW))
-    return {"name": name, "title": title, "caption": caption, "wide": wide, "narrow": narrow}
+    return {
+        "name": name,
+        "title": title,
+        "caption": caption,
+        "alternative": ALTERNATIVES[name](comparison),
+        "wide": wide,
+        "narrow": narrow,
+    }
 
 
 def page(comparison: Comparison, note: str | None = None) -> str:
@@ -137,6 +147,7 @@ def page(comparison: Comparison, note: str | None = None) -> str:
         charts={name: chart(comparison, name) for name in drawn(comparison)},
         colors=list(zip(COLORS, DARK, strict=True)),
         phases=phase_rows(comparison),
+        overview=len(arms) > MANY,
         names=[comparison.baseline.name, *(arm.name for arm in comparison.arms)],
         settings=comparison.settings,
         twins=twins_sentence(comparison).replace("**", ""),
