@@ -44,7 +44,8 @@ def perplexity(
         model.folder, dtype=TORCH_DTYPE_MAP[options.dtype]
     )
     network = network.to(options.device).eval()
-    windows = islice(corpus.windows(seq_len, options.stride), options.windows)
+    sampled = islice(corpus.windows(seq_len, options.stride), 0, None, options.every)
+    windows = islice(sampled, options.windows)
     n_bytes = token_bytes(load_tokenizer(str(model.folder)))
     sums = measure(network, windows, options.batch_size, n_bytes)
     if not sums:
@@ -87,6 +88,13 @@ def parse(args: list[str] | None) -> argparse.Namespace:
         "trainer's validation)",
     )
     parser.add_argument("--windows", type=int, help="windows at most (default: the whole corpus)")
+    parser.add_argument(
+        "--every",
+        type=int,
+        default=1,
+        metavar="N",
+        help="each N-th window alone: an even sample of a large corpus (default: 1)",
+    )
     parser.add_argument("--batch-size", type=int, default=1, help="windows at once (default: 1)")
     for name in ("--add-bos", "--add-eos"):
         parser.add_argument(
@@ -103,7 +111,7 @@ def parse(args: list[str] | None) -> argparse.Namespace:
 
 def check(options: argparse.Namespace) -> None:
     """Raises ConfigError for a number out of range, before anything is loaded."""
-    for name in ("windows", "batch_size", "stride"):
+    for name in ("windows", "every", "batch_size", "stride"):
         value = getattr(options, name)
         if value is not None and value < 1:
             raise ConfigError(f"--{name.replace('_', '-')} {value} must be at least 1.")
@@ -124,6 +132,7 @@ def run(options: argparse.Namespace) -> None:
             note(model.run, model.step, perplexity=result)
         facts = {"name": model.name, "step": model.step, "digest": model.digest}
         said = {"seq_len": seq_len, "stride": options.stride, "windows": options.windows}
+        said |= {"every": options.every}
         found.append({**facts, **said, "dtype": options.dtype, "perplexity": result})
         show(model.name, result)
     options.out.mkdir(parents=True, exist_ok=True)
