@@ -5,14 +5,17 @@ of tiktoken's gets the ids of its letters; a Hugging Face tokenizer finds its ad
 as everywhere else that it is used.
 """
 
+import hashlib
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from tokenizers import Tokenizer
 
-from let_titan.tiktoken_files import Ranks
+from let_titan.lean_tokenizer import hugging_face_tokenizer
+from let_titan.tiktoken_files import Ranks, is_tiktoken, read_ranks
 
 LONG_BLANK = re.compile(r"\s{100000}")
 """tiktoken 0.14's pattern engine dies of a million blanks in a row: such runs are cut."""
@@ -50,6 +53,37 @@ class Encoder:
             return [np.array([*before, *ids, *after], dtype=np.int64) for ids in self.encode(texts)]
 
         return encode
+
+
+def load_encoder(path: str, threads: int = 1) -> Encoder:
+    """Reads what ``model.hf_assets_path`` names, as the trainer reads it, but without torch.
+
+    Args:
+        path: a Hugging Face folder, or a file or name of tiktoken's.
+        threads: tiktoken's; a Hugging Face tokenizer's are RAYON_NUM_THREADS.
+
+    Raises:
+        ConfigError: it is damaged, or not on this machine.
+    """
+    if is_tiktoken(path):
+        return encoder_of_ranks(read_ranks(path), threads)
+    return encoder_of_hugging_face(hugging_face_tokenizer(path))
+
+
+def encoder_of_hugging_face(tokenizer: Any) -> Encoder:
+    """Returns the encoder of torchtitan's ``HuggingFaceTokenizer``."""
+    return Encoder(
+        encode_with(tokenizer.tokenizer),
+        tokenizer.bos_id,
+        tokenizer.eos_id,
+        tokenizer.get_vocab_size(),
+        hugging_face_fingerprint(tokenizer.tokenizer),
+    )
+
+
+def hugging_face_fingerprint(tokenizer: Tokenizer) -> str:
+    """Returns a sha256 over all that it does: vocabulary, merges, special tokens."""
+    return hashlib.sha256(tokenizer.to_str().encode()).hexdigest()
 
 
 def encode_with(tokenizer: Tokenizer) -> Callable[[list[str]], list[list[int]]]:

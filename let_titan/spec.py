@@ -10,7 +10,7 @@ from torchtitan.models.llama3.model.state_dict_adapter import Llama3StateDictAda
 from torchtitan.protocols.train_spec import TrainSpec, register_train_spec
 
 from let_titan.checks import MODEL_NAME
-from let_titan.data import build_dataloader, register_pile
+from let_titan.data.build import build_dataloader, register_pile
 from let_titan.metrics import build_let_metrics_processor
 from let_titan.student import FLAVORS, LetTransformer, parallelize_student
 from let_titan.student.pipeline import build_loss, pipeline_student

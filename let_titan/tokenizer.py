@@ -1,7 +1,6 @@
 """The run's tokenizer: a Hugging Face folder, or one of tiktoken's behind the same interface."""
 
 import functools
-import hashlib
 from pathlib import Path
 from typing import TypeAlias
 
@@ -9,11 +8,16 @@ import torch
 from tokenizers import Tokenizer
 from torchtitan.components.tokenizer import BaseTokenizer, HuggingFaceTokenizer
 
-from let_titan.encoder import DocumentEncoder, Encoder, encode_with, encoder_of_ranks
+from let_titan.encoder import (
+    DocumentEncoder,
+    Encoder,
+    encoder_of_hugging_face,
+    encoder_of_ranks,
+    hugging_face_fingerprint,
+)
+from let_titan.lean_tokenizer import HF_FILES
 from let_titan.tiktoken_files import Ranks, find_ranks, is_tiktoken, read_ranks
 from let_titan.tiktoken_to_hf import hugging_face_form
-
-HF_FILES = ("tokenizer.json", "vocab.json", "vocab.txt")
 
 
 class TiktokenTokenizer(BaseTokenizer):
@@ -87,20 +91,14 @@ def fingerprint(tokenizer: RunTokenizer) -> str:
     """Returns a sha256 over all that the tokenizer does: vocabulary, merges, special tokens."""
     if isinstance(tokenizer, TiktokenTokenizer):
         return tokenizer.ranks.fingerprint()
-    return hashlib.sha256(tokenizer.tokenizer.to_str().encode()).hexdigest()
+    return hugging_face_fingerprint(tokenizer.tokenizer)
 
 
 def encoder_of(tokenizer: RunTokenizer) -> Encoder:
     """Returns what the data path needs of a tokenizer."""
     if isinstance(tokenizer, TiktokenTokenizer):
         return tokenizer.encoder
-    return Encoder(
-        encode_with(tokenizer.tokenizer),
-        tokenizer.bos_id,
-        tokenizer.eos_id,
-        tokenizer.get_vocab_size(),
-        fingerprint(tokenizer),
-    )
+    return encoder_of_hugging_face(tokenizer)
 
 
 def document_encoder(tokenizer: RunTokenizer, add_bos: bool, add_eos: bool) -> DocumentEncoder:

@@ -10,7 +10,7 @@ from torchtitan.tools.logging import init_logger, logger
 
 from let_titan.checks import check_config
 from let_titan.config import LetConfigManager, LetJobConfig
-from let_titan.data import PileLoader
+from let_titan.data.loader import PileLoader
 from let_titan.errors import ConfigError, RunError
 from let_titan.export.at_end import export_at_end
 from let_titan.launch import complete_environment, meeting_place

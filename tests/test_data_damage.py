@@ -18,10 +18,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from let_titan.config import Data
-from let_titan.data import data_files, remote
-from let_titan.data.build import policy_of, read_file
-from let_titan.data.documents import Policy
+from let_titan.data import remote
+from let_titan.data.files import data_files
 from let_titan.data.lanes import Corpus, Lane
+from let_titan.data.policy import Policy, policy_of
+from let_titan.data.reading import read_file
 from let_titan.errors import ConfigError
 
 ROWS = [{"text": f"document {i} " * (1 + i % 7), "meta": {"pile_set_name": "ab"[i % 2]}}

@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 from torchtitan.hf_datasets import DatasetConfig
 from torchtitan.hf_datasets.text_datasets import DATASETS, HuggingFaceTextDataset
 
-from let_titan.data.documents import Policy
 from let_titan.data.files import File, data_files
 from let_titan.data.lanes import Corpus, Lane, Place, parts_of
 from let_titan.data.lines import read_lines
 from let_titan.data.loader import PileLoader, merged
+from let_titan.data.policy import Policy
 from let_titan.errors import ConfigError
 from let_titan.tokenizer import document_encoder, load_tokenizer
 from tests.support import run_world

@@ -10,7 +10,7 @@ import pyarrow.ipc
 import pytest
 import zstandard
 
-from let_titan.data import build_dataloader, build_validation_dataloader
+from let_titan.data.build import build_dataloader, build_validation_dataloader
 from let_titan.data.lines import Line
 from let_titan.data.shards import open_shard, read_header, read_shard
 from let_titan.data.tokenize import main

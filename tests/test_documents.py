@@ -22,10 +22,10 @@ from torchtitan.models.llama3 import Transformer
 from transformers import AutoModel, AutoModelForCausalLM
 
 from let_titan.checks import find_mistakes
-from let_titan.data.documents import Policy
 from let_titan.data.files import data_files
 from let_titan.data.lanes import Corpus, Lane
 from let_titan.data.lines import read_lines
+from let_titan.data.policy import Policy
 from let_titan.document_mask import dense_mask
 from let_titan.record import VALIDATION_KEY
 from let_titan.student import FLAVORS

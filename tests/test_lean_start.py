@@ -1,9 +1,16 @@
 """What is started often, by hand and over ssh, starts without torch."""
 
+import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+from torchtitan.components.tokenizer import HuggingFaceTokenizer
+
+from let_titan.tokenizer import fingerprint, load_tokenizer
+from tests.conftest import TEXTS
 from tests.handmade import BASELINE, BETTER, write_run
 
 DRIVER = """
@@ -37,3 +44,83 @@ def test_watching_and_comparing_import_no_torch(tmp_path):
     assert process.returncode == 0, process.stderr
     assert "40 of 40" in process.stdout and "0.200 nats per token lower" in process.stdout
     assert (tmp_path / "out" / "report.html").exists()
+
+
+TOKENIZE = """
+import re, sys
+from pathlib import Path
+from let_titan.data import tokenize
+
+def peak_mb():  # getrusage's would be that of the process which started this one
+    status = Path("/proc/self/status").read_text()
+    return int(re.search(r"VmHWM:\\s+(\\d+) kB", status).group(1)) * 1024 / 1e6
+
+folder, tokenizer = sys.argv[1:]
+for name in ("small", "large"):
+    assert tokenize.main([f"{folder}/{name}.jsonl", "--tokenizer", tokenizer, "--out", folder]) == 0
+    print("peak", peak_mb())
+assert not {"torch", "torchtitan", "transformers", "datasets"} & set(sys.modules)
+"""
+
+
+def test_tokenizing_imports_no_torch_in_memory_that_does_not_grow(assets, tmp_path):
+    """500 MB are allowed for 1 GB of text: 90 are imports, and 20 times the text adds nothing."""
+    document = json.dumps({"text": " ".join(TEXTS) * 20}) + "\n"
+    for name, size in (("small", 400_000), ("large", 8_000_000)):
+        (tmp_path / f"{name}.jsonl").write_text(document * (size // len(document)))
+    process = subprocess.run(
+        [sys.executable, "-c", TOKENIZE, str(tmp_path), str(assets / "tokenizer")],
+        cwd=Path(__file__).parents[1],
+        capture_output=True,
+        text=True,
+    )
+    assert process.returncode == 0, process.stderr
+    peaks = [float(line.split()[1]) for line in process.stdout.splitlines() if "peak" in line]
+    small, large = peaks
+    assert large < 300 and large - small < 60
+
+
+LEAN = """
+import sys
+from let_titan.encoder import load_encoder
+
+texts = sys.stdin.read().split("\\0")
+encoder = load_encoder(sys.argv[1])
+assert "torch" not in sys.modules and "torchtitan" not in sys.modules
+import json
+print(json.dumps([encoder.bos_id, encoder.eos_id, encoder.vocab_size, encoder.fingerprint]))
+print(json.dumps([ids.tolist() for ids in encoder.documents(True, True)(texts)]))
+"""
+
+
+@pytest.mark.parametrize("form", ["tokenizer.json", "vocab.json", "added_tokens_decoder"])
+def test_the_lean_tokenizer_is_torchtitans(form, assets, tmp_path):
+    """Ids, special ids, size and fingerprint of the trainer's HuggingFaceTokenizer."""
+    folder = tmp_path / "tokenizer"
+    shutil.copytree(assets / "tokenizer", folder)
+    words = json.loads((folder / "tokenizer.json").read_text())
+    if form == "vocab.json":
+        (folder / "tokenizer.json").unlink()
+        (folder / "vocab.json").write_text(json.dumps(words["model"]["vocab"]))
+        merges = (" ".join(m) if isinstance(m, list) else m for m in words["model"]["merges"])
+        (folder / "merges.txt").write_text("\n".join(merges))
+    if form == "added_tokens_decoder":
+        config = json.loads((folder / "tokenizer_config.json").read_text())
+        added = {"content": "<|extra|>", "lstrip": True, "special": True}
+        config["added_tokens_decoder"] = {str(len(words["model"]["vocab"])): added}
+        (folder / "tokenizer_config.json").write_text(json.dumps(config))
+    texts = [*TEXTS, "", "a <|extra|> b", "é\u200d中文 \ud7ff", "x" * 5000]
+    trainers = load_tokenizer(str(folder))
+    process = subprocess.run(
+        [sys.executable, "-c", LEAN, str(folder)],
+        cwd=Path(__file__).parents[1],
+        input="\0".join(texts),
+        capture_output=True,
+        text=True,
+    )
+    assert process.returncode == 0, process.stderr
+    facts, ids = (json.loads(line) for line in process.stdout.splitlines()[-2:])
+    assert type(trainers) is HuggingFaceTokenizer
+    size = trainers.get_vocab_size()
+    assert facts == [trainers.bos_id, trainers.eos_id, size, fingerprint(trainers)]
+    assert ids == [trainers.encode(text, add_bos=True, add_eos=True) for text in texts]

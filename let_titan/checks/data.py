@@ -7,7 +7,7 @@ from torchtitan.hf_datasets.text_datasets import DATASETS
 
 from let_titan.checks.mistakes import Mistakes, raised_by
 from let_titan.config import LetJobConfig, Training
-from let_titan.data import check_dataset
+from let_titan.data.build import check_dataset
 from let_titan.data.files import PILE
 from let_titan.errors import ConfigError
 from let_titan.teacher.sources import hub_answers, looks_like_a_path

@@ -14,7 +14,7 @@ from let_titan.checks.contents import content_mistakes
 from let_titan.checks.layout import global_batch_size
 from let_titan.checks.mistakes import Mistakes
 from let_titan.config import LetJobConfig
-from let_titan.data import data_fingerprint
+from let_titan.data.files import data_fingerprint
 from let_titan.errors import ConfigError
 from let_titan.plan import LetPlan
 from let_titan.tokenizer import fingerprint, load_tokenizer

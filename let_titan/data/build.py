@@ -1,7 +1,5 @@
 """Builds the loaders of a config: [data], and the data sets of [training] and [validation]."""
 
-import math
-from collections.abc import Iterator
 from typing import Any
 
 from datasets import Dataset
@@ -13,13 +11,14 @@ from torchtitan.hf_datasets.text_datasets import (
     build_text_validation_dataloader,
 )
 
-from let_titan.config import Data, LetJobConfig
-from let_titan.data.documents import Policy
+from let_titan.config import LetJobConfig
 from let_titan.data.files import PILE, File, corpus_digest, data_files
 from let_titan.data.lanes import Corpus
-from let_titan.data.lines import Line, read_lines, read_rows
 from let_titan.data.loader import PileLoader
-from let_titan.data.shards import SUFFIX, check_shard, read_header, read_shard
+from let_titan.data.policy import policy_of
+from let_titan.data.reading import read_file
+from let_titan.data.settings import Data
+from let_titan.data.shards import SUFFIX, check_shard, read_header
 from let_titan.errors import ConfigError
 from let_titan.tokenizer import RunTokenizer, document_encoder, fingerprint
 
@@ -143,55 +142,6 @@ def as_cut(file: File, tokenizer: str, data: Data) -> File:
         max_document_mib=data.max_document_mib,
     )
     return File(file.path, read_header(file.path).source_size)
-
-
-def read_file(file: File, number: int, offset: int, limit: int) -> Iterator[Line]:
-    """Yields a file's lines from (number, offset) on, by what its name says it is."""
-    if file.path.endswith(SUFFIX):
-        return read_shard(file.path, offset)
-    reader = read_rows if file.path.endswith(".parquet") else read_lines
-    return reader(file, number, offset, limit)
-
-
-def policy_of(data: Data, validation: bool) -> Policy:
-    """Returns which documents [data] asks for.
-
-    Raises:
-        ConfigError: a value is out of range.
-    """
-    if data.lanes < 0 or data.shuffle_buffer < 0 or data.shuffle_seed < 0:
-        raise ConfigError(
-            f"data.lanes = {data.lanes}, data.shuffle_buffer = {data.shuffle_buffer} and "
-            f"data.shuffle_seed = {data.shuffle_seed} must not be negative."
-        )
-    if not 0 <= data.validation_fraction < 1:
-        raise ConfigError(
-            f"data.validation_fraction = {data.validation_fraction} must be at least 0 and below 1."
-        )
-    if data.max_document_mib < 1:
-        raise ConfigError(f"data.max_document_mib = {data.max_document_mib} must be at least 1.")
-    return Policy(
-        data.bad_lines,
-        data.max_document_mib * 2**20,
-        dict(parse_weight(text) for text in data.weights),
-        data.validation_fraction,
-        validation,
-    )
-
-
-def parse_weight(text: str) -> tuple[str, float]:
-    """Reads "PILE_SET_NAME:WEIGHT"."""
-    name, colon, number = text.rpartition(":")
-    try:
-        weight = float(number)
-    except ValueError:
-        weight = math.nan
-    if not colon or not name or not (math.isfinite(weight) and weight >= 0):
-        raise ConfigError(
-            f"data.weights has {text!r}: write a set's name, a colon and a number >= 0, as in "
-            '"Github:0".'
-        )
-    return name, weight
 
 
 def check_dataset(name: str, pattern: str | None, section: str, data: Data) -> None:

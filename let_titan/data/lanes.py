@@ -19,9 +19,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from torchtitan.tools.logging import logger
 
-from let_titan.data.documents import Document, Policy
+from let_titan.data.documents import Document
 from let_titan.data.files import File
 from let_titan.data.lines import Line
+from let_titan.data.policy import Policy
 from let_titan.errors import ConfigError
 
 SPAN = 2**64

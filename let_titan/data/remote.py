@@ -6,6 +6,7 @@ and not the file. The position in the corpus is the loader's; nothing is kept he
 
 import functools
 import io
+import logging
 import time
 import urllib.request
 from collections.abc import Callable
@@ -13,7 +14,6 @@ from typing import Any, TypeVar
 
 from huggingface_hub import HfFileSystem
 from huggingface_hub.errors import OfflineModeIsEnabled
-from torchtitan.tools.logging import logger
 
 from let_titan.errors import ConfigError
 
@@ -23,6 +23,8 @@ RANGE = 8 * 2**20
 """Bytes asked for at once: enough to make the round trip cheap, little enough to ask again."""
 
 T = TypeVar("T")
+
+logger = logging.getLogger()  # the root, as torchtitan's
 
 
 TRIES = 6

@@ -1,7 +1,7 @@
 """python -m let_titan.data.tokenize PATTERN --tokenizer FOLDER --out FOLDER
 
-Turns each file of a corpus into a token shard. The tokenizer uses all cores (RAYON_NUM_THREADS
-says how many). After a break the same command goes on with the files that have no shard yet.
+Turns each file of a corpus into a token shard, without torch. After a break the same command goes
+on with the files that have no shard yet.
 """
 
 import argparse
@@ -14,20 +14,28 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from let_titan.config import Data
-from let_titan.data.build import policy_of, read_file
-from let_titan.data.documents import Document, Policy
+from let_titan.data.documents import Document
 from let_titan.data.files import File, data_files
+from let_titan.data.policy import Policy, policy_of
+from let_titan.data.reading import read_file
+from let_titan.data.settings import Data
 from let_titan.data.shards import SUFFIX, Header, ShardWriter, check_shard
-from let_titan.errors import ConfigError
-from let_titan.tokenizer import document_encoder, fingerprint, load_tokenizer
+from let_titan.encoder import load_encoder
+from let_titan.errors import ConfigError, exit_code
 
 CHARACTERS_AT_ONCE = 2**18
 """Text handed to the tokenizer's threads at once; bounds the memory that its results take."""
 
 
-def tokenize(pattern: str, tokenizer_folder: str, out: Path, data: Data) -> Counter[str]:
+def tokenize(pattern: str, tokenizer: str, out: Path, data: Data, workers: int = 1) -> Counter[str]:
     """Writes the shards of all files of ``pattern`` that have none yet.
+
+    Args:
+        pattern: as training.dataset_path.
+        tokenizer: as model.hf_assets_path.
+        out: folder for the shards.
+        data: add_bos, add_eos, bad_lines and max_document_mib count.
+        workers: tiktoken's threads; a Hugging Face tokenizer's are RAYON_NUM_THREADS.
 
     Returns:
         documents and tokens written, and bad lines skipped by kind.
@@ -35,8 +43,8 @@ def tokenize(pattern: str, tokenizer_folder: str, out: Path, data: Data) -> Coun
     Raises:
         ConfigError: a pattern without files, files of the same name, or shards of another kind.
     """
-    tokenizer = load_tokenizer(tokenizer_folder)
-    encode = document_encoder(tokenizer, data.add_bos, data.add_eos)
+    encoder = load_encoder(tokenizer, workers)
+    encode = encoder.documents(data.add_bos, data.add_eos)
     policy, totals = policy_of(data, validation=False), Counter[str]()
     out.mkdir(parents=True, exist_ok=True)
     targets = shard_paths(data_files(pattern), out)
@@ -46,8 +54,8 @@ def tokenize(pattern: str, tokenizer_folder: str, out: Path, data: Data) -> Coun
             header = Header(
                 file.name,
                 file.size,
-                fingerprint(tokenizer),
-                tokenizer.get_vocab_size(),
+                encoder.fingerprint,
+                encoder.vocab_size,
                 data.add_bos,
                 data.add_eos,
                 data.max_document_mib,
@@ -103,16 +111,20 @@ def main(args: list[str] | None = None) -> int:
     parser.add_argument("--max-document-mib", type=int, default=defaults.max_document_mib)
     for name in ("bos", "eos"):
         parser.add_argument(f"--add-{name}", action=argparse.BooleanOptionalAction, default=True)
+    cores = int(os.environ.get("RAYON_NUM_THREADS") or len(os.sched_getaffinity(0)))
+    parser.add_argument("--workers", type=int, default=cores, help="threads of the tokenizer")
     given = vars(parser.parse_args(args))
-    pattern, folder, out = (given.pop(name) for name in ("pattern", "tokenizer", "out"))
+    names = ("pattern", "tokenizer", "out", "workers")
+    pattern, tokenizer, out, workers = (given.pop(name) for name in names)
+    os.environ["RAYON_NUM_THREADS"] = str(workers)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
-    try:
-        totals = tokenize(pattern, folder, out, Data(**{**asdict(defaults), **given}))
-    except ConfigError as error:
-        print(f"let_titan: {error}", file=sys.stderr)
-        return 2
-    print(", ".join(f"{name}: {count:,}" for name, count in totals.items()) or "nothing to do")
-    return 0
+
+    def work() -> None:
+        data = Data(**{**asdict(defaults), **given})
+        totals = tokenize(pattern, tokenizer, out, data, workers)
+        print(", ".join(f"{name}: {count:,}" for name, count in totals.items()) or "nothing to do")
+
+    return exit_code("let_titan", work)
 
 
 if __name__ == "__main__":

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from let_titan.data.build import read_file
-from let_titan.data.documents import Policy
 from let_titan.data.files import data_files
+from let_titan.data.policy import Policy
+from let_titan.data.reading import read_file
 from let_titan.tokenizer import document_encoder, load_tokenizer
 
 
