@@ -70,6 +70,16 @@ class StageWithoutAlignment(PipelineStage):
         plain = {name: value for name, value in kwargs.items() if name not in ALIGNMENT_ARGUMENTS}
         return super()._compute_outputs(*args, module=module, **plain)
 
+    def get_local_bwd_output(self, mb_index: int) -> tuple[torch.Tensor | None, ...]:
+        """In validation there is none, which torch 2.13 asks for where a rank has both stages."""
+        return super().get_local_bwd_output(mb_index) if self.has_backward else ()
+
+    def set_local_bwd_input(
+        self, next_stage_bwd_outputs: tuple[torch.Tensor | None, ...], mb_index: int
+    ) -> None:
+        if self.has_backward:
+            super().set_local_bwd_input(next_stage_bwd_outputs, mb_index)
+
 
 @contextmanager
 def pipeline_stage_without_alignment() -> Iterator[None]:

@@ -54,7 +54,9 @@ class _Inject(torch.autograd.Function):
     ) -> torch.Tensor:
         ctx.save_for_backward(hidden, teacher, mask)
         ctx.coefficient, ctx.alignment, ctx.weight = coefficient, alignment, weight
-        return hidden.view_as(hidden)
+        # The same storage, and no view: a zero-bubble pipeline detaches its stages' outputs in
+        # place, which autograd refuses of views. A write to it is noticed as one to ``hidden``.
+        return hidden.detach()
 
     @staticmethod
     def backward(ctx: Any, grad_output: torch.Tensor) -> Any:

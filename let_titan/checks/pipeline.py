@@ -5,13 +5,24 @@ import math
 from torchtitan.distributed.pipeline_parallel import generate_llm_fqn_per_model_part
 
 from let_titan.checks.choices import not_among
+from let_titan.checks.combinations import compiles_model
 from let_titan.checks.mistakes import Mistakes
 from let_titan.config import LetJobConfig
 from let_titan.errors import ConfigError
 from let_titan.student.flavors import FLAVORS
 
-STAGES_PER_RANK = {"1F1B": 1, "GPipe": 1, "Interleaved1F1B": 2, "LoopedBFS": 2}
+STAGES_PER_RANK = {
+    "1F1B": 1,
+    "GPipe": 1,
+    "Interleaved1F1B": 2,
+    "InterleavedZeroBubble": 2,
+    "LoopedBFS": 2,
+    "ZBVZeroBubble": 2,
+}
 """The schedules whose gradients are held against one process, and torchtitan's default stages."""
+
+ZERO_BUBBLE = ("InterleavedZeroBubble", "ZBVZeroBubble")
+IN_ROUNDS = ("Interleaved1F1B", "InterleavedZeroBubble")
 
 
 def pipeline_mistakes(config: LetJobConfig) -> Mistakes:
@@ -32,6 +43,12 @@ def pipeline_mistakes(config: LetJobConfig) -> Mistakes:
             "optimizer.early_step_in_backward = true cannot be used with "
             "parallelism.pipeline_parallel_degree above 1: leave it off."
         )
+    if schedule in ZERO_BUBBLE and compiles_model(config):
+        yield ConfigError(
+            f"parallelism.pipeline_parallel_schedule = {schedule!r} takes weights' gradients apart "
+            "from inputs', which compiled blocks do not: set compile.enable = false, compile "
+            '"loss" alone (compile.components), or choose "Interleaved1F1B".'
+        )
     yield from microbatch_mistakes(config)
     if not unknown and config.model.flavor in FLAVORS:
         yield from stage_mistakes(config, FLAVORS[config.model.flavor].n_layers)
@@ -45,13 +62,34 @@ def microbatch_mistakes(config: LetJobConfig) -> Mistakes:
             f"parallelism.pipeline_parallel_microbatch_size = {micro} does not divide "
             f"training.local_batch_size = {training.local_batch_size}: change one of them."
         )
-    for key in ("local_batch_size", "seq_len") if validation.enable else ():
-        wanted, found = getattr(training, key), getattr(validation, key)
-        if found != wanted:
-            yield ConfigError(
-                f"validation.{key} = {found} must be training.{key} = {wanted} under pipeline "
-                "parallelism, whose stages exchange tensors of one shape."
-            )
+    else:
+        yield from count_mistakes(config, training.local_batch_size // micro)
+    if validation.enable and validation.seq_len != training.seq_len:
+        yield ConfigError(
+            f"validation.seq_len = {validation.seq_len} must be training.seq_len = "
+            f"{training.seq_len} under pipeline parallelism, whose stages exchange tensors of one "
+            "shape."
+        )
+
+
+def count_mistakes(config: LetJobConfig, count: int) -> Mistakes:
+    """Whether the schedule can order ``count`` microbatches."""
+    degree = config.parallelism.pipeline_parallel_degree
+    schedule = config.parallelism.pipeline_parallel_schedule
+    cure = "change training.local_batch_size or parallelism.pipeline_parallel_microbatch_size."
+    if schedule == "1F1B" and count < degree:
+        yield ConfigError(
+            f"parallelism.pipeline_parallel_schedule = '1F1B' needs a microbatch for each of "
+            f"{degree} stages; local_batch_size / pipeline_parallel_microbatch_size is {count}: "
+            f"{cure}"
+        )
+    rounds = max(1, count // degree)
+    if schedule in IN_ROUNDS and count % rounds:
+        yield ConfigError(
+            f"parallelism.pipeline_parallel_schedule = {schedule!r} takes microbatches in {rounds} "
+            f"equal rounds, and local_batch_size / pipeline_parallel_microbatch_size is {count}: "
+            f"{cure}"
+        )
 
 
 def stage_mistakes(config: LetJobConfig, n_layers: int) -> Mistakes:
@@ -68,12 +106,14 @@ def stage_mistakes(config: LetJobConfig, n_layers: int) -> Mistakes:
     if per_stage is not None:
         stages = math.ceil((n_layers + sum(ends)) / per_stage) if per_stage > 0 else 0
         fits = stages == degree if per_rank == 1 else stages >= 2 * degree
+        if parallelism.pipeline_parallel_schedule == "ZBVZeroBubble":
+            fits = stages == 2 * degree
         if not fits or stages % degree:
             yield ConfigError(
                 f"parallelism.pipeline_parallel_layers_per_stage = {per_stage} makes {stages} "
                 f"stages of {n_layers} blocks for {degree} ranks under "
                 f"{parallelism.pipeline_parallel_schedule!r}: leave it out, or let the ranks have "
-                f"{'one stage' if per_rank == 1 else 'two or more stages'} each."
+                f"{'one stage' if per_rank == 1 else 'two stages (ZBV) or more'} each."
             )
             return
     try:
