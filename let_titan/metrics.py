@@ -23,10 +23,12 @@ class LetMetricsProcessor(MetricsProcessor):
 
     Attributes:
         let_figures: set by the trainer; called by all ranks at a log step, since it reduces.
+        largest_loss: set under context parallelism, in global_max_loss's stead; reduces, too.
         file: metrics.jsonl, on rank 0 only.
     """
 
     let_figures: Callable[[], dict[str, float]] | None = None
+    largest_loss: Callable[[], float] | None = None
     file: MetricsFile | None = None
     logger: BaseLogger
 
@@ -61,6 +63,8 @@ class LetMetricsProcessor(MetricsProcessor):
 
         Under a pipeline the losses come from the last stage; the others give zero.
         """
+        if self.largest_loss is not None:
+            global_max_loss = self.largest_loss()
         pipeline = self.parallel_dims.get_optional_mesh("pp")
         if pipeline is not None:
             losses = torch.tensor([global_avg_loss, global_max_loss], device=device_type)

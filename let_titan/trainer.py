@@ -13,6 +13,7 @@ from let_titan.figures import let_figures
 from let_titan.guard import StepGuard
 from let_titan.phase import LetPhase
 from let_titan.plan import resolve_plan
+from let_titan.rank_loss import RankLoss
 from let_titan.run_folder import RunFolder, describe_run
 from let_titan.spec import register
 from let_titan.stop import StopRequest
@@ -40,6 +41,9 @@ class LetTrainer(Trainer):
             self.plan, job_config, self.parallel_dims, self.model_parts, self.device
         )
         self.metrics_processor.let_figures = lambda: let_figures(self)
+        self.rank_loss = RankLoss(self.parallel_dims)
+        if self.parallel_dims.cp_enabled:
+            self.metrics_processor.largest_loss = self.rank_loss.largest
         batch_size = job_config.training.local_batch_size * self.gradient_accumulation_steps
         replicas = self.parallel_dims.dp_replicate * self.parallel_dims.dp_shard
         self.tokens_per_step = batch_size * replicas * job_config.training.seq_len
@@ -80,6 +84,7 @@ class LetTrainer(Trainer):
         if self.phase.alignment is not None:
             self.phase.alignment.meter.reset()
         self.guard.begin(self.step)
+        self.rank_loss.begin()
         self._microbatch = 0
         super().train_step(data_iterator)
         if self.guard.skipped is not None:
@@ -127,6 +132,7 @@ class LetTrainer(Trainer):
         if self.parallel_dims.pp_enabled and not self.pp_has_last_stage:
             loss = torch.zeros_like(loss)  # torchtitan's placeholder is -1
         self.guard.note_loss(loss)
+        self.rank_loss.add(loss * tokens, labels)
         return loss
 
     def post_dataloading_process(

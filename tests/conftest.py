@@ -20,6 +20,12 @@ TEXTS = [
 ]
 
 
+def pytest_addoption(parser):
+    parser.addoption(
+        "--write-docs", action="store_true", help="write what is measured into docs/layouts.md"
+    )
+
+
 @pytest.fixture(scope="session", autouse=True)
 def single_process_world():
     torch.set_num_threads(1)

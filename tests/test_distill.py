@@ -11,6 +11,7 @@ from let_titan.distill import mixed_gradient
 from let_titan.errors import ConfigError
 from let_titan.teacher import read_head
 from let_titan.train import LetTrainer
+from tests.layouts import FSDP, MICRO_2
 from tests.support import (
     Lab,
     one_step,
@@ -19,7 +20,6 @@ from tests.support import (
     use_fixed_batches,
     worst_gradient,
 )
-from tests.test_layouts import FSDP, MICRO_2
 
 SHAPE = {"num_hidden_layers": 1, "num_attention_heads": 2, "vocab_size": 40}
 FULL_AC_COMPILE = {"activation_checkpoint__mode": "full", "compile__enable": True}

@@ -7,6 +7,7 @@ import torch
 
 from let_titan.checks import find_mistakes
 from let_titan.train import LetTrainer
+from tests.layouts import FSDP, MICRO_2, MICRO_8, PP, TP
 from tests.support import (
     Lab,
     gradients,
@@ -16,7 +17,6 @@ from tests.support import (
     weights,
     worst_gradient,
 )
-from tests.test_layouts import FSDP, MICRO_2, MICRO_8, PP, TP
 
 MOMENTS = {"teacher_norm": "standardize", "width_map": "orthogonal", "loss": "smooth_l1"}
 TWO_PAIRS = {"pairs": ["L2E", "M2L:0.5"], "teacher_norm": "center", "loss": "logsum"}

@@ -12,14 +12,15 @@ NOT_OF_DATA = ("tensor", "pipeline", "context")
 
 
 def layout_mistakes(config: LetJobConfig, world_size: int) -> Mistakes:
-    """Refuses by name the layouts whose gradients are not proven here yet."""
+    """What the processes cannot make, and what torchtitan cannot compute in that layout."""
     yield from pipeline_mistakes(config)
-    if config.parallelism.context_parallel_degree > 1:
-        yield ConfigError(
-            f"parallelism.context_parallel_degree = {config.parallelism.context_parallel_degree} "
-            "is not supported yet: set it to 1 and shard with FSDP2 (data_parallel_shard_degree)."
-        )
     degrees = config.parallelism
+    balancer = degrees.context_parallel_load_balancer
+    if degrees.context_parallel_degree > 1 and balancer not in (None, "headtail"):
+        yield ConfigError(
+            f"parallelism.context_parallel_load_balancer = {balancer!r} is for masks of flex "
+            'attention, which does not go with context parallelism here: set "headtail".'
+        )
     pieces = 2 * degrees.tensor_parallel_degree * degrees.context_parallel_degree
     if config.training.seq_len % pieces:
         yield ConfigError(
@@ -31,7 +32,9 @@ def layout_mistakes(config: LetJobConfig, world_size: int) -> Mistakes:
     except ConfigError as error:
         yield error
         return
-    if replicate > 1 and shard == 1 and replicate < world_size:
+    # torchtitan shards weights over context-parallel ranks, which makes replicas of them HSDP.
+    is_ddp = shard == degrees.context_parallel_degree == 1
+    if replicate > 1 and is_ddp and replicate < world_size:
         yield ConfigError(
             f"parallelism.data_parallel_replicate_degree = {replicate} without sharding is DDP, "
             "which goes with no other kind of parallelism: set data_parallel_shard_degree above 1 "

@@ -21,6 +21,13 @@ def machine_mistakes(config: LetJobConfig) -> Mistakes:
             "data.document_attention = true needs a GPU, since flex attention has no backward pass "
             "on a CPU: leave it off."
         )
+    degree = config.parallelism.context_parallel_degree
+    if degree > 1:
+        yield ConfigError(
+            f"parallelism.context_parallel_degree = {degree} needs a GPU, since torch's ring "
+            "attention has no kernel for a CPU: set it to 1 and shard with FSDP2 "
+            "(data_parallel_shard_degree)."
+        )
     for key in ("enable_profiling", "enable_memory_snapshot"):
         if getattr(config.profiling, key):
             yield ConfigError(

@@ -1,0 +1,55 @@
+"""Context parallelism on a CPU: all of torchtitan's path but the attention itself.
+
+torch's ring attention has no CPU kernel, so ``apply_cp_to_attention_module`` (torchtitan 0.2.2,
+distributed/context_parallel.py) is what is replaced, and nothing else: each rank gathers all keys
+and values, and masks by the positions that torchtitan's own ``cp_shard`` gave the ranks. Inputs,
+labels, positions, RoPE, FSDP2 over the context-parallel ranks and the validator are the real ones.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from unittest import mock
+
+import torch
+import torch.distributed._functional_collectives as funcol
+import torch.nn.functional as F
+import torchtitan.models.llama3.infra.parallelize as titan_parallelize
+from torchtitan.distributed.context_parallel import cp_shard
+
+from let_titan.checks import find_mistakes
+
+REFUSED = "needs a GPU, since torch's ring attention has no kernel for a CPU"
+
+
+def attention(q, k, v, *, mesh, scale=None, enable_gqa=False, is_causal=True):
+    """Causal attention of this rank's queries [B, H, S / cp, D] to all ranks' keys."""
+    assert is_causal
+    places = torch.arange(q.shape[2] * mesh.size()).unsqueeze(0)
+    ((mine,), _) = cp_shard(mesh, (places,), None, "headtail")
+    everywhere = funcol.all_gather_tensor(mine[0].contiguous(), 0, mesh)
+    k, v = (funcol.all_gather_tensor_autograd(x.contiguous(), 2, mesh) for x in (k, v))
+    seen = mine[0].unsqueeze(1) >= everywhere
+    return F.scaled_dot_product_attention(
+        q, k, v, attn_mask=seen, scale=scale, enable_gqa=enable_gqa
+    )
+
+
+def apply(modules, mesh, attention_type):
+    assert attention_type == "sdpa"
+    for module in modules:
+        module.forward = partial(attention, mesh=mesh)
+
+
+@contextmanager
+def stand_in() -> Iterator[None]:
+    """While active, context parallelism runs on a CPU."""
+    with mock.patch.object(titan_parallelize, "apply_cp_to_attention_module", apply):
+        yield
+
+
+def checked(config):
+    """Returns a config of context parallelism whose only mistake is to be on a CPU."""
+    mistakes = [str(mistake) for mistake in find_mistakes(config)]
+    assert len(mistakes) == 1 and REFUSED in mistakes[0], mistakes
+    return config
