@@ -1,0 +1,189 @@
+"""What torchtitan 0.2.2 gets wrong (docs/layouts.md): without its mend each figure is wrong."""
+
+import contextlib
+from unittest import mock
+
+import pytest
+import torch
+from datasets import load_dataset
+from torchtitan.components.loss import IGNORE_INDEX
+from torchtitan.components.validate import Validator
+from torchtitan.hf_datasets import DatasetConfig
+from torchtitan.hf_datasets.text_datasets import DATASETS
+
+import let_titan.student.model
+import let_titan.student.parallelize
+from let_titan.checks import check_config
+from let_titan.metrics import LetMetricsProcessor
+from let_titan.student.pipeline import PipelineLoss
+from let_titan.train import LetTrainer
+from tests.context_parallel import checked, stand_in
+from tests.layouts import CP, DDP, FSDP, MICRO_8, PP
+from tests.support import FixedBatches, Lab, one_step, relative_error, run_world, worst_gradient
+
+LAYOUTS = {
+    "pipeline": {**PP, **MICRO_8},
+    "ddp": DDP,
+    "context": {**CP, **MICRO_8},
+    "start": FSDP,
+}
+
+
+def without_division(self, logits, labels):
+    """torchtitan's loss, as a pipeline differentiates it."""
+    return self.loss_fn(logits, labels)
+
+
+MENDS = {
+    "pipeline": lambda: mock.patch.object(PipelineLoss, "__call__", without_division),
+    "ddp": lambda: mock.patch.object(
+        let_titan.student.parallelize, "sum_over_replicas", lambda *_: None
+    ),
+    "context": lambda: mock.patch.object(
+        LetMetricsProcessor, "largest_loss", property(lambda _: None, lambda *_: None)
+    ),
+    "start": lambda: mock.patch.object(let_titan.student.model, "is_drawn_whole", lambda _: False),
+}
+"""Each takes a mend out."""
+
+
+def config_of(lab, layout):
+    config = lab.parsed(
+        None,
+        **{"training__local_batch_size": 4, "training__global_batch_size": 8, **layout},
+        validation__enable=True,
+        validation__dataset="lines",
+        validation__seq_len=64,
+        validation__local_batch_size=4,
+        validation__steps=1,
+    )
+    if layout.items() >= CP.items():
+        return checked(config)
+    check_config(config)
+    return config
+
+
+@contextlib.contextmanager
+def lines_of_text(assets):
+    """While active, torchtitan knows a data set that is not ours: its own Validator reads it."""
+    path = str(assets / "validation.jsonl")
+    DATASETS["lines"] = DatasetConfig(
+        path=path,
+        loader=lambda path: load_dataset("json", data_files=path, split="train"),
+        sample_processor=lambda sample: sample["text"],
+    )
+    try:
+        yield
+    finally:
+        del DATASETS["lines"]
+
+
+def in_each(assets, folder):
+    """Returns each layout's step, with its mend and without; and validation under CP, both ways."""
+    lab = Lab(assets, folder)
+    found = {}
+    with stand_in(), lines_of_text(assets):
+        for name, layout in LAYOUTS.items():
+            found[name, "mended"] = one_step(config_of(lab, layout))
+            with MENDS[name]():
+                found[name, "plain"] = one_step(config_of(lab, layout))
+        found["validation"] = validated_by_both(config_of(lab, LAYOUTS["context"]))
+    return found
+
+
+OF_A_VALIDATOR = (
+    "job_config",
+    "tokenizer",
+    "parallel_dims",
+    "loss_fn",
+    "validation_context",
+    "maybe_enable_amp",
+    "metrics_processor",
+)
+
+
+def validated_by_both(config):
+    """Returns our validation loss and torchtitan's own, before the first step."""
+    trainer = LetTrainer(config)
+    ours = trainer.validator
+    theirs = Validator(
+        **{name: getattr(ours, name) for name in OF_A_VALIDATOR}, dp_world_size=1, dp_rank=0
+    )
+    try:
+        with mock.patch.object(trainer.metrics_processor, "log_validation") as log:
+            for validator in (ours, theirs):
+                validator.validate(trainer.model_parts, 0)
+        return [call.kwargs["loss"] for call in log.call_args_list]
+    finally:
+        trainer.close()
+
+
+@pytest.fixture(scope="module")
+def one_process(assets, tmp_path_factory):
+    lab = Lab(assets, tmp_path_factory.mktemp("one"))
+    with lines_of_text(assets):
+        config = config_of(lab, MICRO_8)
+        return one_step(config), validated_by_both(config_of(lab, MICRO_8))
+
+
+@pytest.fixture(scope="module")
+def found(assets, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("two")
+    return run_world(2, in_each, folder, assets, folder)
+
+
+def ratios(found, wanted):
+    """Returns each gradient's norm over that of one process; its direction must be the same."""
+    result = []
+    for name, gradient in found["gradients"].items():
+        expected = wanted["gradients"][name]
+        ratio = float(gradient.norm() / expected.norm())
+        assert relative_error(gradient / ratio, expected) < 1e-5, name
+        result.append(ratio)
+    return result
+
+
+def test_pipelines_divide_by_the_tokens(found, one_process):
+    """torchtitan issue 2972."""
+    one, _ = one_process
+    assert worst_gradient(found["pipeline", "mended"]["gradients"], one["gradients"]) < 1e-5
+    plain = found["pipeline", "plain"]
+    batches = FixedBatches(320, rows=8, micro=8, rank=0, ranks=1)
+    tokens = int((batches.labels[0] != IGNORE_INDEX).sum())
+    assert ratios(plain, one) == pytest.approx([tokens] * len(plain["gradients"]), rel=1e-5)
+    assert plain["line"]["loss_metrics/global_avg_loss"] == pytest.approx(
+        one["line"]["loss_metrics/global_avg_loss"], rel=1e-5
+    )  # the loss does not tell
+
+
+def test_ddp_adds_up(found, one_process):
+    """torchtitan pull request 2323."""
+    one, _ = one_process
+    assert worst_gradient(found["ddp", "mended"]["gradients"], one["gradients"]) < 1e-5
+    plain = found["ddp", "plain"]
+    assert ratios(plain, one) == pytest.approx([0.5] * len(plain["gradients"]), rel=1e-5)
+
+
+def test_the_largest_loss_under_context_parallelism(found, one_process):
+    """torchtitan pull request 3111; with one data-parallel rank it is the mean loss."""
+    key = "loss_metrics/global_max_loss"
+    one = one_process[0]["line"][key]
+    assert found["context", "mended"]["line"][key] == pytest.approx(one, rel=1e-5)
+    assert found["context", "plain"]["line"][key] == pytest.approx(one / 2, rel=0.1)
+
+
+def test_validation_under_context_parallelism(found, one_process):
+    ours, theirs = found["validation"]
+    one, one_by_torchtitan = one_process[1]
+    assert one == pytest.approx(one_by_torchtitan, rel=1e-6)
+    assert ours == pytest.approx(one, rel=1e-6)
+    assert theirs == pytest.approx(2 * one, rel=1e-2)
+
+
+def test_a_sharded_start_does_not_repeat_itself(found, one_process):
+    """pytorch issues 168058 and 180088: on a CPU both ranks draw the same numbers."""
+    name = "layers.0.attention.wq.weight"
+    mended, plain = (found["start", way]["weights"][name] for way in ("mended", "plain"))
+    assert torch.equal(mended, one_process[0]["weights"][name])
+    assert torch.linalg.matrix_rank(mended) == 64
+    assert torch.linalg.matrix_rank(plain) == 32
