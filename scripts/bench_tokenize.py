@@ -54,14 +54,15 @@ def measure(text: Path, tokenizer: str, out: Path, workers: int) -> dict[str, fl
     command = [sys.executable, "-m", "let_titan.data.tokenize", str(text)]
     command += ["--tokenizer", tokenizer, "--out", str(out), "--workers", str(workers)]
     start, peak = time.perf_counter(), 0
-    with psutil.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
-        while process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
-            peak = max(peak, resident(process))
-            time.sleep(0.1)
-        _, code, usage = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(code)
-    if process.returncode:
-        sys.exit(f"bench_tokenize: {' '.join(command)} ended with {process.returncode}")
+    started = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = psutil.Process(started.pid)
+    while process.status() != psutil.STATUS_ZOMBIE:
+        peak = max(peak, resident(process))
+        time.sleep(0.1)
+    _, status, usage = os.wait4(started.pid, 0)
+    started.returncode = os.waitstatus_to_exitcode(status)
+    if started.returncode:
+        sys.exit(f"bench_tokenize: {' '.join(command)} ended with {started.returncode}")
     return {
         "workers": workers,
         "peak_rss_mb": peak / 1e6,
