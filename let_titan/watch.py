@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Sequence
 from contextlib import suppress
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -85,21 +86,46 @@ class Watched:
     def _config(self, section: str) -> dict[str, Any]:
         return self.summary.get("config", {}).get(section, {})
 
-    def pace(self) -> float | None:
-        """Returns seconds a step over the last windows since the run was started last."""
-        start = starts_of(self.summary)[-1]["step"]
-        lines = [line for line in self.train if line["step"] > start][-PACE - 1 :]
-        if len(lines) < 2 or not all(is_number(line.get("elapsed_s")) for line in lines):
-            return None
-        steps = lines[-1]["step"] - lines[0]["step"]
-        return (lines[-1]["elapsed_s"] - lines[0]["elapsed_s"]) / steps
+    @property
+    def s_stop(self) -> int:
+        """The last step with a teacher, 0 without one."""
+        return (self.summary.get("let_plan") or {}).get("s_stop", 0)
 
-    def seconds_left(self) -> float | None:
-        """Returns the time to the last step at the present pace."""
+    def pace(self) -> float | None:
+        """Returns seconds a step over the last windows since the run was started last.
+
+        Windows with the teacher are not mixed with those after it, which are faster.
+        """
+        start, under = starts_of(self.summary)[-1]["step"], self.last.get("step", 0) <= self.s_stop
+        lines = [line for line in self.train if line["step"] > start]
+        windows = [
+            (before, line)
+            for before, line in pairwise(lines)
+            if is_number(before.get("elapsed_s"))
+            and is_number(line.get("elapsed_s"))
+            and (under or before["step"] >= self.s_stop)
+        ][-PACE:]
+        if not windows:
+            return None
+        seconds = sum(line["elapsed_s"] - before["elapsed_s"] for before, line in windows)
+        return seconds / sum(line["step"] - before["step"] for before, line in windows)
+
+    def time_left(self, baseline: "Watched | None") -> str:
+        """Returns the time to the last step: at the present pace, from s_stop on at the baseline's.
+
+        Without a baseline the time after the teacher is not known yet: "up to".
+        """
         pace, steps = self.pace(), self.steps
         if pace is None or steps is None or self.exit_state != "running":
-            return None
-        return (steps - self.last["step"]) * pace
+            return "-"
+        left = steps - self.last["step"]
+        under = min(left, max(0, self.s_stop - self.last["step"]))  # the teacher, still
+        if under in (0, left):
+            return duration(left * pace)
+        after = baseline.pace() if baseline is not None else None
+        if after is None:
+            return f"up to {duration(left * pace)}"
+        return duration(under * pace + (left - under) * after)
 
     def state(self, now: float) -> Text:
         """Returns the exit state, or for how long a run that should be writing has been silent."""
@@ -149,7 +175,7 @@ def column(run: Watched, baseline: Watched | None, now: float) -> dict[str, str 
     last, step, steps = run.last, run.last.get("step", 0), run.steps
     other = baseline if baseline is not None and baseline is not run else None
     resumes = [start["step"] for start in starts_of(run.summary) if start["step"]]
-    left, checkpoint = run.seconds_left(), run.checkpoint()
+    checkpoint = run.checkpoint()
     return {
         "state": run.state(now),
         "step": f"{step:,} of {steps:,} ({step / steps:.0%})" if steps else "-",
@@ -164,19 +190,24 @@ def column(run: Watched, baseline: Watched | None, now: float) -> dict[str, str 
         "memory, GiB": number(last.get("memory_gib"), ".2f"),
         "skipped steps": f"{run.skipped:,}",
         "elapsed": duration(last["elapsed_s"]) if is_number(last.get("elapsed_s")) else "-",
-        "time left": "-" if left is None else duration(left),
+        "time left": run.time_left(other),
         "last checkpoint": "-" if checkpoint is None else f"step {checkpoint:,}",
     }
 
 
 def view(runs: Sequence[Watched], baseline: Watched | None, now: float) -> Table:
-    """Returns a table with a run a column, which fits a narrow terminal."""
+    """Returns a table with a run a column, which fits a narrow terminal.
+
+    What no run has is left out, so that many runs fit a low one.
+    """
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    table.add_column("")
+    table.add_column("", no_wrap=True)
     for run in runs:
         table.add_column(run.name, overflow="fold")
     columns = [column(run, baseline, now) for run in runs]
     for key in columns[0]:
+        if all(str(cells[key]) in ("-", "0") for cells in columns):
+            continue
         table.add_row(Text(key, style="dim"), *(cells[key] for cells in columns))
     if baseline is not None:
         table.caption = f"in brackets: against {baseline.name} at the same step"

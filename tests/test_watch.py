@@ -3,13 +3,14 @@
 import io
 import json
 import os
+import re
 import threading
 import time
 
 import pytest
 from rich.console import Console
 
-from let_titan.watch import Watched, column, duration, find_baseline, follow, main
+from let_titan.watch import Watched, column, duration, find_baseline, follow, main, view
 from tests.handmade import BASELINE, BETTER, train_line, write_run
 
 STARTS = [{"step": 0, "world_size": 2}, {"step": 10, "world_size": 2}]
@@ -49,12 +50,29 @@ def test_a_running_run(folder, tmp_path):
     assert shown["validation loss"] == "8.0000 (+0.0000)"
     assert shown["lambda"] == "0.1000" and shown["cosine"] == "0.5000"
     assert shown["tokens/s"] == "450" and shown["memory, GiB"] == "3.00"
-    assert shown["time left"] == "40 s"  # 20 steps of 2 s
+    assert shown["time left"] == "40 s"  # 20 steps of 2 s: the teacher leaves at step 20
     append(folder, {**train_line(25, True), "loss": 6.5}, {"step": 25, "val_loss": 7.5})
     shown = cells(run, baseline)
     assert shown["loss"] == "6.5000 (+0.0000 at 20)"  # the baseline has no line at 25
     assert shown["validation loss"] == "7.5000 (+0.0000 at 20)"
     assert shown["time left"] == "30 s" and shown["lambda"] == "0.0000"
+
+
+def test_the_time_left_counts_each_phase_at_its_own_pace(folder, tmp_path):
+    """With the teacher a step takes 6 s; after it, as without one, 2 s."""
+    (folder / "metrics.jsonl").write_text("")
+    slow = [{**train_line(step, True), "elapsed_s": 6.0 * step} for step in (5, 10, 15)]
+    append(folder, *slow)
+    baseline = Watched(write_run(tmp_path / "baseline", False, BASELINE))
+    baseline.refresh()
+    run = Watched(folder)
+    assert cells(run)["time left"] == "up to 2 min 30 s"  # 25 steps, if nothing gets faster
+    assert cells(run, baseline)["time left"] == "1 min 10 s"  # 5 steps of 6 s, 20 of 2 s
+    change(folder, let_plan={"s_stop": 40})
+    assert cells(run, baseline)["time left"] == "2 min 30 s"  # a teacher to the end
+    change(folder, let_plan={"s_stop": 20})
+    append(folder, *({**train_line(s, True), "elapsed_s": 120.0 + 2 * (s - 20)} for s in (25, 30)))
+    assert cells(run)["time left"] == "20 s"  # the windows with the teacher do not count
 
 
 def test_a_killed_run_is_called_silent_and_a_resumed_one_is_not(folder):
@@ -111,6 +129,26 @@ def test_the_baseline_is_the_one_run_without_a_teacher(folder, tmp_path):
         run.refresh()
     assert find_baseline([let, plain[0]]) is plain[0]
     assert find_baseline([let, *plain]) is find_baseline([plain[0]]) is None
+
+
+def test_the_table_leaves_out_what_no_run_has(folder, tmp_path):
+    baseline, let = Watched(write_run(tmp_path / "baseline", False, BASELINE)), Watched(folder)
+
+    def shown(*runs):
+        console = Console(file=io.StringIO(), width=80)
+        for run in runs:
+            run.refresh()
+        console.print(view(runs, find_baseline(runs), time.time()))
+        return console.file.getvalue()
+
+    text = shown(baseline, let)
+    assert re.search(r"^lambda +- +0\.1000 *$", text, re.MULTILINE) and "cosine" in text
+    assert "in brackets: against baseline at the same step" in text
+    assert "resumed" not in text and "skipped" not in text
+    assert "lambda" not in shown(baseline)
+    append(folder, {"step": 21, "nonfinite": {"loss": [0]}})
+    change(folder, starts=STARTS)
+    assert "skipped steps" in (text := shown(baseline, let)) and "resumed at" in text
 
 
 def test_it_follows_from_before_the_start_to_the_end(tmp_path):
