@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from let_titan.compare import page
 from let_titan.compare.__main__ import main
 from let_titan.compare.charts import CHARTS
 from let_titan.compare.drawing import VARIABLES
@@ -73,12 +74,12 @@ def out(tmp_path_factory):
 
 def test_the_page_is_well_formed_whole_and_alone(out):
     text = (out / "report.html").read_text()
-    page = Checker(text)
-    assert len(page.ids) == len(set(page.ids))
-    assert page.links and all(link.startswith("#") for link in page.links)
-    inner = {link[1:] for link in page.links} | set(re.findall(r"url\(#([^)]*)\)", text))
-    assert inner <= set(page.ids)
-    assert "script" not in page.tags and "@import" not in text
+    checked = Checker(text)
+    assert len(checked.ids) == len(set(checked.ids))
+    assert checked.links and all(link.startswith("#") for link in checked.links)
+    inner = {link[1:] for link in checked.links} | set(re.findall(r"url\(#([^)]*)\)", text))
+    assert inner <= set(checked.ids)
+    assert "script" not in checked.tags and "@import" not in text
     assert not re.search(r"https?://(?!www\.w3\.org)", text)  # XML's namespaces are no addresses
     assert text.count("<svg") == 2 * len(CHARTS)
 
@@ -88,6 +89,29 @@ def test_the_page_says_the_verdict_first_and_escapes_names(out):
     verdict = text.index("let is 0.1")
     assert verdict < text.index("<svg") and verdict < text.index("<table")
     assert "&lt;b&gt;" in text and "<b>" not in text and "A &lt;note&gt;" in text
+
+
+def test_many_arms_stand_in_one_table_above_their_verdicts(tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        page, "chart", lambda comparison, name: {"name": name}
+    )  # drawing takes long
+    baseline = Run.load(write_run(tmp_path / "baseline", False, BASELINE))
+    runs = [
+        Run.load(write_run(tmp_path / f"k{k}", True, shifted(BETTER, k / 20))) for k in range(3)
+    ]
+    for k, run in enumerate(runs):
+        run.summary["config"]["let"]["k"] = k
+    text = page.page(compare(runs[:2], [baseline]))
+    assert text.count('<dl class="cards">') == 2 and "at a glance" not in text
+    text = page.page(compare(runs, [baseline]))
+    assert 'class="cards"' not in text
+    table = text[text.index("All arms at a glance") : text.index('<p class="verdict">')]
+    rows = re.findall(r'<th scope="row">(.*?)</tr>', table)
+    assert [re.findall(r'class="value">(.*?)<', row) for row in rows] == [
+        ["-0.200", "1.143x", "1.000x", "1.143x"],
+        ["-0.150", "1.103x", "0.970x", "1.103x"],
+        ["-0.100", "1.067x", "0.941x", "1.067x"],
+    ]
 
 
 def test_charts_take_every_colour_from_the_page(out):
