@@ -1,39 +1,61 @@
-"""A run saved on two ranks goes on with one, and then with four, as if nothing had changed."""
+"""A run saved in one layout goes on in another as if nothing had changed: DCP across layouts."""
 
 import json
 
 import pytest
-import torch.distributed as dist
 
 from let_titan.train import LetTrainer
-from tests.support import Lab, relative_error, run_world, weights
+from tests.layouts import FSDP, PP, TP
+from tests.support import Lab, of_all_stages, relative_error, run_world, weights
 
 RUN = {
     "training__global_batch_size": 8,
     "training__local_batch_size": 2,
     "data__lanes": 4,
     "checkpoint__enable": True,
-    "checkpoint__interval": 2,
+    "checkpoint__interval": 1,
     "optimizer__eps": 1e-3,  # at 1e-8 Adam turns the last bit of a sum into a whole step
     "debug__seed": 7,
 }
+STEPS = 6
+CHAINS = {
+    "FSDP2, TP and PP of 2, FSDP2 of 4, of 2, one process": [
+        (2, [FSDP, TP, PP]),
+        (4, [FSDP]),
+        (2, [FSDP]),
+        (1, [{}]),
+    ]
+}
+EIGHT = {"FSDP2 x TP of 8, FSDP2 of 2": [(8, [{**FSDP, **TP}]), (2, [FSDP])]}
+"""{name: worlds in turn, each of so many processes and with its layouts in turn}."""
 
 
-def go_on(assets, folder, until):
-    """Trains a run of six steps up to ``until``, from its last checkpoint if there is one."""
-    trainer = LetTrainer(Lab(assets, folder).config({"s_stop": 5}, **RUN))
-    trainer.should_continue_training = lambda: trainer.step < until
-    try:
-        trainer.train()
-        state = trainer.optimizers.state_dict()
-        moments = {
-            name: value.full_tensor() if hasattr(value, "full_tensor") else value
-            for name, value in state.items()
-            if "exp_avg" in name
-        }
-        return {"weights": weights(trainer.model_parts[0]), "moments": moments}
-    finally:
-        trainer.close()
+def moments(model_states):
+    return {
+        name: value.full_tensor() if hasattr(value, "full_tensor") else value
+        for name, value in model_states.items()
+        if "exp_avg" in name
+    }
+
+
+def go_on(assets, folder, legs):
+    """Trains the run in each leg's layout up to its step, from the last checkpoint if there is one.
+
+    Returns:
+        weights and Adam's moments at the end.
+    """
+    for until, layout in legs:
+        trainer = LetTrainer(Lab(assets, folder).config({"s_stop": 5}, **{**RUN, **layout}))
+        trainer.should_continue_training = lambda trainer=trainer, until=until: trainer.step < until
+        try:
+            trainer.train()
+            found = {
+                "weights": of_all_stages(weights, trainer),
+                "moments": moments(trainer.optimizers.state_dict()),
+            }
+        finally:
+            trainer.close()
+    return found
 
 
 def lines(folder):
@@ -41,36 +63,47 @@ def lines(folder):
 
 
 @pytest.fixture(scope="module")
-def runs(assets, tmp_path_factory):
-    """The run on two ranks, and the same one on two, one and four ranks in turn."""
-    folder = tmp_path_factory.mktemp("ranks")
-    for name in ("two", "changing"):
-        (folder / name).mkdir()
-    whole = run_world(2, go_on, folder, assets, folder / "two", 6)
-    changing = folder / "changing"
-    run_world(2, go_on, folder, assets, changing, 2)
-    alone = go_on(assets, changing, 4)
-    assert dist.get_world_size() == 1 and alone
-    last = run_world(4, go_on, folder, assets, changing, 6)
-    return folder, whole, last
+def whole(assets, tmp_path_factory):
+    """The run on two ranks all along."""
+    folder = tmp_path_factory.mktemp("whole")
+    return folder, run_world(2, go_on, folder, assets, folder, [(STEPS, FSDP)])
 
 
-def test_metrics_go_on_as_on_the_same_ranks(runs):
-    folder, _, _ = runs
-    two, changing = lines(folder / "two"), lines(folder / "changing")
-    assert [line["step"] for line in changing] == [1, 2, 3, 4, 5, 6]
+def changing(assets, folder, worlds):
+    """The same run from layout to layout, a step in each and the rest in the last."""
+    step = 0
+    for i, (ranks, layouts) in enumerate(worlds):
+        legs = []
+        for layout in layouts:
+            step += 1
+            legs.append((step, layout))
+        if i == len(worlds) - 1:
+            legs[-1] = (STEPS, legs[-1][1])
+        found = (
+            go_on(assets, folder, legs)
+            if ranks == 1
+            else run_world(ranks, go_on, folder, assets, folder, legs)
+        )
+    return found
+
+
+@pytest.mark.parametrize(
+    ("name", "worlds"),
+    [*CHAINS.items(), *(pytest.param(*c, marks=pytest.mark.slow) for c in EIGHT.items())],
+)
+def test_the_run_goes_on_as_in_one_layout(name, worlds, whole, assets, tmp_path):
+    folder, wanted = whole
+    found = changing(assets, tmp_path, worlds)
+    one, other = lines(folder), lines(tmp_path)
+    assert [line["step"] for line in other] == list(range(1, STEPS + 1))
     for key in ("loss", "grad_norm", "align_loss", "align_cosine"):
-        wanted = [line[key] for line in two if line[key] is not None]
-        assert [line[key] for line in changing if line[key] is not None] == pytest.approx(
-            wanted, rel=1e-5
+        values = [line[key] for line in one if line[key] is not None]
+        assert [line[key] for line in other if line[key] is not None] == pytest.approx(
+            values, rel=1e-5
         ), key
     for key in ("lambda", "lr", "tokens", "teacher_active"):
-        assert [line[key] for line in changing] == [line[key] for line in two], key
-
-
-@pytest.mark.parametrize("part", ["weights", "moments"])
-def test_weights_and_moments_are_those_of_the_same_ranks(part, runs):
-    _, whole, last = runs
-    assert last[part].keys() == whole[part].keys() and last[part]
-    for name, wanted in whole[part].items():
-        assert relative_error(last[part][name], wanted) < 1e-4, name
+        assert [line[key] for line in other] == [line[key] for line in one], key
+    for part in ("weights", "moments"):
+        assert found[part].keys() == wanted[part].keys() and found[part]
+        for parameter, value in wanted[part].items():
+            assert relative_error(found[part][parameter], value) < 1e-4, (part, parameter)
