@@ -78,7 +78,9 @@ def test_equals_one_process(ranks, assets, tmp_path, one_process, request):
         write(errors)
     page = promised()
     for name, error in errors.items():
-        assert error <= float(page[name]), f"{name}: {error}; --write-docs writes docs/layouts.md"
+        said = page[name]
+        held = said != "not measured" and error <= float(said)
+        assert held, f"{name}: {error}, and the page says {said}; --write-docs writes it"
 
 
 def test_the_page_has_every_layout_and_no_other():
