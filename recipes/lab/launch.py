@@ -15,13 +15,18 @@ def train(root: Path, config: str, keys: Mapping[str, str], processes: int = 1) 
     Raises:
         subprocess.CalledProcessError: the run failed; its own sentence is on stderr.
     """
-    flags: list[str] = []
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    command = [*launcher, "--nproc_per_node", str(processes), "-m", "let_titan.train"]
+    subprocess.run([*command, "--job.config_file", config, *flags(keys)], cwd=root, check=True)
+
+
+def flags(keys: Mapping[str, str]) -> list[str]:
+    """Writes ``keys`` as a command line has them."""
+    found: list[str] = []
     for key, value in keys.items():
         section, _, name = key.rpartition(".")
         if value in ("true", "false"):
-            flags.append(f"--{key}" if value == "true" else f"--{section}.no-{name}")
+            found.append(f"--{key}" if value == "true" else f"--{section}.no-{name}")
         else:
-            flags += [f"--{key}", value]
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    command = [*launcher, "--nproc_per_node", str(processes), "-m", "let_titan.train"]
-    subprocess.run([*command, "--job.config_file", config, *flags], cwd=root, check=True)
+            found += [f"--{key}", value]
+    return found

@@ -1,0 +1,130 @@
+"""python scripts/bench_overhead.py SETTING [--rounds 3] [--out recipes/results/overhead]
+
+What the teacher costs, against a baseline that differs in nothing else: the arms run in turn, round
+after round, each in a process of its own. In the first half of a run LET and SALT have their
+teacher, in the second they do not; RKD keeps it. Step time by phase, peak memory, each model's own
+MFU, and the ratio to the baseline beside what the FLOPs allow. "cpu" needs no GPU; "1.4B", "350M"
+and "1.4B_float8" want one with 80 GB. Nothing is downloaded.
+"""
+
+import argparse
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "recipes"))
+
+from lab.launch import flags  # noqa: E402
+from overhead.result import summarise  # noqa: E402
+from overhead.setting import SETTINGS, make  # noqa: E402
+from overhead.text import as_markdown  # noqa: E402
+from tqdm import tqdm  # noqa: E402
+
+from let_titan.launch import MEETING, PLACE  # noqa: E402
+
+WORKER = ROOT / "recipes" / "overhead" / "timed_train.py"
+
+
+def arms(half: int) -> dict[str, dict[str, str]]:
+    """Returns each arm's config keys; ``half`` is the step after which LET and SALT are plain."""
+    off = {"let.enable": "false"}
+    return {
+        "baseline": off,
+        "LET": {"let.enable": "true", "let.s_stop": str(half)},
+        "RKD": {**off, "distill.method": "rkd"},
+        "SALT": {**off, "distill.method": "salt", "distill.n_kd": str(half)},
+    }
+
+
+def timed(config: Path, warmup: int, keys: dict[str, str]) -> dict[str, Any]:
+    """Trains once in a process of its own; returns what it wrote."""
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder) / "run.json"
+        keys = {**keys, "job.dump_folder": folder}
+        command = [sys.executable, str(WORKER), str(out), str(warmup)]
+        command += ["--job.config_file", str(config), *flags(keys)]
+        # A launcher's variables would make the run one rank of many.
+        env = {key: value for key, value in os.environ.items() if key not in (*PLACE, *MEETING)}
+        done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True)
+        if done.returncode != 0:
+            raise SystemExit(f"{' '.join(command)} failed:\n{done.stderr[-3000:]}")
+        return json.loads(out.read_text())
+
+
+def measure(name: str, rounds: int, half: int, chosen: list[str], work: Path) -> dict[str, Any]:
+    """Runs the rounds; returns what results.json holds."""
+    setting = SETTINGS[name]
+    common = {
+        **make(setting, work),
+        **setting.keys,
+        "training.steps": str(2 * half),
+        "metrics.log_freq": str(2 * half),
+        "validation.enable": "false",
+        "checkpoint.enable": "false",
+    }
+    wanted = {arm: keys for arm, keys in arms(half).items() if arm in chosen}
+    turns = [(turn, arm) for turn in range(rounds) for arm in wanted]
+    runs: list[dict[str, Any]] = [{} for _ in range(rounds)]
+    for turn, arm in tqdm(turns, desc=name, unit="run"):
+        runs[turn][arm] = timed(setting.config, setting.warmup, {**common, **wanted[arm]})
+    first = runs[0]["baseline"]
+    return {
+        "setting": name,
+        "rounds": rounds,
+        "steps": 2 * half,
+        "warmup": setting.warmup,
+        **{key: first[key] for key in SHARED},
+        "teacher": next(run["teacher"] for run in runs[0].values() if run["teacher"]),
+        "arms": summarise(runs, setting.warmup),
+        "runs": runs,
+    }
+
+
+SHARED = (
+    "versions",
+    "git_commit",
+    "hardware",
+    "parameters",
+    "tokens_per_step",
+    "student_flops_per_token",
+    "peak_flops",
+)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("setting", choices=list(SETTINGS))
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--half", type=int, default=12, help="steps in either half of a run")
+    parser.add_argument("--arms", nargs="+", default=["LET", "RKD", "SALT"], choices=list(arms(1)))
+    parser.add_argument("--out", type=Path, default=ROOT / "recipes" / "results" / "overhead")
+    parser.add_argument("--work", type=Path, default=ROOT / "outputs" / "overhead")
+    options = parser.parse_args()
+    least = SETTINGS[options.setting].warmup + 2
+    if options.half < least:
+        parser.error(f"--half {options.half} must be at least {least}: warm-up, one step, the last")
+    work = (options.work / options.setting).absolute()
+    work.mkdir(parents=True, exist_ok=True)
+    results = measure(
+        options.setting, options.rounds, options.half, ["baseline", *options.arms], work
+    )
+    hardware = results["hardware"]
+    device = hardware.get("device_name") or f"cpu {hardware['cpu']}"
+    folder = options.out / f"{options.setting}-{re.sub('[^a-z0-9]+', '-', device.lower())}"
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "results.json").write_text(json.dumps(results, indent=1) + "\n")
+    text = as_markdown(results)
+    (folder / "report.md").write_text(text)
+    print(text)
+
+
+if __name__ == "__main__":
+    main()

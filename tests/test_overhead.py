@@ -1,0 +1,124 @@
+"""The overhead benchmark: its arithmetic on hand-made runs, its setting, and a tiny run."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from overhead.clock import PHASES, Clock
+from overhead.result import flop_floor, halves, summarise
+from overhead.setting import SETTINGS, make
+from overhead.text import as_markdown
+from transformers import AutoConfig, AutoModel
+
+from let_titan.student import FLAVORS, LetTransformer
+from let_titan.teacher.facts import all_facts
+from let_titan.teacher.model import flops_per_token
+
+ROOT = Path(__file__).parents[1]
+MS = 1e-3
+
+
+def run(teacher_ms, taught, rate=1.0, peak=(1000, 1000)):
+    """12 steps of which each takes 100 ms for the student; the first of each half are slow."""
+    steps = []
+    for number in range(12):
+        active = number < taught
+        phases = dict.fromkeys(PHASES, 0.0)
+        phases |= {"data": 5 * MS, "forward": 30 * MS, "backward": 60 * MS, "optimizer": 5 * MS}
+        phases = {phase: rate * seconds for phase, seconds in phases.items()}
+        phases["teacher"] = teacher_ms * MS if active else 0.0
+        if number % 6 in (0, 5):
+            phases["rest"] = 10.0  # warm-up, and the step that lets the teacher go
+        steps.append({"teacher_active": active, "peak_bytes": peak[number // 6], "phases": phases})
+    return {
+        "steps": steps,
+        "tokens_per_step": 1000,
+        "student_flops_per_token": 200,
+        "teacher": {"flops_per_token": 10} if taught else None,
+        "peak_flops": 4e6,
+    }
+
+
+def test_halves_of_a_known_run():
+    found = halves(run(25, taught=6), warmup=1)
+    first, second = found["with_teacher"], found["after"]
+    assert first["step_s"] == pytest.approx(125 * MS)
+    assert first["phases"]["teacher"] == pytest.approx(25 * MS)
+    assert first["tokens_per_s"] == pytest.approx(8000)
+    assert first["student_mfu"] == pytest.approx(200 * 1000 / 0.1 / 4e6)
+    assert first["teacher_mfu"] == pytest.approx(10 * 1000 / 0.025 / 4e6)
+    assert second["step_s"] == pytest.approx(100 * MS)
+    assert second["teacher_mfu"] is None
+
+
+def test_ratios_are_to_the_baseline_of_the_same_round():
+    """The second round's machine is half as fast: each arm's ratio stays what it was."""
+    rounds = [
+        {"baseline": run(0, 0, rate), "LET": run(25 * rate, 6, rate, peak=(1100, 1000))}
+        for rate in (1.0, 2.0)
+    ]
+    let = summarise(rounds, warmup=1)["LET"]
+    for value in let["with_teacher"]["tokens_per_s_ratio"].values():
+        assert value == pytest.approx(0.8)
+    assert let["with_teacher"]["peak_ratio"]["max"] == pytest.approx(1.1)
+    assert let["after"]["tokens_per_s_ratio"] == pytest.approx({"median": 1, "min": 1, "max": 1})
+    assert let["after"]["peak_ratio"]["median"] == 1
+    assert let["floor"] == pytest.approx(200 / 210) == flop_floor(rounds[0]["LET"])
+
+
+def test_clock_gives_every_moment_to_one_phase(monkeypatch):
+    moments = iter([0, 1, 3, 6, 10, 15, 21, 28])
+    monkeypatch.setattr("overhead.clock.time.perf_counter", lambda: next(moments))
+    clock = Clock(torch.device("cpu"))
+    clock.next_step()
+    for phase in ("data", "forward", "backward"):
+        clock.enter(phase)
+    clock.next_step()
+    clock.enter("data")
+    clock.enter("data")
+    first, second = clock.steps()
+    assert first == dict.fromkeys(PHASES, 0) | {"rest": 1, "data": 2, "forward": 3, "backward": 4}
+    assert second == dict.fromkeys(PHASES, 0) | {"rest": 5, "data": 6 + 7}
+
+
+def test_the_cpu_setting_has_the_cost_ratio_of_the_papers(tmp_path):
+    """Teacher's forward to student's step: as SmolLM-135M's to the 1.4B student's at 2,048."""
+
+    def student(name, vocabulary, seq_len):
+        args = FLAVORS[name]
+        args.vocab_size = vocabulary
+        with torch.device("meta"):
+            model = LetTransformer(args)
+        return args.get_nparams_and_flops(model, seq_len)[1]
+
+    facts = next(f for name, f in all_facts().items() if name.endswith("/SmolLM-135M"))
+    with torch.device("meta"):
+        teacher = AutoModel.from_config(facts.config())
+    wanted = flops_per_token(teacher, 2048) / student("1.4B", facts.tokenizer_vocabulary, 2048)
+    setting = SETTINGS["cpu"]
+    made = AutoConfig.from_pretrained(make(setting, tmp_path)["teacher.checkpoint"])
+    with torch.device("meta"):
+        teacher = AutoModel.from_config(made)
+    found = flops_per_token(teacher, 256) / student("bench", setting.vocabulary, 256)
+    assert found == pytest.approx(wanted, rel=0.03)
+
+
+def test_a_tiny_run_end_to_end(tmp_path):
+    """Baseline and LET once, in processes of their own: every figure is there."""
+    command = [sys.executable, str(ROOT / "scripts" / "bench_overhead.py"), "tiny"]
+    command += ["--rounds", "1", "--half", "3", "--arms", "LET"]
+    command += ["--out", str(tmp_path / "out"), "--work", str(tmp_path / "work")]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    (folder,) = (tmp_path / "out").iterdir()
+    results = json.loads((folder / "results.json").read_text())
+    let = results["arms"]["LET"]
+    assert let["with_teacher"]["phases"]["teacher"] > 0
+    assert let["with_teacher"]["teacher_mfu"] > 0 and let["after"]["teacher_mfu"] is None
+    assert [s["teacher_active"] for s in results["runs"][0]["LET"]["steps"]] == [True] * 3 + [
+        False
+    ] * 3
+    assert (folder / "report.md").read_text() == as_markdown(results)
