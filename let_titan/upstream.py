@@ -20,6 +20,7 @@ import torchtitan.train
 from torch import nn
 from torch.distributed.fsdp import FSDPModule
 from torch.distributed.pipelining import PipelineStage
+from torch.distributed.pipelining.schedules import PipelineScheduleSingle
 from torchtitan.components.checkpoint import CheckpointManager
 
 from let_titan.alignment import ALIGNMENT_ARGUMENTS
@@ -86,6 +87,21 @@ def pipeline_stage_without_alignment() -> Iterator[None]:
     """While active, torchtitan splits a model into such stages: its function takes no class."""
     with mock.patch.object(pipeline_parallel, "PipelineStage", StageWithoutAlignment):
         yield
+
+
+def pipeline_stages(schedule: Any) -> list[PipelineStage]:
+    """Returns the stages of this rank; torch's schedules of one stage keep it by another name."""
+    single = isinstance(schedule, PipelineScheduleSingle)
+    found: Any = [schedule._stage] if single else schedule._stages
+    return found
+
+
+def pipeline_actions(schedule: Any, rank: int) -> list[tuple[int, str]]:
+    """Returns what a rank of the pipeline does in a step: (stage, "F", "B" or "REDUCE_GRAD")."""
+    single = isinstance(schedule, PipelineScheduleSingle)
+    orders = schedule.pipeline_order if single else schedule.pipeline_order_with_comms
+    actions = [(a.stage_index, a.computation_type.value) for a in orders[rank] if a is not None]
+    return [(stage, kind) for stage, kind in actions if kind in ("F", "B", "REDUCE_GRAD")]
 
 
 @contextmanager

@@ -21,13 +21,15 @@ from transformers import AutoModelForCausalLM
 
 from let_titan.alignment import Alignment, cosine_alignment
 from let_titan.config import LetConfigManager
+from let_titan.data.loader import gathered
 from let_titan.plan import LetPlan, resolve_plan
 from let_titan.preflight import Report, examine
 from let_titan.preflight.__main__ import main
-from let_titan.preflight.cost import Cost
+from let_titan.preflight.cost import Cost, busy_share
 from let_titan.preflight.findings import Findings, vocabulary_of
 from let_titan.preflight.gpus import GPUS
 from let_titan.preflight.memory import batch_of, local_bytes, measure_activations, tensors_in
+from let_titan.preflight.pipeline import Phase, StageMemory, most_live
 from let_titan.preflight.student import build_student
 from let_titan.preflight.table import sections, show
 from let_titan.preflight.world import fake_world
@@ -47,11 +49,31 @@ from tests.support import (
 
 A100 = GPUS["a100"]
 READ_FROM_ITS_HEIRS = {"meta-llama/Llama-3.1-8B": "NbAiLab/nb-llama-3.1-8B"}
-LAYOUTS = {
-    "fsdp": {"teacher__placement": "shard"},
-    "hsdp": {"parallelism__data_parallel_replicate_degree": 2, "teacher__placement": "replicate"},
-    "ddp": {"parallelism__data_parallel_replicate_degree": 4},
+MICRO = {"training__local_batch_size": 2}
+PP = {
+    "training__local_batch_size": 64,
+    "parallelism__pipeline_parallel_microbatch_size": 16,
+    "parallelism__pipeline_parallel_degree": 2,
 }
+LAYOUTS = {
+    "fsdp": {**MICRO, "teacher__placement": "shard"},
+    "hsdp": {
+        **MICRO,
+        "parallelism__data_parallel_replicate_degree": 2,
+        "teacher__placement": "replicate",
+    },
+    "ddp": {**MICRO, "parallelism__data_parallel_replicate_degree": 4},
+}
+PIPELINES = {
+    "pp x fsdp": PP,
+    "interleaved x fsdp": {**PP, "parallelism__pipeline_parallel_schedule": "Interleaved1F1B"},
+    "pp of four": {
+        **PP,
+        "parallelism__pipeline_parallel_degree": 4,
+        "parallelism__pipeline_parallel_schedule": "GPipe",
+    },
+}
+"""Of the 4 blocks the first rank has the second, which is aligned, and with it the teacher."""
 
 
 @pytest.fixture(autouse=True)
@@ -82,56 +104,127 @@ def noted_buckets():
 
 
 def bytes_of_a_run(assets, folder, layouts):
-    """Takes two real steps in each layout; returns what rank 0 then holds."""
+    """Takes two real steps in each layout; returns what each rank of the pipeline then holds."""
     found = {}
     for name, layout in layouts.items():
-        config = Lab(assets, folder).config({}, training__local_batch_size=2, **layout)
+        config = Lab(assets, folder).config({}, **layout)
+        depth = config.parallelism.pipeline_parallel_degree
         with noted_buckets() as buckets:
             trainer = LetTrainer(config)
-            batches = use_fixed_batches(trainer)
-            for step in (1, 2):
-                buckets.clear()  # DDP orders them anew after its first step
-                trainer.step = step
+            rows = config.training.local_batch_size * 4 // depth
+            batches = use_fixed_batches(trainer, rows)
+            trainer.step = 1
+            trainer.train_step(batches)
+            buckets.clear()  # DDP orders them anew after its first step
+            trainer.optimizers.zero_grad()
+            trainer.step = 2
+            with recorded() as record:
                 trainer.train_step(batches)
-        parameters = list(trainer.model_parts[0].parameters())
+        parameters = [p for part in trainer.model_parts for p in part.parameters()]
         gradients = {p.grad.untyped_storage().data_ptr() for p in parameters if name == "ddp"}
         assert gradients.isdisjoint(buckets), "DDP keeps gradients in its buckets"
         optimizers = trainer.optimizers.optimizers
-        found[name] = {
+        teacher = trainer.phase.teacher
+        mine = {
             "weights": local_bytes(parameters),
             "gradients": local_bytes(p.grad for p in parameters),
             "adam": local_bytes(
                 v for o in optimizers for s in o.state.values() for v in s.values()
             ),
-            "buffers": local_bytes(trainer.model_parts[0].buffers()),
+            "buffers": local_bytes(b for part in trainer.model_parts for b in part.buffers()),
             "buckets": sum(buckets.values()),
-            "teacher": local_bytes(trainer.phase.teacher.model.parameters()),
+            "teacher": 0 if teacher is None else local_bytes(teacher.model.parameters()),
+        }
+        run = {
             "parameters": sum(p.numel() for p in parameters),
             "tokens_per_step": trainer.tokens_per_step,
             "student_flops": trainer.metrics_processor.num_flops_per_token,
-            "teacher_flops": trainer.phase.teacher.facts["flops_per_token"],
+            "teacher_flops": trainer.phase.facts()["flops_per_token"],
         }
+        found[name] = gathered((mine, run, most_allocated(record)))[:: 4 // depth]
         trainer.close()
     return found
 
 
-def test_bytes_flops_and_tokens_are_those_of_a_real_run_on_four_ranks(assets, lab, tmp_path):
-    found = run_world(4, bytes_of_a_run, tmp_path, assets, tmp_path, LAYOUTS)
-    for name, layout in LAYOUTS.items():
-        arguments = write(lab, {}, training__local_batch_size=2, **layout)
-        config = LetConfigManager().parse_args(arguments)
-        price = examine(config, 4, A100).price
-        told = price["memory_bytes_per_gpu"] | {
-            "parameters": price["student"]["parameters"],
-            "tokens_per_step": price["batch"]["tokens_per_step"],
-            "student_flops": price["student"]["flops_per_token"],
-            "teacher_flops": price["teacher"]["flops_per_token"],
-        }
-        assert found[name] == {key: told[key] for key in found[name]}, name
-    assert found["fsdp"]["weights"] < found["hsdp"]["weights"] < 4 * found["hsdp"]["parameters"]
-    assert found["fsdp"]["adam"] > 2 * found["fsdp"]["weights"]
-    assert found["fsdp"]["teacher"] < found["hsdp"]["teacher"]
-    assert found["fsdp"]["buckets"] == 0 < found["ddp"]["buckets"] == found["ddp"]["gradients"]
+@pytest.fixture(scope="module")
+def real(assets, tmp_path_factory):
+    """What was found of each layout in a run on four ranks."""
+    folder = tmp_path_factory.mktemp("real")
+    return run_world(4, bytes_of_a_run, folder, assets, folder, LAYOUTS | PIPELINES)
+
+
+def priced(lab, layout):
+    config = LetConfigManager().parse_args(write(lab, {}, **layout))
+    return examine(config, 4, A100).price
+
+
+@pytest.mark.parametrize(("name", "layout"), LAYOUTS.items())
+def test_bytes_flops_and_tokens_are_those_of_a_real_run_on_four_ranks(name, layout, real, lab):
+    ((held, run, _),) = real[name]
+    price = priced(lab, layout)
+    told = price["memory_bytes_per_gpu"]
+    assert held == {part: told[part] for part in held}
+    assert run == {
+        "parameters": price["student"]["parameters"],
+        "tokens_per_step": price["batch"]["tokens_per_step"],
+        "student_flops": price["student"]["flops_per_token"],
+        "teacher_flops": price["teacher"]["flops_per_token"],
+    }
+
+
+def test_layouts_differ_in_what_a_rank_holds(real):
+    fsdp, hsdp, ddp = (real[name][0][0] for name in LAYOUTS)
+    assert fsdp["weights"] < hsdp["weights"] < ddp["weights"]
+    assert fsdp["adam"] > 2 * fsdp["weights"] and fsdp["teacher"] < hsdp["teacher"]
+    assert fsdp["buckets"] == 0 < ddp["buckets"] == ddp["gradients"]
+
+
+@pytest.mark.parametrize(("name", "layout"), PIPELINES.items())
+def test_each_rank_of_a_pipeline_holds_what_a_real_one_does(name, layout, real, lab):
+    price = priced(lab, layout)
+    told = price["memory_bytes_by_pipeline_rank"]
+    assert len(told) == len(real[name])
+    parameters = sum(run["parameters"] for _, run, _ in real[name])
+    assert parameters == price["student"]["parameters"]
+    assert real[name][0][1]["tokens_per_step"] == price["batch"]["tokens_per_step"]
+    for rank, (held, _, peak) in enumerate(real[name]):
+        assert held == {part: told[rank][part] for part in held}, rank
+        if (name, rank) == HEAD_ALONE:
+            continue
+        # The run's buffers for states and gradients are there before its second step begins.
+        meanwhile = told[rank]["activations"] + told[rank]["gradients"]
+        assert meanwhile - received_bytes(name, rank) == pytest.approx(peak, rel=0.1), rank
+    assert [bool(rank["teacher"]) for rank in told] == [n == OWNER[name] for n in range(len(told))]
+    assert price["memory_bytes_per_gpu"] == max(told, key=lambda rank: rank["total"])
+
+
+OWNER = {"pp x fsdp": 0, "interleaved x fsdp": 1, "pp of four": 1}
+"""The rank of the second block: stages hold 2 + 2 blocks, or 1 + 2 + 1 + 0."""
+
+
+HEAD_ALONE = ("pp of four", 3)
+"""A stage of norm and output without a block: 11.2 MB are told, 15.4 MB were allocated."""
+
+
+def received_bytes(name, rank):
+    """Of four microbatches' states and gradients [16, 64, 64], fp32."""
+    stages = {"pp x fsdp": [rank], "interleaved x fsdp": [rank, rank + 2], "pp of four": [rank]}
+    last = 1 if name == "pp x fsdp" else 3
+    ends = sum((stage > 0) + (stage < last) for stage in stages[name])
+    return ends * 4 * 16 * SEQ_LEN * 64 * 4
+
+
+def test_a_walk_through_a_pipelines_step():
+    """Two in flight; the first microbatch gathers weights (10) and makes gradients (20)."""
+    first = {"F": Phase(18, 15), "B": Phase(21, 15)}
+    later = {"F": Phase(8, 5), "B": Phase(3, -5), "REDUCE_GRAD": Phase(4, -30)}
+    stage = StageMemory({}, 100, first, later)
+    steps = [(0, "F"), (0, "F"), (0, "B"), (0, "F"), (0, "B"), (0, "B"), (0, "REDUCE_GRAD")]
+    levels = [100 + 18, 115 + 8, 120 + 21, 135 + 8, 140 + 3, 135 + 3, 130 + 4]
+    for n in range(1, len(steps) + 1):
+        assert most_live(steps[:n], {0: stage}) == max(levels[:n])
+    two = [(0, "F"), (1, "F")]
+    assert most_live(two, {0: stage, 1: stage}) == 200 + 15 + 18
 
 
 def without_storage(config) -> LetTransformer:
@@ -144,17 +237,26 @@ def fill(model: LetTransformer, plan: LetPlan) -> None:
     model.alignment = Alignment([(pair.block, 1.0) for pair in plan.pairs], cosine_alignment)
 
 
+def recorded() -> profile:
+    return profile(activities=[ProfilerActivity.CPU], profile_memory=True)
+
+
+def most_allocated(record: profile) -> int:
+    """The peak of the CPU allocator's own record, over what there was at its beginning."""
+    events = record.profiler.kineto_results.events()
+    moves = sorted((e.start_ns(), e.nbytes()) for e in events if e.name() == "[memory]")
+    return max(itertools.accumulate(n_bytes for _, n_bytes in moves))
+
+
 def allocated_peak(model: LetTransformer, batch) -> int:
-    """The peak of the CPU allocator's own record of a step; gradients go as they come."""
+    """The most that a step allocates; gradients go as they come."""
     for parameter in model.parameters():
         parameter.register_post_accumulate_grad_hook(lambda p: setattr(p, "grad", None))
     peaks = []
     for _ in range(2):  # the profiler misses the beginning of the first
-        with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as record:
+        with recorded() as record:
             cross_entropy_loss(model(**batch), batch["tokens"]).backward()
-        events = record.profiler.kineto_results.events()
-        moves = sorted((e.start_ns(), e.nbytes()) for e in events if e.name() == "[memory]")
-        peaks.append(max(itertools.accumulate(n_bytes for _, n_bytes in moves)))
+        peaks.append(most_allocated(record))
     return peaks[-1]
 
 
@@ -254,6 +356,10 @@ def test_the_price_is_the_sum_over_the_steps():
     seconds = 200 / cost.tokens_per_s_in_let_phase + 800 / cost.tokens_per_s_after
     assert cost.gpu_hours == pytest.approx(4 * seconds / 3600)
     assert cost.overhead_in_let_phase == pytest.approx(0.05)
+    slower = replace(cost, teacher_times=8, busy=0.5)
+    assert slower.overhead_in_let_phase == pytest.approx(8 * 0.05 * 0.5)
+    assert slower.tokens_per_s_after == pytest.approx(cost.tokens_per_s_after / 2)
+    assert busy_share(4, 1, 4) == 4 / 7 and busy_share(4, 2, 4) == 8 / 11
     baseline = replace(cost, teacher_flops=0)
     assert cost.gpu_hours / baseline.gpu_hours - 1 == pytest.approx(cost.overhead_over_run)
 

@@ -92,6 +92,20 @@ def count_mistakes(config: LetJobConfig, count: int) -> Mistakes:
         )
 
 
+def count_stages(config: LetJobConfig, n_layers: int) -> int:
+    """Returns the stages of all ranks that torchtitan will make of ``n_layers`` blocks."""
+    parallelism = config.parallelism
+    per_stage = parallelism.pipeline_parallel_layers_per_stage
+    if per_stage is None:
+        per_rank = STAGES_PER_RANK[parallelism.pipeline_parallel_schedule]
+        return parallelism.pipeline_parallel_degree * per_rank
+    ends = (
+        parallelism.pipeline_parallel_first_stage_less_layers
+        + parallelism.pipeline_parallel_last_stage_less_layers
+    )
+    return math.ceil((n_layers + ends) / per_stage) if per_stage > 0 else 0
+
+
 def stage_mistakes(config: LetJobConfig, n_layers: int) -> Mistakes:
     """Whether torchtitan can split ``n_layers`` blocks, embedding and output into stages."""
     parallelism = config.parallelism
@@ -101,10 +115,9 @@ def stage_mistakes(config: LetJobConfig, n_layers: int) -> Mistakes:
         parallelism.pipeline_parallel_first_stage_less_layers,
         parallelism.pipeline_parallel_last_stage_less_layers,
     )
-    stages = degree * per_rank
+    stages = count_stages(config, n_layers)
     per_stage = parallelism.pipeline_parallel_layers_per_stage
     if per_stage is not None:
-        stages = math.ceil((n_layers + sum(ends)) / per_stage) if per_stage > 0 else 0
         fits = stages == degree if per_rank == 1 else stages >= 2 * degree
         if parallelism.pipeline_parallel_schedule == "ZBVZeroBubble":
             fits = stages == 2 * degree

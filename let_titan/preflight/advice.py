@@ -7,6 +7,7 @@ from pathlib import Path
 from let_titan.config import LetJobConfig
 from let_titan.plan import LetPlan
 from let_titan.preflight.gpus import Gpu
+from let_titan.preflight.memory import StepMemory
 from let_titan.preflight.units import gib
 
 
@@ -25,18 +26,22 @@ def s_stop_advice(config: LetJobConfig, plan: LetPlan) -> Iterator[str]:
         )
 
 
-def memory_advice(
-    config: LetJobConfig, gpu: Gpu, lasting: int, activations: int, teacher: int
-) -> Iterator[str]:
+def memory_advice(config: LetJobConfig, gpu: Gpu, memory: StepMemory) -> Iterator[str]:
     """Compares the sum with the GPU; the activations' part is an estimate."""
-    total = lasting + activations + teacher
-    if lasting + teacher <= gpu.memory_bytes < total:
+    if memory.lasting <= gpu.memory_bytes < memory.total:
         yield (
-            f"About {gib(total)} are predicted for {gpu.name} ({gib(gpu.memory_bytes)}), "
-            f"{gib(activations)} of them activations: lower training.local_batch_size = "
-            f"{config.training.local_batch_size} (the global batch stays), or set "
-            'activation_checkpoint.mode = "full".'
+            f"About {gib(memory.total)} are predicted for {gpu.name} ({gib(gpu.memory_bytes)}), "
+            f"{gib(memory.activations)} of them activations: lower {batch_key(config)} (the global "
+            'batch stays), or set activation_checkpoint.mode = "full".'
         )
+
+
+def batch_key(config: LetJobConfig) -> str:
+    """Names what activations grow with: in a pipeline it is the microbatch."""
+    if config.parallelism.pipeline_parallel_degree > 1:
+        micro = config.parallelism.pipeline_parallel_microbatch_size
+        return f"parallelism.pipeline_parallel_microbatch_size = {micro}"
+    return f"training.local_batch_size = {config.training.local_batch_size}"
 
 
 def checkpoint_bytes(config: LetJobConfig, parameters: int) -> tuple[int, int]:

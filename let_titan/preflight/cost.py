@@ -17,6 +17,10 @@ class Cost:
         let_share: the share of the steps that have a teacher.
         flops_per_s: what all GPUs together do in a second: GPUs * peak * utilisation.
         n_gpus: for GPU-hours.
+        teacher_times: by how much its time exceeds its FLOPs over all GPUs: each rank of tensor
+            parallelism computes it whole, and the pipeline's other stages wait for the one that
+            has it.
+        busy: the share of a step in which a rank of the pipeline has work.
     """
 
     student_flops: int
@@ -25,11 +29,13 @@ class Cost:
     let_share: float
     flops_per_s: float
     n_gpus: int
+    teacher_times: int = 1
+    busy: float = 1.0
 
     @property
     def overhead_in_let_phase(self) -> float:
-        """The teacher's FLOPs as a fraction of the student's, while it is there."""
-        return self.teacher_flops / self.student_flops
+        """The teacher's time as a fraction of the student's, while it is there."""
+        return self.teacher_flops * self.teacher_times * self.busy / self.student_flops
 
     @property
     def overhead_over_run(self) -> float:
@@ -37,18 +43,28 @@ class Cost:
 
     @property
     def tokens_per_s_in_let_phase(self) -> float:
-        return self.flops_per_s / (self.student_flops + self.teacher_flops)
+        return self.tokens_per_s_after / (1 + self.overhead_in_let_phase)
 
     @property
     def tokens_per_s_after(self) -> float:
-        return self.flops_per_s / self.student_flops
+        return self.flops_per_s * self.busy / self.student_flops
 
     @property
     def flops(self) -> float:
-        """Of the whole run, the teacher's included."""
+        """Of the whole run, the teacher's included, each token's once."""
         return self.tokens * (self.student_flops + self.let_share * self.teacher_flops)
 
     @property
     def gpu_hours(self) -> float:
         """Of training alone: no start, compilation, validation or checkpoints."""
-        return self.flops / self.flops_per_s * self.n_gpus / 3600
+        seconds = self.tokens / self.tokens_per_s_after * (1 + self.overhead_over_run)
+        return seconds * self.n_gpus / 3600
+
+
+def busy_share(ranks: int, stages_per_rank: int, microbatches: int) -> float:
+    """Returns the share of a step in which a rank of a pipeline has work.
+
+    Source: Narayanan et al. 2021 (arXiv:2104.04473), for GPipe, 1F1B and their interleaved forms.
+    """
+    work = stages_per_rank * microbatches
+    return work / (work + ranks - 1)

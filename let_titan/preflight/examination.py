@@ -4,6 +4,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from let_titan.checks import data_parallel_degrees
+from let_titan.checks.pipeline import count_stages
 from let_titan.config import LetJobConfig
 from let_titan.plan import LetPlan, resolve_plan
 from let_titan.preflight.advice import (
@@ -12,11 +13,12 @@ from let_titan.preflight.advice import (
     memory_advice,
     s_stop_advice,
 )
-from let_titan.preflight.cost import Cost
+from let_titan.preflight.cost import Cost, busy_share
 from let_titan.preflight.findings import Findings, look, uses_float8, vocabulary_of
 from let_titan.preflight.gpus import GPUS, Gpu
 from let_titan.preflight.memory import StepMemory, measure_step
-from let_titan.preflight.student import Student, build_student
+from let_titan.preflight.pipeline import measure_pipeline
+from let_titan.preflight.student import Student, build_student, whole_student
 from let_titan.preflight.teacher import price_teacher
 from let_titan.preflight.units import gib
 from let_titan.preflight.world import fake_world, is_replicated
@@ -64,17 +66,11 @@ def examine(config: LetJobConfig, world_size: int, gpu: Gpu, mfu: float | None =
         findings.unchecked.append(f"Memory, FLOPs and time are not reckoned under {unpriced} yet.")
         return Report(run, findings, None)
     plan = resolve_plan(config)
-    with fake_world(config, world_size) as dims:
-        student = build_student(config, vocabulary_of(config), dims)
-        teacher = price_teacher(config, plan, dims) if plan.pairs else None
-        width = teacher["width"] if teacher else 0
-        if config.let.width_map != "interpolate":
-            width = FLAVORS[config.model.flavor].dim  # mapped before the student sees them
-        memory = measure_step(student.model, config, dims, plan, width)
-    if is_replicated(config, world_size):
-        memory = replace(memory, buckets=memory.gradients)
+    student, teacher, ranks = measure(config, world_size, plan)
+    memory = max(ranks, key=lambda rank: rank.total)
     assumed = mfu or (gpu.mfu_float8 if uses_float8(config) else None) or gpu.mfu
     batch = batch_facts(config, world_size)
+    degrees = config.parallelism
     cost = Cost(
         student_flops=student.flops_per_token,
         teacher_flops=teacher["flops_per_token"] if teacher else 0,
@@ -82,27 +78,55 @@ def examine(config: LetJobConfig, world_size: int, gpu: Gpu, mfu: float | None =
         let_share=plan.s_stop / config.training.steps,
         flops_per_s=world_size * gpu.peak_flops * assumed,
         n_gpus=world_size,
+        teacher_times=degrees.tensor_parallel_degree * degrees.pipeline_parallel_degree,
+        busy=pipeline_busy(config),
     )
-    teacher_bytes = teacher["bytes_per_gpu"] if teacher else 0
-    advise(findings, config, plan, gpu, student, memory, teacher_bytes)
+    advise(findings, config, plan, gpu, student, memory)
     price = {
         "student": student_facts(config, student),
         "teacher": teacher,
         "let": asdict(plan) if plan.pairs else None,
         "batch": batch,
-        "memory_bytes_per_gpu": memory_facts(memory, teacher_bytes, gpu),
+        "memory_bytes_per_gpu": memory_facts(memory, gpu),
+        "memory_bytes_by_pipeline_rank": [memory_facts(rank, gpu) for rank in ranks],
         "cost": cost_facts(cost, assumed, mfu, gpu),
         "checkpoints": checkpoint_facts(config, student),
     }
     return Report(run, findings, None if findings.mistakes else price)
 
 
+def measure(
+    config: LetJobConfig, world_size: int, plan: LetPlan
+) -> tuple[Student, dict[str, Any] | None, list[StepMemory]]:
+    """Builds student and teacher in the run's layout.
+
+    Returns:
+        the student, the teacher's facts, and the memory of one GPU of each rank of the pipeline.
+    """
+    vocabulary = vocabulary_of(config)
+    with fake_world(config, world_size) as dims:
+        teacher = price_teacher(config, plan, dims) if plan.pairs else None
+        width = teacher["width"] if teacher else 0
+        if config.let.width_map != "interpolate":
+            width = FLAVORS[config.model.flavor].dim  # mapped before the student sees them
+        teacher_bytes = teacher["bytes_per_gpu"] if teacher else 0
+        if not dims.pp_enabled:
+            student = build_student(config, vocabulary, dims)
+            memory = measure_step(student.model, config, dims, plan, width)
+            buckets = memory.gradients if is_replicated(config, world_size) else 0
+            return student, teacher, [replace(memory, buckets=buckets, teacher=teacher_bytes)]
+    student = whole_student(config, vocabulary)
+    ranks = measure_pipeline(student, config, world_size, plan, width, teacher_bytes)
+    return student, teacher, ranks
+
+
 def unpriced_layout(config: LetJobConfig) -> str:
     """Names the parallelism that cannot be built without its processes; "" where all can."""
-    if config.parallelism.pipeline_parallel_degree > 1:
-        return "pipeline parallelism"
     if config.parallelism.context_parallel_degree > 1:
         return "context parallelism"
+    schedule = config.parallelism.pipeline_parallel_schedule
+    if config.parallelism.pipeline_parallel_degree > 1 and "ZeroBubble" in schedule:
+        return schedule  # its backward comes in halves, and each leaves something else
     if config.distill.method != "none":
         return "[distill]"
     return ""
@@ -115,10 +139,9 @@ def advise(
     gpu: Gpu,
     student: Student,
     memory: StepMemory,
-    teacher_bytes: int,
 ) -> None:
     """Adds what follows from the sizes."""
-    exact = memory.lasting + teacher_bytes
+    exact = memory.lasting
     if exact > gpu.memory_bytes:
         findings.mistakes.append(
             f"Weights, gradients, Adam and teacher take {gib(exact)} on each GPU, and {gpu.name} "
@@ -126,7 +149,7 @@ def advise(
         )
     findings.warnings += [
         *s_stop_advice(config, plan),
-        *memory_advice(config, gpu, memory.lasting, memory.activations, teacher_bytes),
+        *memory_advice(config, gpu, memory),
         *disk_advice(config, student.parameters),
     ]
 
@@ -159,14 +182,24 @@ def student_facts(config: LetJobConfig, student: Student) -> dict[str, Any]:
     }
 
 
-def memory_facts(memory: StepMemory, teacher_bytes: int, gpu: Gpu) -> dict[str, Any]:
+def memory_facts(memory: StepMemory, gpu: Gpu) -> dict[str, Any]:
     return {
         **asdict(memory),
-        "teacher": teacher_bytes,
-        "total": memory.lasting + memory.activations + teacher_bytes,
+        "total": memory.total,
         "of": gpu.memory_bytes,
         "activations_are": "unvalidated: no GPU has confirmed them",
     }
+
+
+def pipeline_busy(config: LetJobConfig) -> float:
+    """Returns the share of a step without the pipeline's bubble; 1 without a pipeline."""
+    parallelism = config.parallelism
+    degree = parallelism.pipeline_parallel_degree
+    if degree == 1:
+        return 1.0
+    stages = count_stages(config, FLAVORS[config.model.flavor].n_layers)
+    microbatches = config.training.local_batch_size // parallelism.pipeline_parallel_microbatch_size
+    return busy_share(degree, stages // degree, microbatches)
 
 
 def cost_facts(cost: Cost, assumed: float, mfu: float | None, gpu: Gpu) -> dict[str, Any]:
@@ -175,6 +208,8 @@ def cost_facts(cost: Cost, assumed: float, mfu: float | None, gpu: Gpu) -> dict[
         "flops_per_token_in_let_phase": cost.student_flops + cost.teacher_flops,
         "overhead_in_let_phase": cost.overhead_in_let_phase,
         "overhead_over_run": cost.overhead_over_run,
+        "teacher_times": cost.teacher_times,
+        "pipeline_bubble": 1 - cost.busy,
         "flops": cost.flops,
         "mfu_assumed": assumed,
         "mfu_source": gpu.mfu_source if mfu is None else "--mfu",

@@ -1,9 +1,9 @@
 """A GPU's memory by part: one step with tensors that have a size and no storage."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import asdict, dataclass
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
@@ -22,19 +22,22 @@ from let_titan.plan import LetPlan
 from let_titan.student import LetTransformer
 from let_titan.upstream import fake_tensors, memory_tracker
 
+T = TypeVar("T")
+
 LASTING = {"SHARDED_PARAM", "SHARDED_GRAD", "PARAM", "GRAD", "BUFFER", "OPT"}
 """The tracker's kinds that stay between steps and are counted by their tensors instead."""
 
 
 @dataclass(frozen=True)
 class StepMemory:
-    """Bytes on rank 0, which holds the largest shards.
+    """Bytes on one GPU, of those of its kind the one with the largest shards.
 
     Attributes:
         weights, gradients, adam, buffers: of the tensors that last.
+        activations: the most that forward and backward need beyond those: what is saved for
+            backward, gathered weights, logits, gradients on their way.
         buckets: DDP's, into which it copies the gradients to add them up.
-        activations: the most that forward and backward of one microbatch need beyond those: what
-            is saved for backward, gathered weights, logits, gradients on their way.
+        teacher: its weights.
     """
 
     weights: int
@@ -43,10 +46,16 @@ class StepMemory:
     buffers: int
     activations: int
     buckets: int = 0
+    teacher: int = 0
+
+    @property
+    def total(self) -> int:
+        return sum(asdict(self).values())
 
     @property
     def lasting(self) -> int:
-        return self.weights + self.gradients + self.adam + self.buffers + self.buckets
+        """All but the activations, which are an estimate."""
+        return self.total - self.activations
 
 
 class FlashAttention(nn.Module):
@@ -91,6 +100,28 @@ def measure_step(
         plan: with pairs, the alignment and the teacher's states are there, too.
         teacher_width: of those states.
     """
+    dtype, device = config.training.mixed_precision_param, titan_utils.device_type
+
+    def forward_backward() -> int:
+        batch = batch_of(config, plan, teacher_width, dims.tp)
+        return measure_activations(model, batch, maybe_enable_amp(dims, dtype, device))
+
+    activations, lasting = without_storage(model, config, dims, plan, forward_backward)
+    return StepMemory(**lasting, activations=activations)
+
+
+def without_storage(
+    model: LetTransformer,
+    config: LetJobConfig,
+    dims: ParallelDims,
+    plan: LetPlan,
+    forward_backward: Callable[[], T],
+) -> tuple[T, dict[str, int]]:
+    """Takes a step of ``model``, which is on meta; it is used up.
+
+    Returns:
+        what ``forward_backward`` did, and the bytes of the tensors that last.
+    """
     use_flash_attention(model)
     with fake_tensors():
         model.to_empty(device=titan_utils.device_type)
@@ -101,23 +132,16 @@ def measure_step(
             model.alignment = Alignment(blocks, loss)
         loss_parallel = dims.tp_enabled and not config.parallelism.disable_loss_parallel
         with get_train_context(loss_parallel)():
-            activations = measure_activations(
-                model,
-                batch_of(config, plan, teacher_width, dims.tp),
-                maybe_enable_amp(
-                    dims, config.training.mixed_precision_param, titan_utils.device_type
-                ),
-            )
+            result = forward_backward()
         optimizers.step()
         parameters = list(model.parameters())
         states = [v for o in optimizers.optimizers for s in o.state.values() for v in s.values()]
-        return StepMemory(
-            weights=local_bytes(parameters),
-            gradients=local_bytes(p.grad for p in parameters if p.grad is not None),
-            adam=local_bytes(states),
-            buffers=local_bytes(model.buffers()),
-            activations=activations,
-        )
+        return result, {
+            "weights": local_bytes(parameters),
+            "gradients": local_bytes(p.grad for p in parameters if p.grad is not None),
+            "adam": local_bytes(states),
+            "buffers": local_bytes(model.buffers()),
+        }
 
 
 def batch_of(
@@ -150,9 +174,14 @@ def measure_activations(
         with precision:
             loss = cross_entropy_loss(model(**batch), batch["tokens"])
         loss.backward()
+    return beyond_lasting(tracker.get_tracker_snapshot("peak"))
+
+
+def beyond_lasting(snapshot: dict[Any, dict[Any, int]]) -> int:
+    """Returns the live bytes of one of the tracker's snapshots that do not stay between steps."""
     return sum(
         n_bytes
-        for kinds in tracker.get_tracker_snapshot("peak").values()
+        for kinds in snapshot.values()
         for kind, n_bytes in kinds.items()
         if kind != "Total" and getattr(kind, "name", kind) not in LASTING
     )

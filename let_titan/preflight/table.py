@@ -47,7 +47,9 @@ def sections(price: dict[str, Any]) -> dict[str, list[tuple[str, str]]]:
         "student": student_rows(price["student"]),
         "teacher": teacher_rows(price["teacher"], price["let"]),
         "run": batch_rows(price["batch"]),
-        "memory per GPU": memory_rows(price["memory_bytes_per_gpu"]),
+        "memory per GPU": memory_rows(
+            price["memory_bytes_per_gpu"], price["memory_bytes_by_pipeline_rank"]
+        ),
         "FLOPs": flops_rows(price["cost"]),
         "predicted": predicted_rows(price["cost"]),
         "disk": checkpoint_rows(price["checkpoints"]),
@@ -91,8 +93,11 @@ def batch_rows(batch: dict[str, int]) -> list[tuple[str, str]]:
     ]
 
 
-def memory_rows(memory: dict[str, Any]) -> list[tuple[str, str]]:
+def memory_rows(memory: dict[str, Any], ranks: list[dict[str, Any]]) -> list[tuple[str, str]]:
     rows = []
+    if len(ranks) > 1:
+        totals = ", ".join(gib(rank["total"]) for rank in ranks)
+        rows.append(("pipeline rank", f"{ranks.index(memory)}, the fullest of {totals}"))
     for part in MEMORY_PARTS:
         if part == "buckets" and not memory[part]:
             continue  # only DDP has them
@@ -109,11 +114,15 @@ def flops_rows(cost: dict[str, Any]) -> list[tuple[str, str]]:
             ("overhead with it", f"{cost['overhead_in_let_phase']:.2%}, at least"),
             ("over the run", f"{cost['overhead_over_run']:.2%}, at least"),
         ]
+        if cost["teacher_times"] > 1:
+            rows.append(("its time counts", f"{cost['teacher_times']} times: TP x pipeline ranks"))
     return rows
 
 
 def predicted_rows(cost: dict[str, Any]) -> list[tuple[str, str]]:
     rows = [("utilisation (MFU)", f"{cost['mfu_assumed']:.0%} assumed ({cost['mfu_source']})")]
+    if cost["pipeline_bubble"]:
+        rows.append(("pipeline's bubble", f"{cost['pipeline_bubble']:.1%} of a step"))
     if cost["overhead_in_let_phase"]:
         rows.append(("tokens/s with teacher", f"{cost['tokens_per_s_in_let_phase']:,.0f}"))
     return [

@@ -1,4 +1,4 @@
-"""The run's layout without its processes: rank 0 of a world in which nothing is ever sent."""
+"""The run's layout without its processes: one rank of a world in which nothing is ever sent."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,8 +17,13 @@ def is_replicated(config: LetJobConfig, world_size: int) -> bool:
 
 
 @contextmanager
-def fake_world(config: LetJobConfig, world_size: int) -> Iterator[ParallelDims]:
-    """Gives the config's layout over ``world_size`` processes, of which this one is the first.
+def fake_world(
+    config: LetJobConfig, world_size: int, pipeline_rank: int = 0
+) -> Iterator[ParallelDims]:
+    """Gives the config's layout over ``world_size`` processes.
+
+    This process is the first of those that hold the same part of a pipeline, whose ranks are
+    torchtitan's outermost dimension.
 
     Under DDP it is alone: what one process holds is what each does, and DDP's reducer, which asks
     for storage, is not built. What that reducer holds is for the caller to add.
@@ -26,14 +31,16 @@ def fake_world(config: LetJobConfig, world_size: int) -> Iterator[ParallelDims]:
     replicate, shard = data_parallel_degrees(config, world_size)
     if is_replicated(config, world_size):
         world_size = replicate = 1
-    dist.init_process_group("fake", rank=0, world_size=world_size)
+    stages = config.parallelism.pipeline_parallel_degree
+    rank = pipeline_rank * (world_size // stages)
+    dist.init_process_group("fake", rank=rank, world_size=world_size)
     try:
         yield ParallelDims(
             dp_replicate=replicate,
             dp_shard=shard,
             cp=1,
             tp=config.parallelism.tensor_parallel_degree,
-            pp=1,
+            pp=stages,
             ep=1,
             etp=1,
             world_size=world_size,
