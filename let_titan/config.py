@@ -71,6 +71,21 @@ class Let:
     s_stop_fraction: float = 0.15
     """s_stop as a fraction of training.steps, in (0, 1]; give s_stop or this, not both"""
 
+    auto_stop: bool = False
+    """
+    Let the teacher leave before s_stop, at the first look (see diagnostics_freq) that finds the
+    smoothed cosine between the alignment's gradient and the NLL's at the aligned block below
+    auto_stop_cosine, or no gain in auto_stop_gain any more. The step becomes the run's s_stop
+    """
+
+    auto_stop_cosine: float = 0.0
+    """Threshold in [-1, 1] of the gradients' smoothed cosine; -1 never stops for it"""
+
+    auto_stop_gain: float = 0.001
+    """
+    By how much the aligned block's smoothed cosine to the teacher must rise in ten looks, >= 0
+    """
+
     schedule: Literal["linear", "constant", "cosine", "step"] = "linear"
     """Shape of the weight before s_stop (paper: linear)"""
 
@@ -83,11 +98,18 @@ class Let:
     alpha: float = 4.0
     """Exponent of the "logsum" loss, >= 1 (Miles and Mikolajczyk: around 4)"""
 
-    width_map: Literal["interpolate", "truncate", "orthogonal"] = "interpolate"
+    width_map: Literal["interpolate", "truncate", "orthogonal", "procrustes"] = "interpolate"
     """
     How widths meet. "interpolate": the teacher's hidden vector is interpolated linearly along its
     feature axis to the student's width (paper). "truncate": its first features, or zeros appended.
-    "orthogonal": a fixed random matrix with orthonormal rows or columns
+    "orthogonal": a fixed random matrix with orthonormal rows or columns. "procrustes": that one of
+    these matrices that brings the teacher's states closest to the aligned block's
+    """
+
+    procrustes_every: int = 50
+    """
+    Steps with a teacher after which the "procrustes" map is fitted anew, to the tokens since; it is
+    fitted after the first step, too, and is part of the checkpoint
     """
 
     teacher_norm: Literal["none", "center", "standardize"] = "none"
@@ -95,6 +117,13 @@ class Let:
     What is done to the teacher's states before they are mapped, with each feature's mean and
     deviation over all tokens of the steps before: nothing (paper), subtract the mean, or divide by
     the deviation, too. The moments are part of the checkpoint
+    """
+
+    diagnostics_freq: int = 0
+    """
+    Every how many steps with a teacher (the first one, too) metrics.jsonl gets a line with each
+    block's cosine to the teacher and with the angle and the ratio of the alignment's gradient and
+    the NLL's at the aligned block; 0: never
     """
 
     pairs: list[str] = field(default_factory=list)

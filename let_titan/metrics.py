@@ -22,6 +22,7 @@ class LetMetricsProcessor(MetricsProcessor):
     """Adds LET's figures to every train line, on the console and in every logger.
 
     Attributes:
+        always: steps that are logged whatever the interval.
         let_figures: set by the trainer; called by all ranks at a log step, since it reduces.
         largest_loss: set under context parallelism, in global_max_loss's stead; reduces, too.
         file: metrics.jsonl, on rank 0 only.
@@ -31,15 +32,19 @@ class LetMetricsProcessor(MetricsProcessor):
     largest_loss: Callable[[], float] | None = None
     file: MetricsFile | None = None
     logger: BaseLogger
+    _boards = BaseLogger()  # TensorBoard and wandb: all loggers but our own file
 
     def __init__(self, job_config: LetJobConfig, parallel_dims: ParallelDims) -> None:
         writes = torch.distributed.get_rank() == 0
         with wandb_names(job_config) if writes else nullcontext():
             super().__init__(job_config, parallel_dims)
-        self._always = {resolve_plan(job_config).s_stop, job_config.training.steps}
+        self.always = {resolve_plan(job_config).s_stop, job_config.training.steps}
+        let = job_config.let
+        self._looks_every = let.diagnostics_freq if let.enable and let.auto_stop else 0
         if writes:
             folder = Path(job_config.job.dump_folder)
             self.file = MetricsFile(folder / "metrics.jsonl", parallel_dims.world_size)
+            self._boards = self.logger
             loggers = LoggerContainer()
             if job_config.metrics.enable_wandb:
                 loggers.add_logger(WandbFiles(folder))  # closed before wandb's own logger
@@ -48,8 +53,12 @@ class LetMetricsProcessor(MetricsProcessor):
             self.logger = loggers
 
     def should_log(self, step: int) -> bool:
-        """As torchtitan, and at s_stop and at the end, so that no window mixes the two phases."""
-        return step in self._always or super().should_log(step)
+        """As torchtitan, and at s_stop and at the end, so that no window mixes the two phases.
+
+        Any look of auto stop may turn out to be s_stop.
+        """
+        look = self._looks_every > 0 and step % self._looks_every == 0
+        return step in self.always or look or super().should_log(step)
 
     def log(
         self,
@@ -84,6 +93,23 @@ class LetMetricsProcessor(MetricsProcessor):
                 f"{self.color.green}lambda: {figures['let/lambda']:.5f}  "
                 f"{self.color.orange}{measured(figures)}{self.color.reset}"
             )
+
+    def log_diagnostics(self, step: int, found: dict[str, Any]) -> None:
+        """Logs what ``alignment.Diagnostics`` found in ``step``: a line, and a curve a number."""
+        if self.file is not None:
+            self.file.note_diagnostics(step, found)
+        self._boards.log({f"diagnostics/{name}": x for name, x in curves(found).items()}, step)
+
+
+def curves(found: dict[str, Any]) -> dict[str, float]:
+    """Names each of the diagnostics' numbers, e.g. "block_cosine/pair_1/block_2"."""
+    flat = {}
+    for pair, cosines in enumerate(found["block_cosine"], start=1):
+        for block, cosine in enumerate(cosines, start=1):
+            flat[f"block_cosine/pair_{pair}/block_{block}"] = cosine
+        for name in ("grad_cosine", "grad_ratio"):
+            flat[f"{name}/pair_{pair}"] = found[name][pair - 1]
+    return flat
 
 
 def measured(figures: dict[str, Any]) -> str:

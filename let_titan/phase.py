@@ -10,7 +10,7 @@ from torchtitan.components.loss import IGNORE_INDEX
 from torchtitan.config import TORCH_DTYPE_MAP
 from torchtitan.distributed import ParallelDims
 
-from let_titan.alignment import Alignment, alignment_loss, rows_of_this_rank
+from let_titan.alignment import Alignment, Diagnostics, alignment_loss, rows_of_this_rank
 from let_titan.config import Let, LetJobConfig
 from let_titan.data.loader import gathered
 from let_titan.device import free_cached_memory, memory_gib
@@ -45,6 +45,7 @@ class LetPhase:
         self.plan, self.config, self.dims = plan, config, dims
         self.device = device
         self.alignment = build_alignment(plan, config)
+        self.diagnostics = build_diagnostics(plan, config, device)
         self.teacher: Teacher | None = None
         let = config.let if config.distill.method == "none" else Let()
         self.states = TeacherStates(
@@ -52,6 +53,7 @@ class LetPhase:
             let.width_map,
             len(plan.pairs),
             FLAVORS[config.model.flavor].dim,
+            let.procrustes_every,
         )
         self._blocks_here = {int(name) + 1 for part in model_parts for name in part.layers}
         self._blocks_here |= {part.logits_block for part in model_parts if part.output is not None}
@@ -64,6 +66,8 @@ class LetPhase:
         facts = self.facts()
         assert facts is not None
         self.states.start(facts["width"], self.device)
+        assert self.alignment is not None
+        self.alignment.fitted = self.states.fitted
 
     def _load_here(self) -> None:
         config = self.config.teacher
@@ -105,6 +109,8 @@ class LetPhase:
         if isinstance(self.alignment, Distillation):
             self.alignment.head = None
         self.states.stop()
+        if self.alignment is not None:
+            self.alignment.fitted = ()
         free_cached_memory()
         return before, memory_gib()
 
@@ -112,6 +118,24 @@ class LetPhase:
         """Returns what is known of the teacher, on all ranks, wherever it is."""
         known = gathered(None if self.teacher is None else self.teacher.facts)
         return next((facts for facts in known if facts is not None), None)
+
+    def begin_step(self, step: int) -> None:
+        """Starts the sums of torchtitan's ``step`` (from 1)."""
+        if self.alignment is None:
+            return
+        self.alignment.meter.reset()
+        freq = self.config.let.diagnostics_freq
+        wanted = self.diagnostics is not None and self.plan.teacher_in(step)
+        wanted = wanted and (step == 1 or step % freq == 0)
+        self.alignment.diagnostics = self.diagnostics if wanted else None
+        if self.alignment.diagnostics is not None:
+            self.alignment.diagnostics.reset()
+
+    def diagnosis(self) -> dict[str, Any] | None:
+        """Returns what ``Diagnostics.result`` says of the step, if it was asked to look at it."""
+        if self.alignment is None or self.alignment.diagnostics is None:
+            return None
+        return self.alignment.diagnostics.result()
 
     def whole_states(
         self, batch: dict[str, torch.Tensor], labels: torch.Tensor
@@ -167,4 +191,19 @@ def build_alignment(plan: LetPlan, config: LetJobConfig) -> Alignment | None:
         [(pair.block, pair.weight) for pair in plan.pairs],
         alignment_loss(config.let.loss, config.let.alpha),
         compiled.backend if compiled.enable and "loss" in compiled.components else None,
+    )
+
+
+def build_diagnostics(
+    plan: LetPlan, config: LetJobConfig, device: torch.device
+) -> Diagnostics | None:
+    """Builds what looks at single steps of an alignment; None where nobody asks."""
+    let = config.let
+    if not plan.pairs or config.distill.method != "none" or let.diagnostics_freq == 0:
+        return None
+    return Diagnostics(
+        [pair.block for pair in plan.pairs],
+        FLAVORS[config.model.flavor].n_layers,
+        alignment_loss(let.loss, let.alpha),
+        device,
     )

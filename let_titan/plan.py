@@ -1,7 +1,7 @@
 """What [let] asks for, resolved once: which states meet at which block, how much, until when."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from let_titan.config import LetJobConfig
@@ -32,10 +32,25 @@ class LetPlan:
     lambda_0: float = 0.0
     s_stop: int = 0
     schedule: str = "linear"
+    horizon: int = 0  # of the schedule, where auto stop has moved s_stop before it; 0: s_stop
 
     def lambda_in(self, step: int) -> float:
         """Returns lambda in torchtitan's ``step`` (from 1), i.e. at s = step - 1."""
-        return lambda_at(step - 1, self.lambda_0, self.s_stop, self.schedule)
+        if step > self.s_stop:
+            return 0.0
+        return lambda_at(step - 1, self.lambda_0, self.planned_stop, self.schedule)
+
+    @property
+    def planned_stop(self) -> int:
+        """s_stop as the config has it."""
+        return self.horizon or self.s_stop
+
+    def stopped_at(self, step: int) -> "LetPlan":
+        """Returns the plan that auto stop makes of this one: ``step`` is the last with a teacher.
+
+        The steps before keep their lambda.
+        """
+        return replace(self, s_stop=step, horizon=self.planned_stop)
 
     def teacher_in(self, step: int) -> bool:
         """Whether torchtitan's ``step`` (from 1) has a teacher: s_stop is the last that does."""

@@ -93,11 +93,23 @@ class MetricsFile(BaseLogger):
         """Notes a step that was left out: {"step", "nonfinite": {"loss_ranks", ...}}."""
         self._append({"step": step, "nonfinite": ranks})
 
+    def note_diagnostics(self, step: int, found: dict[str, Any]) -> None:
+        """Notes what ``alignment.Diagnostics`` found: {"step", "diagnostics": {...}}."""
+        self._append({"step": step, "diagnostics": found})
+
+    def note_auto_stop(self, step: int, reason: str) -> None:
+        """Notes that ``step`` became s_stop, and why: {"step", "auto_stop": reason}."""
+        self._append({"step": step, "auto_stop": reason})
+
     def _append(self, line: dict[str, Any]) -> None:
         with writing(self.path), self.path.open("a") as file:
-            file.write(json.dumps({key: finite(value) for key, value in line.items()}) + "\n")
+            file.write(json.dumps(finite(line)) + "\n")
 
 
 def finite(value: Any) -> Any:
-    """JSON has neither NaN nor infinity: null stands for both."""
+    """JSON has neither NaN nor infinity: null stands for both, in lists and objects, too."""
+    if isinstance(value, list):
+        return [finite(part) for part in value]
+    if isinstance(value, dict):
+        return {key: finite(part) for key, part in value.items()}
     return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -97,6 +97,12 @@ class RunFolder:
         if self.file is not None:
             self.file.note_nonfinite(step, ranks)
 
+    def note_auto_stop(self, step: int, reason: str) -> None:
+        """Notes why ``step`` is the last with a teacher."""
+        if self.file is not None:
+            self.file.note_auto_stop(step, reason)
+            logger.info(f"Step {step} is s_stop: {reason}.")
+
     def _write(self, exit_state: str) -> None:
         write_summary(self._path, {**self.facts, **self._outcome(), "exit_state": exit_state})
 

@@ -2,17 +2,19 @@
 
 import time
 from collections.abc import Iterator
+from dataclasses import asdict
 from typing import Any
 
 import torch
 from torchtitan.train import Trainer
 
+from let_titan.auto_stop import AutoStop
 from let_titan.checkpoint.manager import LetCheckpointManager
 from let_titan.config import LetJobConfig
 from let_titan.figures import let_figures
 from let_titan.guard import StepGuard
 from let_titan.phase import LetPhase
-from let_titan.plan import resolve_plan
+from let_titan.plan import LetPlan, resolve_plan
 from let_titan.rank_loss import RankLoss
 from let_titan.run_folder import RunFolder, describe_run
 from let_titan.spec import register
@@ -51,6 +53,7 @@ class LetTrainer(Trainer):
         self.stop_request = StopRequest()
         self.guard = self._build_guard()
         self.optimizers.register_step_pre_hook(self.guard)
+        self.auto_stop = build_auto_stop(self.plan, job_config)
         self._begun = False
 
     def _build_guard(self) -> StepGuard:
@@ -81,18 +84,36 @@ class LetTrainer(Trainer):
         """One optimiser step; the teacher comes before the first and goes after its last."""
         if not self._begun:
             self._begin(self.step - 1)
-        if self.phase.alignment is not None:
-            self.phase.alignment.meter.reset()
+        self.phase.begin_step(self.step)
         self.guard.begin(self.step)
         self.rank_loss.begin()
         self._microbatch = 0
         super().train_step(data_iterator)
         if self.guard.skipped is not None:
             self.run_folder.note_nonfinite(self.step, self.guard.skipped)
+        diagnosis = self.phase.diagnosis()
+        if diagnosis is not None:
+            self.metrics_processor.log_diagnostics(self.step, diagnosis)
+            self._look(diagnosis)
         if self.plan.teacher_in(self.step):
             self.phase.states.end_step()
         if self.plan.teacher_in(self.step) and not self.plan.teacher_in(self.step + 1):
             self._release_teacher()
+
+    def _look(self, diagnosis: dict[str, Any]) -> None:
+        """Lets auto stop decide, if there is one, whether this step is the last with a teacher."""
+        reason = self.auto_stop.look(self.step, diagnosis) if self.auto_stop else None
+        if reason is not None:
+            self._stop_at(self.step)
+            self.run_folder.note_auto_stop(self.step, reason)
+
+    def _stop_at(self, step: int) -> None:
+        """Makes ``step`` the run's s_stop, wherever that is asked for."""
+        self.plan = self.phase.plan = self.plan.stopped_at(step)
+        self.run_folder.facts["let_plan"] = asdict(self.plan)
+        self.metrics_processor.always.add(step)
+        if self.job_config.validation.enable:
+            self.validator.always.add(step)
 
     def _begin(self, start: int) -> None:
         """What must happen between the loading of step ``start`` and the first step after it."""
@@ -150,15 +171,29 @@ class LetTrainer(Trainer):
         return inputs, labels, extra_inputs, extra_kwargs
 
     def state_dict(self) -> dict[str, Any]:
-        """torchtitan's train state, with the teacher's moments where there are any."""
-        return {**super().state_dict(), **self.phase.states.state_dict()}
+        """torchtitan's train state, with what the teacher's moments and auto stop have seen."""
+        seen = self.auto_stop.state_dict() if self.auto_stop else {}
+        return {**super().state_dict(), **self.phase.states.state_dict(), **seen}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         super().load_state_dict(state_dict)
         self.phase.states.load_state_dict(state_dict)
+        if self.auto_stop is not None:
+            self.auto_stop.load_state_dict(state_dict)
+            if self.auto_stop.seen.s_stop:
+                self._stop_at(self.auto_stop.seen.s_stop)
 
     def _release_teacher(self) -> None:
         """Lets the teacher go and notes what that freed."""
         before, after = self.phase.release()
         self.metrics_processor.device_memory_monitor.reset_peak_stats()
         self.run_folder.teacher_left(self.step, before, after)
+
+
+def build_auto_stop(plan: LetPlan, config: LetJobConfig) -> AutoStop | None:
+    """Builds what ends the alignment early; None where nobody asks."""
+    let = config.let
+    if not plan.pairs or config.distill.method != "none" or not let.auto_stop:
+        return None
+    blocks = tuple(pair.block for pair in plan.pairs)
+    return AutoStop(blocks, let.auto_stop_cosine, let.auto_stop_gain)

@@ -35,7 +35,7 @@ class LetValidator(Validator):
         loader = build_validation_dataloader(kwargs["tokenizer"], job_config)
         # A pipeline's stages take batches of training's shape only.
         section = job_config.training if self.pp_schedule else job_config.validation
-        self._always = {0, resolve_plan(job_config).s_stop, job_config.training.steps}
+        self.always = {0, resolve_plan(job_config).s_stop, job_config.training.steps}
         # Read once, kept on the CPU: 16 bytes a token.
         self._batches = share(
             itertools.islice(loader, job_config.validation.steps),
@@ -47,7 +47,7 @@ class LetValidator(Validator):
 
     def should_validate(self, step: int) -> bool:
         """At step 0, at s_stop, at the last step, and every validation.freq steps."""
-        return step in self._always or step % self.job_config.validation.freq == 0
+        return step in self.always or step % self.job_config.validation.freq == 0
 
     @torch.no_grad()
     def validate(self, model_parts: list[nn.Module], step: int) -> None:

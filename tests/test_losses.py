@@ -8,7 +8,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.testing import assert_close
 
-from let_titan.alignment import RunningMoments, alignment_loss, gradient_of, interpolate_width
+from let_titan.alignment import (
+    Alignment,
+    Procrustes,
+    RunningMoments,
+    alignment_loss,
+    cosine_alignment,
+    gradient_of,
+    interpolate_width,
+)
 from let_titan.alignment.maps import build_width_map, orthogonal_matrix, truncate_width
 
 LOSSES = ("logsum", "smooth_l1", "mse", "cka")
@@ -184,3 +192,72 @@ def test_alpha_is_the_exponent():
     one = partial(torch.nn.functional.normalize, dim=-1)
     wanted = (one(hidden) - one(teacher)).abs().pow(2.5).sum(-1).log()[mask].sum()
     assert_close(alignment_loss("logsum", 2.5)(hidden, teacher, mask)[0], wanted)
+
+
+def fitted_to(hidden, teacher, mask, every=1):
+    found = Procrustes(teacher.shape[-1], hidden.shape[-1], every, torch.device("cpu"))
+    found.observe(hidden, teacher, mask)
+    found.end_step()
+    return found
+
+
+@given(SEEDS)
+@settings(max_examples=20, deadline=None)
+def test_procrustes_finds_the_rotation_that_there_is(seed):
+    hidden, teacher, mask = states(seed, d_t=7, d_m=12, b=4)
+    rotation = orthogonal_matrix(7, 12)
+    hidden = 3 * teacher @ rotation
+    hidden[~mask] = float("nan")  # a masked token may hold anything
+    found = fitted_to(hidden, teacher, mask)
+    assert_close(found.matrix, rotation, rtol=0, atol=1e-4)
+    assert_close(found(teacher)[mask] * 3, hidden[mask], rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("widths", [(7, 12), (12, 7), (9, 9)])
+def test_procrustes_is_orthogonal_and_no_other_map_is_closer(widths):
+    hidden, teacher, mask = states(3, *widths)
+    found = fitted_to(hidden, teacher, mask)
+    narrow = found.matrix if widths[0] <= widths[1] else found.matrix.T
+    assert_close(narrow @ narrow.T, torch.eye(min(widths)))
+    ours, theirs = (torch.nn.functional.normalize(x[mask], dim=-1) for x in (hidden, teacher))
+
+    def closeness(matrix):
+        return (theirs @ matrix * ours).sum()
+
+    best = closeness(found.matrix)
+    assert best > closeness(orthogonal_matrix(*widths))
+    generator = torch.Generator().manual_seed(5)
+    for _ in range(50):
+        skew = torch.randn(widths[1], widths[1], generator=generator) * 0.1
+        assert closeness(found.matrix @ torch.linalg.matrix_exp(skew - skew.T)) < best
+
+
+def test_procrustes_is_fitted_when_it_is_time_and_goes_on_from_its_state():
+    hidden, teacher, mask = states()
+    one, other = (Procrustes(7, 12, 3, torch.device("cpu")) for _ in range(2))
+    start, changed = one.matrix.clone(), []
+    for step in range(1, 8):
+        before = one.matrix.clone()
+        hidden = hidden.roll(1, 0)
+        for found in (one, other):
+            found.observe(hidden * step, teacher, mask)
+            found.end_step()
+        changed += [] if before.equal(one.matrix) else [step]
+        state, other = other.state(), Procrustes(7, 12, 3, torch.device("cpu"))
+        other.load(state)
+        assert other.matrix.equal(one.matrix)
+    assert changed == [1, 3, 6] and not start.equal(one.matrix)
+
+
+def test_the_gradient_through_a_fitted_map_against_float64():
+    hidden, teacher, mask = states()
+    alignment = Alignment([(1, 2.0)], cosine_alignment)
+    fitted = fitted_to(hidden, teacher, mask)
+    alignment.fitted = [fitted]
+    leaf = hidden.clone().requires_grad_()
+    alignment.inject(1, leaf, [teacher], mask, 0.25).sum().backward()
+    exact = hidden.double().requires_grad_()
+    target = teacher.double() @ fitted.matrix.double()
+    loss = -torch.nn.functional.cosine_similarity(exact, target, dim=-1)[mask].sum()
+    (exact.sum() + 0.5 * loss).backward()
+    assert_close(leaf.grad.double(), exact.grad, rtol=1e-5, atol=1e-6)

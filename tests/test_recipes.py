@@ -1,5 +1,6 @@
 """The lab's recipes in a tiny form: each parses, and a run is trained once for all of them."""
 
+import contextlib
 import importlib
 import json
 import sys
@@ -53,7 +54,7 @@ def all_keys():
 def train_here(root, config, keys, trained):
     trained.append(keys)
     flags = [f"--{key}" if value == "true" else f"--{key}={value}" for key, value in keys.items()]
-    with outside_the_world():
+    with outside_the_world(), contextlib.chdir(root):
         set_rank(0, 1, free_port())
         train(["--job.config_file", str(root / config), *flags])
 

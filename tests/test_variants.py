@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from let_titan.checks import find_mistakes
+from let_titan.metrics import curves
 from let_titan.train import LetTrainer
 from tests.layouts import FSDP, MICRO_2, MICRO_8, PP, TP
 from tests.support import (
@@ -21,17 +22,23 @@ from tests.support import (
 MOMENTS = {"teacher_norm": "standardize", "width_map": "orthogonal", "loss": "smooth_l1"}
 TWO_PAIRS = {"pairs": ["L2E", "M2L:0.5"], "teacher_norm": "center", "loss": "logsum"}
 CKA = {"loss": "cka", "width_map": "truncate"}
+FITTED = {"width_map": "procrustes", "procrustes_every": 2, "pairs": ["L2E", "M2L:0.5"]}
 CASES = {
     "moments, fsdp": (MOMENTS, FSDP),
     "moments, tp": (MOMENTS, {**TP, **MICRO_8}),
     "moments, pp": (MOMENTS, {**PP, **MICRO_8}),
     "two pairs, fsdp, accumulation": (TWO_PAIRS, {**FSDP, **MICRO_2}),
     "cka, fsdp": (CKA, FSDP),
+    "fitted, fsdp, accumulation": (FITTED, {**FSDP, **MICRO_2}),
+    "fitted, tp": (FITTED, {**TP, **MICRO_8}),
+    "fitted, pp": (FITTED, {**PP, **MICRO_8}),
 }
 
 
 def two_steps(lab, let, layout):
-    """Trains two steps on the fixed batch; returns step 2's un-clipped gradients and moments."""
+    """Trains two steps on the fixed batch; returns step 2's un-clipped gradients, moments and
+    diagnostics."""
+    let = {**let, "diagnostics_freq": 2}
     batch = {"training__local_batch_size": 4, "training__global_batch_size": 8}
     trainer = LetTrainer(lab.config(let, **{**batch, **layout}))
     try:
@@ -39,9 +46,17 @@ def two_steps(lab, let, layout):
         for step in (1, 2):
             trainer.step = step
             trainer.train_step(batches)
-        return of_all_stages(gradients, trainer), trainer.state_dict().get("teacher_moments")
+        moments = trainer.state_dict().get("teacher_moments")
+        file = trainer.metrics_processor.file
+        return of_all_stages(gradients, trainer), moments, diagnostics(file.lines() if file else [])
     finally:
         trainer.close()
+
+
+def diagnostics(lines):
+    """Returns all numbers of the diagnostics, of steps 1 and 2."""
+    found = [line["diagnostics"] for line in lines if "diagnostics" in line]
+    return [x for of_step in found for x in curves(of_step).values()]
 
 
 def in_layouts(assets, folder):
@@ -52,17 +67,32 @@ def in_layouts(assets, folder):
 def test_equal_one_process(assets, tmp_path):
     found = run_world(2, in_layouts, tmp_path, assets, tmp_path)
     lab = Lab(assets, tmp_path)
-    wanted = {id(let): two_steps(lab, let, {}) for let in (MOMENTS, TWO_PAIRS, CKA)}
+    wanted = {id(let): two_steps(lab, let, {}) for let in (MOMENTS, TWO_PAIRS, CKA, FITTED)}
     for name, (let, _) in CASES.items():
         # Step 2's weights have gone through Adam, which makes rounding larger than step 1 does.
         assert worst_gradient(found[name][0], wanted[id(let)][0]) < 1e-4, name
-    plain = two_steps(lab, {**MOMENTS, "teacher_norm": "none"}, {})[0]
-    assert worst_gradient(plain, wanted[id(MOMENTS)][0]) > 1e-2  # the moments mattered
+        pairs = len(let.get("pairs", [0]))
+        assert len(found[name][2]) == 2 * pairs * (4 + 2), name  # four blocks, cosine and ratio
+        seen = [
+            pair
+            for pair in zip(found[name][2], wanted[id(let)][2], strict=True)
+            if None not in pair
+        ]
+        # Of a pipeline's stages only those with an aligned block have a teacher.
+        assert len(seen) == len(found[name][2]) - (4 if name == "moments, pp" else 0), name
+        for x, y in seen:
+            assert x == pytest.approx(y, rel=1e-3, abs=1e-5), name
+    for let, key, off in (
+        (MOMENTS, "teacher_norm", "none"),
+        (FITTED, "width_map", "orthogonal"),
+    ):
+        plain = two_steps(lab, {**let, key: off}, {})[0]
+        assert worst_gradient(plain, wanted[id(let)][0]) > 1e-2, key  # it mattered
 
 
-def trained(lab):
+def trained(lab, let):
     config = lab.config(
-        MOMENTS | {"s_stop": 3},
+        let | {"s_stop": 3},
         training__steps=4,
         checkpoint__enable=True,
         checkpoint__interval=1,
@@ -78,17 +108,31 @@ def trained(lab):
 
 
 @pytest.mark.parametrize("step", [1, 3])
-def test_moments_survive_a_resume(step, lab):
-    wanted, state = trained(lab)
-    assert state["teacher_moments"] != "[]"
+@pytest.mark.parametrize(
+    ("let", "key", "other", "sentence"),
+    [
+        (MOMENTS, "teacher_moments", {"teacher_norm": "center"}, "checkpoints hold other moments"),
+        (FITTED, "width_maps", {}, None),
+    ],
+    ids=["moments", "fitted"],
+)
+def test_what_is_seen_of_the_teacher_survives_a_resume(step, let, key, other, sentence, lab):
+    wanted, state = trained(lab, let)
+    assert state[key] not in ("[]", b"")
     for later in range(step + 1, 5):
         shutil.rmtree(lab.folder / "run" / "checkpoint" / f"step-{later}")
-    found, again = trained(lab)
+    found, again = trained(lab, let)
     assert again == state
     assert all(torch.equal(found[name], wanted[name]) for name in wanted)
-    changed = lab.parsed({"teacher_norm": "center", "s_stop": 3}, checkpoint__enable=True)
+    changed = lab.parsed({**other, "s_stop": 3}, checkpoint__enable=True)
     sentences = [str(mistake) for mistake in find_mistakes(changed)]
-    assert any("checkpoints hold other moments" in sentence for sentence in sentences)
+    assert sentence is None or any(sentence in said for said in sentences)
+
+
+def test_a_run_without_fitted_maps_does_not_go_on_with_them(lab):
+    trained(lab, {})
+    changed = lab.parsed({"width_map": "procrustes", "s_stop": 3}, checkpoint__enable=True)
+    assert any("checkpoints hold no fitted map" in str(m) for m in find_mistakes(changed))
 
 
 def test_what_cannot_be_is_said(lab):

@@ -13,7 +13,9 @@ from typing import Any
 
 import torch
 
+from let_titan.alignment.diagnostics import Diagnostics
 from let_titan.alignment.gradient import AlignmentLoss, added_gradient
+from let_titan.alignment.procrustes import Procrustes
 
 ALIGNMENT_ARGUMENTS = ("teacher_hidden", "align_mask", "align_coefficient")
 """The student's forward takes these; without them it is torchtitan's."""
@@ -50,10 +52,10 @@ class _Inject(torch.autograd.Function):
         mask: torch.Tensor,
         coefficient: float | torch.Tensor,
         alignment: "Alignment",
-        weight: float,
+        pair: int,
     ) -> torch.Tensor:
         ctx.save_for_backward(hidden, teacher, mask)
-        ctx.coefficient, ctx.alignment, ctx.weight = coefficient, alignment, weight
+        ctx.coefficient, ctx.alignment, ctx.pair = coefficient, alignment, pair
         # The same storage, and no view: a zero-bubble pipeline detaches its stages' outputs in
         # place, which autograd refuses of views. A write to it is noticed as one to ``hidden``.
         return hidden.detach()
@@ -61,11 +63,17 @@ class _Inject(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad_output: torch.Tensor) -> Any:
         hidden, teacher, mask = ctx.saved_tensors
+        alignment, weight = ctx.alignment, ctx.alignment.blocks[ctx.pair][1]
+        if alignment.fitted:
+            alignment.fitted[ctx.pair].observe(hidden, teacher, mask)
+        states = (hidden, alignment.mapped(ctx.pair, teacher), mask)
         # A tensor even of a float (on the CPU: no copy waits for it), so that nothing is compiled
         # anew when lambda changes.
-        scale = torch.as_tensor(ctx.weight * ctx.coefficient, dtype=torch.float32)
-        gradient, (loss, cosine) = ctx.alignment.add(grad_output, scale, hidden, teacher, mask)
-        ctx.alignment.meter.add(ctx.weight * loss, cosine)
+        scale = torch.as_tensor(weight * ctx.coefficient, dtype=torch.float32)
+        if alignment.diagnostics is not None:
+            alignment.diagnostics.see_gradients(ctx.pair, grad_output, scale, *states)
+        gradient, (loss, cosine) = alignment.add(grad_output, scale, *states)
+        alignment.meter.add(weight * loss, cosine)
         return gradient, None, None, None, None, None
 
 
@@ -76,7 +84,14 @@ class Alignment:
         blocks: (block, weight) each; block counts from 1.
         loss: for example ``cosine_alignment``.
         compile_backend: compiles what backward does where given.
+
+    Attributes:
+        diagnostics: takes the step's figures where it is set.
+        fitted: one map per entry of ``blocks``, each fitted to its block's output; or none.
     """
+
+    diagnostics: Diagnostics | None = None
+    fitted: Sequence[Procrustes] = ()
 
     def __init__(
         self,
@@ -108,7 +123,15 @@ class Alignment:
         Returns:
             ``hidden``, to be used in its stead.
         """
-        for (aligned, weight), teacher in zip(self.blocks, teacher_hidden, strict=True):
+        if self.diagnostics is not None:
+            mapped = [self.mapped(i, teacher) for i, teacher in enumerate(teacher_hidden)]
+            self.diagnostics.see_block(block, hidden, mapped, mask)
+        pairs = enumerate(zip(self.blocks, teacher_hidden, strict=True))
+        for pair, ((aligned, _), teacher) in pairs:
             if aligned == block:
-                hidden = _Inject.apply(hidden, teacher, mask, coefficient, self, weight)
+                hidden = _Inject.apply(hidden, teacher, mask, coefficient, self, pair)
         return hidden
+
+    def mapped(self, pair: int, teacher: torch.Tensor) -> torch.Tensor:
+        """Returns the teacher's [B, S, d_T] as the pair's loss shall see it."""
+        return self.fitted[pair](teacher) if self.fitted else teacher

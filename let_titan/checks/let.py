@@ -34,14 +34,42 @@ def let_mistakes(config: LetJobConfig) -> Mistakes:
         )
     for text in let.pairs:
         yield from raised_by(parse_pair, text, blocks_by_letter(config))
+    if let.diagnostics_freq < 0:
+        yield ConfigError(
+            f"let.diagnostics_freq = {let.diagnostics_freq} must be 0 (never) or a number of steps."
+        )
+    yield from auto_stop_mistakes(config)
     yield from loss_mistakes(config)
 
 
+def auto_stop_mistakes(config: LetJobConfig) -> Mistakes:
+    let = config.let
+    if not let.auto_stop:
+        return
+    if let.diagnostics_freq == 0:
+        yield ConfigError(
+            "let.auto_stop = true looks at the diagnostics, and let.diagnostics_freq is 0: set it "
+            "to the number of steps between two looks, e.g. 10."
+        )
+    if not -1 <= let.auto_stop_cosine <= 1:
+        yield ConfigError(
+            f"let.auto_stop_cosine = {let.auto_stop_cosine} must lie between -1 and 1."
+        )
+    if not (math.isfinite(let.auto_stop_gain) and let.auto_stop_gain >= 0):
+        yield ConfigError(
+            f"let.auto_stop_gain = {let.auto_stop_gain} must be a finite number >= 0."
+        )
+
+
 def loss_mistakes(config: LetJobConfig) -> Mistakes:
-    """The loss's own key, and the layouts in which it is not one process's."""
+    """The keys of loss and width map, and the layouts in which it is not one process's."""
     let, layout = config.let, config.parallelism
     if not (math.isfinite(let.alpha) and let.alpha >= 1):
         yield ConfigError(f"let.alpha = {let.alpha} must be a finite number of at least 1.")
+    if let.procrustes_every < 1:
+        yield ConfigError(
+            f"let.procrustes_every = {let.procrustes_every} must be a number of steps, at least 1."
+        )
     cut = max(layout.tensor_parallel_degree, layout.context_parallel_degree)
     if let.loss == "cka" and cut > 1:
         yield ConfigError(

@@ -111,6 +111,13 @@ def summary_mistakes(config: LetJobConfig, plan: LetPlan | None, world_size: int
     if "dataloader" not in config.checkpoint.exclude_from_loading:
         yield from data_mistakes(config, data)
     yield from s_stop_mistakes(config, let_plan, plan)
+    stopped = before["config"].get("let", {}).get("auto_stop", False)
+    if plan is not None and plan.pairs and config.let.auto_stop != stopped:
+        did = "by auto stop" if stopped else "without auto stop"
+        yield differs(config, f"s_stop was found {did}", f"let.auto_stop = {str(stopped).lower()}")
+    fitted = before["config"].get("let", {}).get("width_map") == "procrustes"
+    if plan is not None and plan.pairs and (config.let.width_map == "procrustes") > fitted:
+        yield differs(config, "checkpoints hold no fitted map", "the let.width_map of that run")
     norm = before["config"].get("let", {}).get("teacher_norm", "none")
     if plan is not None and plan.pairs and config.let.teacher_norm not in (norm, "none"):
         has = "no moments" if norm == "none" else "other moments"
@@ -139,12 +146,15 @@ def s_stop_mistakes(
     config: LetJobConfig, before: dict[str, Any] | None, plan: LetPlan | None
 ) -> Mistakes:
     """A run that goes on keeps its s_stop: a fraction of more steps would call the teacher back."""
-    if before is None or plan is None or not plan.pairs or before["s_stop"] == plan.s_stop:
+    if before is None or plan is None or not plan.pairs:
+        return
+    planned = before.get("horizon") or before["s_stop"]  # auto stop may have moved it
+    if planned == plan.s_stop:
         return
     if config.distill.method == "rkd":
         return  # its teacher stays to the end, wherever that is
     key = "let.s_stop" if config.distill.method == "none" else "distill.n_kd"
     yield ConfigError(
-        f"This run's s_stop was {before['s_stop']} and would become {plan.s_stop}: pass "
-        f"--{key} {before['s_stop']} to go on with it, or choose another job.dump_folder."
+        f"This run's s_stop was {planned} and would become {plan.s_stop}: pass "
+        f"--{key} {planned} to go on with it, or choose another job.dump_folder."
     )

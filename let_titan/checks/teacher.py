@@ -1,5 +1,8 @@
 """[teacher]: there, a causal language model, and of the student's tokenizer."""
 
+import json
+import math
+from contextlib import suppress
 from pathlib import Path
 
 from torchtitan.tools.logging import logger
@@ -19,7 +22,18 @@ def needs_teacher(config: LetJobConfig, plan: LetPlan | None) -> bool:
     if plan is None:
         wanted = config.let.enable or config.distill.method != "none"
         return wanted and bool(config.teacher.checkpoint)
-    return bool(plan.pairs) and resume_step(config) < plan.s_stop
+    return bool(plan.pairs) and resume_step(config) < min(plan.s_stop, auto_stopped_at(config))
+
+
+def auto_stopped_at(config: LetJobConfig) -> float:
+    """Returns the step at which auto stop has ended the run's alignment, infinity if it has not."""
+    path = Path(config.job.dump_folder) / "summary.json"
+    if not config.let.auto_stop or not path.exists():
+        return math.inf
+    with suppress(ValueError, KeyError, TypeError):  # a damaged file is told by resume.py
+        plan = json.loads(path.read_text())["let_plan"]
+        return int(plan["s_stop"]) if plan["horizon"] else math.inf
+    return math.inf
 
 
 def teacher_mistakes(config: LetJobConfig, plan: LetPlan | None) -> Mistakes:

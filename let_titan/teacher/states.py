@@ -1,11 +1,13 @@
 """The teacher's states on their way to the student: normalised by running moments, then mapped."""
 
+import io
 import json
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 
-from let_titan.alignment import RunningMoments, build_width_map
+from let_titan.alignment import Procrustes, RunningMoments, build_width_map
 
 
 class TeacherStates:
@@ -16,12 +18,19 @@ class TeacherStates:
         width_map: "interpolate" leaves the width as it is, for the losses to map.
         pairs: how many states a microbatch has.
         width: d_M.
+        every: steps after which a "procrustes" map is fitted anew.
+
+    Attributes:
+        fitted: a "procrustes" map per pair, for the alignment, which has the student's states.
     """
 
-    def __init__(self, norm: str, width_map: str, pairs: int, width: int) -> None:
+    def __init__(self, norm: str, width_map: str, pairs: int, width: int, every: int) -> None:
         self.norm, self.width_map, self.pairs, self.width = norm, width_map, pairs, width
+        self.every = every
+        self.fitted: list[Procrustes] = []
         self._moments: list[RunningMoments] = []
         self._saved = "[]"
+        self._saved_maps = b""
 
     def start(self, d_t: int, device: torch.device) -> None:
         """Begins, or goes on from what was loaded; every rank calls, with a teacher or without."""
@@ -31,6 +40,14 @@ class TeacherStates:
         # Of a checkpoint before the first step with a teacher there is nothing to go on from.
         for moments, state in zip(self._moments, json.loads(self._saved), strict=False):
             moments.load(state)
+        if self.width_map == "procrustes":
+            self.fitted = [
+                Procrustes(d_t, self.width, self.every, device) for _ in range(self.pairs)
+            ]
+        if self.fitted and self._saved_maps:
+            states = torch.load(io.BytesIO(self._saved_maps), weights_only=True)
+            for fitted, state in zip(self.fitted, states, strict=True):
+                fitted.load(state)
 
     def __call__(
         self, hidden: Sequence[torch.Tensor], mask: torch.Tensor
@@ -46,18 +63,33 @@ class TeacherStates:
         """Lets the step's tokens count for the steps to come; every rank calls."""
         for moments in self._moments:
             moments.end_step()
+        for fitted in self.fitted:
+            fitted.end_step()
 
     def stop(self) -> None:
-        """Frees what is on the device; a checkpoint still holds the last moments."""
-        self._saved = self.state_dict().get("teacher_moments", "[]")
-        self._moments, self._map = [], None
+        """Frees what is on the device; a checkpoint still holds the last moments and maps."""
+        self.load_state_dict(self.state_dict())
+        self._moments, self._map, self.fitted = [], None, []
 
-    def state_dict(self) -> dict[str, str]:
-        """Returns a part of the train state: JSON, since DCP takes lists apart; {} without norm."""
-        if self.norm == "none":
-            return {}
-        live = json.dumps([moments.state() for moments in self._moments])
-        return {"teacher_moments": live if self._moments else self._saved}
+    def state_dict(self) -> dict[str, Any]:
+        """Returns a part of the train state: {} without a norm and a fitted map.
 
-    def load_state_dict(self, state: dict[str, str]) -> None:
+        Each in one piece, since DCP takes lists apart and asks for shapes before the teacher is
+        there: the moments as JSON, the maps as torch saves them.
+        """
+        state: dict[str, Any] = {}
+        if self.norm != "none":
+            live = json.dumps([moments.state() for moments in self._moments])
+            state["teacher_moments"] = live if self._moments else self._saved
+        if self.width_map == "procrustes":
+            state["width_maps"] = self._maps_in_bytes() if self.fitted else self._saved_maps
+        return state
+
+    def _maps_in_bytes(self) -> bytes:
+        buffer = io.BytesIO()
+        torch.save([fitted.state() for fitted in self.fitted], buffer)
+        return buffer.getvalue()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
         self._saved = state.get("teacher_moments", "[]")
+        self._saved_maps = state.get("width_maps", b"")

@@ -60,7 +60,7 @@ def make_tokenizer(corpus: Path, folder: Path) -> None:
 
 def make_teacher(run: Path, folder: Path) -> None:
     """Trains the teacher, or what is left of its run, and exports its last checkpoint."""
-    train(ROOT, TEACHER, {"job.dump_folder": str(run)})
+    train(ROOT, TEACHER, {"job.dump_folder": str(run.relative_to(ROOT))})
     command = [sys.executable, "-m", "let_titan.export", str(run), str(folder), "--dtype"]
     subprocess.run([*command, "bfloat16"], cwd=ROOT, check=True)
     shutil.rmtree(run / "checkpoint")

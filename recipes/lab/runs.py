@@ -105,7 +105,9 @@ def finish(place: Place, keys: Mapping[str, str]) -> None:
     """Trains the run, or what is left of it, and keeps what it measured."""
     key = key_of(place, keys)
     folder = place.lab / "runs" / key
-    train(place.root, place.config, {**keys, "job.dump_folder": str(folder)})
+    # Relative, since summary.json names it and is committed.
+    here = str(folder.relative_to(place.root))
+    train(place.root, place.config, {**keys, "job.dump_folder": here})
     kept = place.results / "lab" / key
     kept.mkdir(parents=True, exist_ok=True)
     for name in FILES:

@@ -1,0 +1,94 @@
+"""What the alignment does to the student, measured in single steps: cosines block by block, and how
+its gradient stands to the NLL's at the aligned blocks."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from let_titan.alignment.cosine import cosine_alignment
+from let_titan.alignment.gradient import AlignmentLoss, gradient_of
+
+
+class Diagnostics:
+    """Sums over one step's valid tokens, which lie on one rank each in every layout.
+
+    With g the gradient of the NLL at an aligned block's output, divided by the global number of
+    tokens, and a that of lambda(s) * weight * the alignment loss, both over all tokens of the step:
+
+        grad_cosine = <g, a> / |g||a|      below 0 the alignment works against the NLL
+        grad_ratio  = |a| / |g|            how much of the step is the alignment's
+
+    Of several pairs, g is what comes from above, so the alignment of later blocks is in it.
+
+    Args:
+        blocks: the aligned block of each pair, from 1.
+        n_blocks: of the whole student.
+        loss: as the alignment's own.
+        device: where the states are.
+    """
+
+    def __init__(
+        self, blocks: Sequence[int], n_blocks: int, loss: AlignmentLoss, device: torch.device
+    ) -> None:
+        self.blocks = tuple(blocks)
+        self._gradient = gradient_of(loss)
+        self._cosines = torch.zeros(len(blocks), n_blocks, device=device)
+        self._tokens = torch.zeros(n_blocks, device=device)
+        self._products = torch.zeros(len(blocks), 3, device=device)  # <g, a>, <g, g>, <a, a>
+
+    def reset(self) -> None:
+        """Begins a step."""
+        self._cosines.zero_()
+        self._tokens.zero_()
+        self._products.zero_()
+
+    @torch.no_grad()
+    def see_block(
+        self,
+        block: int,
+        hidden: torch.Tensor,
+        teacher_hidden: Sequence[torch.Tensor],
+        mask: torch.Tensor,
+    ) -> None:
+        """Takes the output of ``block``, [B, S, d_M], of each block once a microbatch."""
+        if block > self._cosines.shape[1]:
+            return  # the logits, which distillation calls a block
+        self._tokens[block - 1] += mask.sum()
+        for pair, teacher in enumerate(teacher_hidden):
+            self._cosines[pair, block - 1] += cosine_alignment(hidden, teacher, mask)[1]
+
+    def see_gradients(
+        self,
+        pair: int,
+        grad_output: torch.Tensor,
+        scale: torch.Tensor,
+        hidden: torch.Tensor,
+        teacher: torch.Tensor,
+        mask: torch.Tensor,
+    ) -> None:
+        """Takes what backward has at the output of the pair's block; [B, S, d_M] each."""
+        own = scale * self._gradient(hidden, teacher, mask)[0].float()
+        above = grad_output.float()
+        products = ((above * own).sum(), above.square().sum(), own.square().sum())
+        self._products[pair] += torch.stack(products)
+
+    def result(self) -> dict[str, Any]:
+        """Returns the step's figures; every rank calls.
+
+        Returns:
+            {"block_cosine": a list over blocks a pair, "grad_cosine" and "grad_ratio": one number a
+            pair}; NaN where a gradient is zero, and for a block on a pipeline's stage without a
+            teacher.
+        """
+        parts = (self._cosines, self._tokens, self._products)
+        sums = torch.cat([part.flatten() for part in parts])
+        dist.all_reduce(sums)
+        cosines, tokens, products = sums.split([part.numel() for part in parts])
+        dot, above, own = products.view_as(self._products).unbind(1)
+        return {
+            "block_cosine": (cosines.view_as(self._cosines) / tokens).tolist(),
+            "grad_cosine": (dot / (above * own).sqrt()).tolist(),
+            "grad_ratio": (own / above).sqrt().tolist(),
+        }
