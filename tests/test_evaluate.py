@@ -3,23 +3,32 @@
 import io
 import json
 import os
+import subprocess
 from pathlib import Path
 
 import pytest
 import yaml
 from rich.console import Console
 
+from let_titan.compare.result import compare
 from let_titan.errors import ConfigError
 from let_titan.evaluate import __main__ as command_line
-from let_titan.evaluate import harness, offline, table
+from let_titan.evaluate import harness, offline, perplexity, table
 from let_titan.evaluate.models import Model, find_model
 from let_titan.evaluate.record import note
 from let_titan.evaluate.tasks import TASKS
 from let_titan.runs import Run
+from tests.handmade import BASELINE as LOSSES
 from tests.handmade import write_run as write_made_run
 from tests.test_export import student, write_run
 
+needs_harness = pytest.mark.skipif(
+    not harness.harness_python().exists() and "CI" not in os.environ,
+    reason="no harness here: bash scripts/eval_env.sh",
+)
+MADE_STEPS = (20, 40)
 SYNTHETIC = Path("assets/synthetic_tasks")
+SMALL = ["--offline", str(SYNTHETIC), "--dtype", "float32", "--batch-size", "6"]
 FIGURES = {"acc,none": 0.25, "acc_stderr,none": 0.1}
 NORMED = {"acc_norm,none": 0.5, "acc_norm_stderr,none": 0.2}
 
@@ -70,6 +79,8 @@ def test_only_what_is_not_cached_is_run(tmp_path):
     harness.evaluate(model(), more, fake, tmp_path)
     harness.evaluate(model(digest="other"), settings, fake, tmp_path)
     harness.evaluate(model(add_bos=False), settings, fake, tmp_path)
+    spread = harness.Settings(tasks=settings.tasks, gpus=8)  # the same items, shared out
+    assert harness.evaluate(model(), spread, fake, tmp_path) == first
     assert [tasks for _, tasks, _ in fake.asked] == [
         ("piqa", "boolq"),
         ("sciq",),
@@ -99,6 +110,26 @@ def test_the_harness_is_told_bos_shots_and_seed(tmp_path, monkeypatch):
     assert "--include_path" not in spread and "--limit" not in spread
     parted = " ".join(caller.command(model(), parsed("--parallelize"), Path("t"), Path("o")))
     assert "parallelize=True" in parted
+
+
+IN_THE_HARNESS = """
+import json, sys
+from accelerate.commands.launch import launch_command_parser
+told = launch_command_parser().parse_args(json.loads(sys.argv[1]))
+keys = ("multi_gpu", "num_processes", "module", "training_script", "training_script_args")
+print(json.dumps([getattr(told, key) for key in keys]))
+"""
+
+
+@needs_harness
+def test_accelerate_reads_what_several_gpus_are_asked_with():
+    caller = harness.Harness(harness.harness_python())
+    line = caller.command(model(), parsed("--gpus", "4"), Path("t"), Path("o"))
+    launch = line[line.index("accelerate.commands.launch") + 1 :]
+    command = [str(caller.python), "-c", IN_THE_HARNESS, json.dumps(launch)]
+    told = json.loads(subprocess.run(command, capture_output=True, check=True).stdout)
+    assert told[:4] == [True, 4, True, "lm_eval"]
+    assert told[4] == launch[launch.index("lm_eval") + 1 :]
 
 
 @pytest.mark.parametrize(
@@ -168,15 +199,27 @@ def test_compare_reads_what_is_noted(tmp_path):
     assert line["step"] == 10 and line["average"] == 0.5 and line["tasks"] == results
 
 
-@pytest.mark.skipif(
-    not harness.harness_python().exists() and "CI" not in os.environ,
-    reason="no harness here: bash scripts/eval_env.sh",
-)
+def write_evaluable(folder, let, tokenizer):
+    """A finished run's folder, made by hand, with two checkpoints that can be evaluated."""
+    write_made_run(folder, let, LOSSES)
+    made = json.loads((folder / "summary.json").read_text())
+    for seed, step in enumerate(MADE_STEPS):
+        write_run(folder, student("debug", seed=seed), "debug", tokenizer, step=step)
+    real = json.loads((folder / "summary.json").read_text())
+    config = {**made["config"], **real["config"]}
+    config["training"] = {**made["config"]["training"], **real["config"]["training"]}
+    summary = {**made, **real, "config": config, "let_plan": made["let_plan"]}
+    summary |= {"hardware": made["hardware"], "versions": made["versions"]}
+    (folder / "summary.json").write_text(json.dumps(summary))
+    return folder
+
+
+@needs_harness
 def test_a_checkpoint_goes_through_all_nine_tasks(assets, tmp_path, capsys):
     checkpoint = write_run(tmp_path / "run", student("debug"), "debug", assets / "tokenizer")
-    args = [str(checkpoint), "--offline", str(SYNTHETIC), "--dtype", "float32"]
-    args += ["--batch-size", "6", "--out", str(tmp_path / "out")]
-    assert command_line.main(args) == 0, capsys.readouterr().err
+    assert command_line.main([str(checkpoint), *SMALL, "--out", str(tmp_path / "out")]) == 0, (
+        capsys.readouterr().err
+    )
     content = json.loads((tmp_path / "out" / "accuracy.json").read_text())
     (row,) = content["models"]
     assert row["step"] == 3 and set(row["tasks"]) == set(TASKS)
@@ -189,3 +232,32 @@ def test_a_checkpoint_goes_through_all_nine_tasks(assets, tmp_path, capsys):
     noted = json.loads((tmp_path / "run" / "evaluations.jsonl").read_text())
     assert noted["step"] == 3 and noted["average"] == row["average"]
     assert "One-shot" in (tmp_path / "out" / "accuracy.md").read_text()
+
+
+@needs_harness
+def test_compare_shows_what_was_evaluated_of_two_checkpoints(assets, tmp_path, capsys):
+    run = write_evaluable(tmp_path / "let", True, assets / "tokenizer")
+    baseline = write_evaluable(tmp_path / "baseline", False, assets / "tokenizer")
+    paths = [str(run / "checkpoint" / f"step-{step}") for step in MADE_STEPS]
+    out = ["--out", str(tmp_path / "out")]
+    args = [*paths, *SMALL, "--tasks", "piqa,boolq", *out]
+    assert command_line.main(args) == 0, capsys.readouterr().err
+    text = ["--data", str(assets / "validation.jsonl"), "--windows", "2", *out]
+    assert perplexity.main([*paths, *text]) == 0
+    models = json.loads((tmp_path / "out" / "accuracy.json").read_text())["models"]
+    texts = json.loads((tmp_path / "out" / "perplexity.json").read_text())["models"]
+    assert [row["step"] for row in models] == [row["step"] for row in texts] == list(MADE_STEPS)
+    for row in models:
+        note(baseline, row["step"], tasks=row["tasks"], average=row["average"] - 0.01)
+        note(baseline, row["step"], perplexity={"Test": {"bits_per_byte": 9.0}})
+    (result,) = compare([Run.load(run)], [Run.load(baseline)]).results
+    averages = [(row["step"], row["average"]) for row in models]
+    assert [(row.step, row.run.value) for row in result.averages] == averages
+    assert result.averages[-1].difference.value == pytest.approx(0.01)
+    found = {score.name: score.row for score in result.scores}
+    assert found.keys() == {"piqa", "boolq", "Test"}
+    assert found["boolq"].run.value == models[-1]["tasks"]["boolq"]["acc"]
+    assert found["piqa"].run.value == models[-1]["tasks"]["piqa"]["acc_norm"]
+    bits = texts[-1]["perplexity"]["Test"]["bits_per_byte"]
+    assert (found["Test"].run.value, found["Test"].baseline.value) == (bits, 9.0)
+    assert {row.step for row in found.values()} == {MADE_STEPS[-1]}

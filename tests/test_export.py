@@ -63,9 +63,9 @@ def student(flavor, vocab_size=VOCAB, seq_len=64, seed=0):
     return model
 
 
-def write_run(run, model, flavor, tokenizer, **more):
-    """A run's folder as far as an export reads it, with one model-only checkpoint, step-3."""
-    folder = run / "checkpoint" / "step-3"
+def write_run(run, model, flavor, tokenizer, step=3, **more):
+    """A run's folder as far as an export reads it, with one model-only checkpoint."""
+    folder = run / "checkpoint" / f"step-{step}"
     writer = ChecksumWriter(str(folder))
     with on_one_process():
         dcp.save({**model.state_dict(), **more}, storage_writer=writer, no_dist=True)

@@ -18,41 +18,68 @@ from tests.test_resume import STEPS, train
 WINDOWS = 4
 
 
+def write_corpus(path, *long):
+    """Two sets by turns, and texts that are too long for the run below."""
+    texts = [(text, "Even" if i % 2 == 0 else "Odd") for i, text in enumerate(TEXTS[:30])]
+    texts[1:1] = [(text, "Even") for text in long]
+    rows = ({"text": text, "meta": {"pile_set_name": name}} for text, name in texts)
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
 @pytest.fixture(scope="module")
 def finished(assets, tmp_path_factory):
-    """A run whose validation at the end read WINDOWS windows; its last validation line."""
+    """A run that validates on WINDOWS windows of a corpus of which [data] leaves out parts.
+
+    Returns:
+        The run's folder, its last validation line, the corpus.
+    """
     lab = Lab(assets, tmp_path_factory.mktemp("perplexity"))
-    lines = train(lab, validation__steps=1, validation__local_batch_size=WINDOWS)["lines"]
-    return lab.folder / "run", next(x for x in lines if x["step"] == STEPS and "val_loss" in x)
+    corpus = write_corpus(lab.folder / "corpus.jsonl", "too long. " * 2**17)
+    keys = {
+        "validation__dataset_path": str(corpus),
+        "validation__local_batch_size": WINDOWS,
+        "data__weights": ["Odd:0", "Even:0.5"],  # validation takes what has any weight once
+        "data__max_document_mib": 1,
+        "data__validation_fraction": 0.8,
+    }
+    lines = train(lab, **keys)["lines"]
+    line = next(x for x in lines if x["step"] == STEPS and "val_loss" in x)
+    return lab.folder / "run", line, corpus
 
 
 @pytest.fixture
 def corpus(tmp_path):
-    """Two sets by turns."""
-    rows = [
-        {"text": text, "meta": {"pile_set_name": "Even" if i % 2 == 0 else "Odd"}}
-        for i, text in enumerate(TEXTS[:30])
-    ]
-    path = tmp_path / "corpus.jsonl"
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return path
+    return write_corpus(tmp_path / "corpus.jsonl")
 
 
 def result(out):
     return json.loads((out / "perplexity.json").read_text())["models"][0]["perplexity"]
 
 
-def test_the_number_is_the_trainers(finished, assets, tmp_path):
-    run, line = finished
-    data = str(assets / "validation.jsonl")
-    options = ["--data", data, "--out", str(tmp_path), "--windows", str(WINDOWS)]
+def test_the_number_is_the_trainers(finished, tmp_path):
+    run, line, data = finished
+    options = ["--data", str(data), "--out", str(tmp_path), "--windows", str(WINDOWS)]
     assert main([str(run), *options, "--batch-size", "3"]) == 0
-    overall = result(tmp_path)["overall"]
+    (model,) = json.loads((tmp_path / "perplexity.json").read_text())["models"]
+    assert list(model["perplexity"]) == ["overall", "Even"]
+    assert model["left_out"]["too long"] == 1 and model["left_out"]["not of the validation set"] > 5
+    overall = model["perplexity"]["overall"]
     assert overall["tokens"] == WINDOWS * SEQ_LEN
     assert overall["nll"] == pytest.approx(line["val_loss"], rel=0, abs=1e-5)
     assert overall["bits_per_byte"] == pytest.approx(line["val_bits_per_byte"], rel=0, abs=1e-5)
     noted = json.loads((run / "evaluations.jsonl").read_text().splitlines()[-1])
     assert noted["step"] == STEPS and noted["perplexity"]["overall"] == overall
+
+
+def test_what_the_run_left_out_is_read_on_demand(finished, corpus, tmp_path):
+    options = ["--data", str(corpus), "--out", str(tmp_path), "--all-documents"]
+    assert main([str(finished[0]), *options]) == 0
+    assert list(result(tmp_path)) == ["overall", "Even", "Odd"]
+    every = result(tmp_path)["overall"]["tokens"]
+    assert main([str(finished[0]), *options, "--every", "3"]) == 0
+    plain = every // SEQ_LEN
+    assert result(tmp_path)["overall"]["tokens"] == SEQ_LEN * -(-plain // 3)
 
 
 def by_hand(folder, corpus, stride):
@@ -81,7 +108,7 @@ def by_hand(folder, corpus, stride):
 @pytest.mark.parametrize("stride", [7, SEQ_LEN])
 def test_strided_windows_score_every_token_once(finished, corpus, stride, tmp_path):
     options = ["--data", str(corpus), "--out", str(tmp_path), "--stride", str(stride)]
-    assert main([str(finished[0]), *options, "--batch-size", "4"]) == 0
+    assert main([str(finished[0]), *options, "--batch-size", "4", "--all-documents"]) == 0
     found = result(tmp_path)
     wanted = by_hand(next((tmp_path / "exports").iterdir()), corpus, stride)
     assert list(found) == ["overall", "Even", "Odd"]
@@ -105,10 +132,14 @@ def test_plain_windows_are_disjoint(assets, corpus):
         (["--seq-len", "4096"], "--seq-len 4096 must be from 1 to 64"),
         (["--stride", "65"], "must not pass the window"),
         (["--stride", "0"], "--stride 0 must be at least 1"),
+        (["--every", "0"], "--every 0 must be at least 1"),
         (["--data", "/nowhere/*.jsonl"], "matches no file"),
+        (["--data", "{folder}/*.arrow"], "is a token shard"),
     ],
 )
 def test_mistakes_are_told(options, sentence, finished, corpus, tmp_path, capsys):
+    (tmp_path / "a.arrow").touch()
+    options = [option.format(folder=tmp_path) for option in options]
     call = [str(finished[0]), "--data", str(corpus), "--out", str(tmp_path / "out"), *options]
     assert main(call) == 2
     assert sentence in capsys.readouterr().err

@@ -140,10 +140,13 @@ def harness_python() -> Path:
 
 
 def key_of(model: Model, task: str, settings: Settings, harness: Harness) -> str:
-    """Returns a name that changes with all that can change a task's result."""
+    """Returns a name that changes with all that can change a task's result.
+
+    On how many GPUs the items were shared out is none of it: each is scored by a whole model.
+    """
     offline = settings.offline
     said = {
-        **asdict(replace(settings, tasks=(task,))),
+        **asdict(replace(settings, tasks=(task,), gpus=1)),
         "offline": None if offline is None else folder_digest(offline),
         "model": model.digest,
         "versions": harness.versions,

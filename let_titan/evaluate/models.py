@@ -1,13 +1,14 @@
 """What is evaluated: a checkpoint, which is exported on the way, or a Hugging Face folder."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import xxhash
 
 from let_titan.checkpoint.checksums import checksum
+from let_titan.config import Data
 from let_titan.errors import ConfigError
 from let_titan.export.folder import export
 from let_titan.export.source import Source, find_source
@@ -45,6 +46,13 @@ class Model:
     def add_eos(self) -> bool:
         """Whether EOS stood behind each document in training."""
         return bool(self.record.get("special_tokens", {}).get("add_eos"))
+
+    @property
+    def data(self) -> Data:
+        """The run's [data], with the defaults for what it does not say; of a stranger, those."""
+        known = {field.name for field in fields(Data)}
+        section = self.record.get("config", {}).get("data", {})
+        return Data(**{key: value for key, value in section.items() if key in known})
 
 
 def find_model(path: Path, exports: Path) -> Model:

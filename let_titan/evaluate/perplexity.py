@@ -2,12 +2,14 @@
 
 Perplexity of models on a corpus in The Pile's format, over all of it and per set
 (``pile_set_name``), per token and per byte of text, so that vocabularies compare. PATH is a step-N
-folder or a run's folder (its last checkpoint), exported on the way, or a Hugging Face folder.
+folder or a run's folder (its last checkpoint), exported on the way, or a Hugging Face folder. What
+the run's [data] leaves out of validation is left out here.
 """
 
 import argparse
 import json
 import sys
+from collections import Counter
 from itertools import islice
 from pathlib import Path
 
@@ -18,6 +20,8 @@ from rich.table import Table
 from torchtitan.config import TORCH_DTYPE_MAP
 from transformers import AutoModelForCausalLM
 
+from let_titan.config import Data
+from let_titan.data.build import policy_of
 from let_titan.data.files import PILE, data_fingerprint
 from let_titan.errors import ConfigError, exit_code
 from let_titan.evaluate.models import Model, find_model
@@ -29,17 +33,27 @@ from let_titan.tokenizer import load_tokenizer, token_bytes
 OVERALL = "overall"
 
 
+def corpus_of(model: Model, options: argparse.Namespace) -> Packed:
+    """Returns the documents of ``--data`` that the trainer's validation would read, packed so.
+
+    Raises:
+        ConfigError: no file, or one of token shards.
+    """
+    bos = model.add_bos if options.add_bos is None else options.add_bos
+    eos = model.add_eos if options.add_eos is None else options.add_eos
+    data = Data() if options.all_documents else model.data
+    policy = policy_of(data, validation=True)
+    return Packed(options.data, str(model.folder), bos, eos, policy)
+
+
 def perplexity(
-    model: Model, pattern: str, seq_len: int, options: argparse.Namespace
+    model: Model, corpus: Packed, seq_len: int, options: argparse.Namespace
 ) -> dict[str, dict[str, float]]:
     """Returns {"overall" or a set's name: figures}.
 
     Raises:
         ConfigError: the corpus fills no window.
     """
-    bos = model.add_bos if options.add_bos is None else options.add_bos
-    eos = model.add_eos if options.add_eos is None else options.add_eos
-    corpus = Packed(pattern, str(model.folder), bos, eos)
     network = AutoModelForCausalLM.from_pretrained(
         model.folder, dtype=TORCH_DTYPE_MAP[options.dtype]
     )
@@ -50,10 +64,16 @@ def perplexity(
     sums = measure(network, windows, options.batch_size, n_bytes)
     if not sums:
         raise ConfigError(
-            f"{pattern!r} does not fill one window of {seq_len} tokens: lower --seq-len."
+            f"{options.data!r} does not fill one window of {seq_len} tokens "
+            f"({said(corpus.left_out)} left out): lower --seq-len, or pass --all-documents."
         )
     sets = {corpus.names[index] or "(no name)": figures(sums[index]) for index in sorted(sums)}
     return {OVERALL: figures(np.sum(list(sums.values()), axis=0)), **sets}
+
+
+def said(left_out: Counter[str]) -> str:
+    """Returns what was left out, as in "2 too long, 1 empty"."""
+    return ", ".join(f"{count} {reason}" for reason, count in left_out.items()) or "nothing"
 
 
 def context(model: Model, asked: int | None) -> int:
@@ -96,6 +116,11 @@ def parse(args: list[str] | None) -> argparse.Namespace:
         help="each N-th window alone: an even sample of a large corpus (default: 1)",
     )
     parser.add_argument("--batch-size", type=int, default=1, help="windows at once (default: 1)")
+    parser.add_argument(
+        "--all-documents",
+        action="store_true",
+        help="also what the run's data.weights, max_document_mib and validation_fraction leave out",
+    )
     for name in ("--add-bos", "--add-eos"):
         parser.add_argument(
             name,
@@ -127,13 +152,15 @@ def run(options: argparse.Namespace) -> None:
             raise ConfigError(
                 f"--stride {options.stride} must not pass the window of {seq_len} tokens."
             )
-        result = perplexity(model, options.data, seq_len, options)
+        corpus = corpus_of(model, options)
+        result = perplexity(model, corpus, seq_len, options)
         if model.run is not None and model.step is not None:
             note(model.run, model.step, perplexity=result)
         facts = {"name": model.name, "step": model.step, "digest": model.digest}
-        said = {"seq_len": seq_len, "stride": options.stride, "windows": options.windows}
-        said |= {"every": options.every}
-        found.append({**facts, **said, "dtype": options.dtype, "perplexity": result})
+        keys = ("stride", "windows", "every", "dtype", "all_documents")
+        settings = {"seq_len": seq_len, **{key: getattr(options, key) for key in keys}}
+        left_out = {"left_out": dict(corpus.left_out)}
+        found.append({**facts, **settings, **left_out, "perplexity": result})
         show(model.name, result)
     options.out.mkdir(parents=True, exist_ok=True)
     content = {"data": data_fingerprint(PILE, options.data), "models": found}

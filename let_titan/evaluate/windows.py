@@ -9,6 +9,8 @@ import numpy as np
 from let_titan.data.files import data_files
 from let_titan.data.policy import Policy
 from let_titan.data.reading import read_file
+from let_titan.data.shards import SUFFIX
+from let_titan.errors import ConfigError
 from let_titan.tokenizer import document_encoder, load_tokenizer
 
 
@@ -34,20 +36,44 @@ class Packed:
         pattern: the files, as ``validation.dataset_path``.
         tokenizer: folder of the model's.
         add_bos, add_eos: what stands around each document.
+        policy: which documents are read; None: all that are sound.
+
+    Attributes:
+        left_out: how many documents were not read, by reason.
+
+    Raises:
+        ConfigError: there is no file, or a token shard.
     """
 
-    def __init__(self, pattern: str, tokenizer: str, add_bos: bool, add_eos: bool) -> None:
+    def __init__(
+        self,
+        pattern: str,
+        tokenizer: str,
+        add_bos: bool,
+        add_eos: bool,
+        policy: Policy | None = None,
+    ) -> None:
         self.files = data_files(pattern)
+        for file in self.files:
+            if file.path.endswith(SUFFIX):
+                raise ConfigError(
+                    f"{file.path!r} is a token shard, which does not hold the text: give the files "
+                    "that it was made of."
+                )
+        self.policy = policy or Policy()
+        self.left_out: Counter[str] = Counter()
         self.encode = document_encoder(load_tokenizer(tokenizer), add_bos, add_eos)
         self.names: list[str] = []
 
     def _pieces(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Yields (ids, sets) of each document."""
-        policy, skipped = Policy(), Counter[str]()
         for file in self.files:
-            for line in read_file(file, 0, 0, policy.limit):
-                document = policy.read(file, line, skipped)
+            for line in read_file(file, 0, 0, self.policy.limit):
+                document = self.policy.read(file, line, self.left_out)
                 if document is None:
+                    continue
+                if not self.policy.copies(document, epoch=0):
+                    self.left_out["not of the validation set"] += 1
                     continue
                 if document.pile_set_name not in self.names:
                     self.names.append(document.pile_set_name)
