@@ -21,8 +21,8 @@ from torchtitan.config import TORCH_DTYPE_MAP
 from transformers import AutoModelForCausalLM
 
 from let_titan.config import Data
-from let_titan.data.build import policy_of
 from let_titan.data.files import PILE, data_fingerprint
+from let_titan.data.policy import policy_of
 from let_titan.errors import ConfigError, exit_code
 from let_titan.evaluate.models import Model, find_model
 from let_titan.evaluate.record import note
