@@ -21,6 +21,7 @@ from let_titan.config import Data
 from let_titan.data import remote
 from let_titan.data.files import data_files
 from let_titan.data.lanes import Corpus, Lane
+from let_titan.data.loader import PileLoader
 from let_titan.data.policy import Policy, policy_of
 from let_titan.data.reading import read_file
 from let_titan.errors import ConfigError
@@ -173,6 +174,21 @@ def test_a_line_of_100_mib_takes_no_memory(tmp_path):
     assert peak < 24 * MIB
 
 
+@pytest.mark.parametrize("form", ["jsonl.zst", "parquet"])
+def test_a_document_of_50_mb_is_read_or_counted(form, tmp_path):
+    """As [data] max_document_mib says; what stands around it is read either way."""
+    rows = [ROWS[0], {"text": "0123456789" * 5_000_000, "meta": {}}, ROWS[1]]
+    path = tmp_path / f"x.{form}"
+    if form == "parquet":
+        pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), path)
+    else:
+        lines = (json.dumps(row).encode() + b"\n" for row in rows)
+        path.write_bytes(zstandard.compress(b"".join(lines)))
+    wanted = [row["text"] for row in rows]
+    assert read(path, limit=64 * MIB) == (wanted, {})
+    assert read(path) == ([wanted[0], wanted[2]], {"too long": 1})
+
+
 def test_sets_are_weighted_and_left_out(tmp_path):
     (tmp_path / "x.jsonl").write_bytes(b"".join(LINES))
     weights = policy_of(Data(weights=["a:0", "b:2.5"]), validation=False).weights
@@ -281,6 +297,42 @@ def test_a_dead_server_is_a_sentence_with_the_position(server, monkeypatch):
     monkeypatch.setattr(Flaky, "do_HEAD", lambda self: self.send_error(404))
     with pytest.raises(ConfigError, match=r"tries: 1.*404"):
         data_files(f"{server}/x.jsonl.zst")
+
+
+def test_after_a_dead_server_the_position_goes_on(server, monkeypatch):
+    """The loader that failed knows where it stands: nothing is lost, and nothing read twice."""
+    monkeypatch.setattr(Flaky, "healthy_after", 0)  # at first it answers well
+    monkeypatch.setattr(Flaky, "content", b"".join(LINES))  # a zstd block would come at once
+    monkeypatch.setattr("let_titan.data.lanes.TOKENISE_AT_ONCE", 500)  # and so would a portion
+    options = {"rank": 0, "ranks": 1, "batch": 2, "seq_len": 31}
+
+    def loader():
+        files = data_files(f"{server}/x.jsonl")
+        return PileLoader(Corpus(files, read_file, letters, Policy()), {}, **options)
+
+    plain = iter(loader())
+    wanted = [next(plain)[1].tolist() for _ in range(40)]
+    works, answer = [16], Flaky.do_GET
+
+    def dies(self):
+        works[0] -= 1
+        return answer(self) if works[0] >= 0 else self.send_error(503)
+
+    monkeypatch.setattr(Flaky, "do_GET", dies)
+    first, found = loader(), []
+    with pytest.raises(ConfigError, match="goes on from the last checkpoint"):
+        for batch in first:
+            found.append(batch[1].tolist())
+    assert 0 < len(found) < 40
+    monkeypatch.setattr(Flaky, "do_GET", answer)
+    again = loader()
+    again.load_state_dict(first.state_dict())
+    rest = iter(again)
+    assert found + [next(rest)[1].tolist() for _ in range(40 - len(found))] == wanted
+
+
+def letters(texts):
+    return [np.frombuffer(text.encode(), dtype=np.uint8).astype(np.int64) for text in texts]
 
 
 def test_the_hub_is_listed_and_read_by_ranges(monkeypatch):

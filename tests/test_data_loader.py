@@ -1,8 +1,11 @@
 """The loader's position: any ranks, workers and files; each document once, resumed exactly."""
 
+import io
 import itertools
 import json
+import tracemalloc
 from collections import Counter
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -120,15 +123,18 @@ def test_the_checkpoints_lanes_are_kept(tmp_path):
     assert found == wanted
 
 
-@pytest.mark.parametrize("options", [{}, SHUFFLED], ids=["in order", "shuffled"])
-@pytest.mark.parametrize("n_files", [1, 5, 30])
-def test_no_document_is_repeated_or_skipped(n_files, options, tmp_path):
+@pytest.mark.parametrize(
+    ("n_files", "options", "workers"),
+    [(files, options, 0) for files in (1, 5, 30) for options in ({}, SHUFFLED)]
+    + [(5, SHUFFLED, 2)],
+)
+def test_no_document_is_repeated_or_skipped(n_files, options, workers, tmp_path):
     """One epoch on 4 -> 2 -> 3 ranks: every id as often as its document is long."""
     lengths = write_corpus(tmp_path / "c", n_files)
     seen, state = Counter(), None
+    more = {"options": options, "infinite": False, "batch": 1, "workers": workers}
     for ranks, batches in ((4, 5), (2, 9), (3, 1000)):
-        loaders = [loader(tmp_path / "c", r, ranks, options=options, infinite=False, batch=1)
-                   for r in range(ranks)]  # fmt: skip
+        loaders = [loader(tmp_path / "c", r, ranks, **more) for r in range(ranks)]
         for each in loaders:
             each.load_state_dict(state or {})
         # The lanes end at different times; what is left is read lane by lane below.
@@ -172,29 +178,71 @@ def test_lanes_part_the_files_exactly_and_evenly(sizes, lanes):
     assert sum(map(len, parts)) <= len(sizes) + lanes - 1
 
 
-def test_bytes_read_are_balanced_for_30_files_on_32_ranks(tmp_path):
-    """Of 30 equal files each rank opens two at most, and reads all of their bytes."""
+class CountedFile(io.FileIO):
+    """A file that counts the bytes that are read of it, by its name."""
+
+    counts: ClassVar[Counter] = Counter()
+
+    def read(self, size=-1):
+        data = super().read(size)
+        self.counts[self.name] += len(data)
+        return data
+
+
+def test_bytes_read_are_balanced_for_30_files_on_32_ranks(tmp_path, monkeypatch):
+    """Of 30 equal files each rank reads two at most, and gets its 32nd of the documents."""
     (tmp_path / "c").mkdir()
     for i in range(30):
         rows = (json.dumps({"text": f"{i:05d} {j:06d}"}) + "\n" for j in range(64))
         (tmp_path / "c" / f"{i:02d}.jsonl").write_text("".join(rows))
-    total, read, documents = 0, [], []
-    for lane in range(32):
-        files = []
+    monkeypatch.setattr("let_titan.data.lines.open_file", lambda file: CountedFile(file.path))
+    total = sum(file.size for file in data_files(f"{tmp_path}/c/*"))
+    read, documents = [], []
+    for rank in range(32):
+        monkeypatch.setattr(CountedFile, "counts", Counter())
+        mine = loader(tmp_path / "c", rank, 32, batch=1, infinite=False)
+        documents.append(sum(len(row) for batch in mine for row in batch_ids(batch)) / 12)
+        read.append(CountedFile.counts)
+    assert max(sum(counts.values()) for counts in read) <= 2 * total / 30
+    assert max(map(len, read)) <= 2
+    everyone = sum(read, Counter())
+    assert len(everyone) == 30 and sum(everyone.values()) <= 61 / 30 * total
+    assert all(abs(count - 60) <= 5 for count in documents)
 
-        def reader(file, *where, files=files):
-            files.append(file)
-            return read_lines(file, *where)
 
-        lane_corpus = Corpus(data_files(f"{tmp_path}/c/*"), reader, encode, Policy())
-        stream = Lane(lane_corpus, lane, 32, 1, infinite=False)
-        documents.append(sum(1 for _ in iter_lane(stream)) / 12)
-        read.append(sum(file.size for file in files))
-        total = sum(file.size for file in data_files(f"{tmp_path}/c/*"))
-    assert max(read) <= 2 * total / 30
-    assert sum(read) <= 61 / 30 * total
-    assert sum(documents) == 30 * 64
-    assert all(abs(count - 60) <= 4 for count in documents)
+def test_the_shuffle_is_global_by_seed_and_anew_in_each_epoch(tmp_path):
+    """Every document once an epoch, in an order that seed and epoch decide, files included."""
+    lengths = write_corpus(tmp_path / "c")
+
+    def epochs(seed):
+        options = {"shuffle_buffer": 7, "shuffle_seed": seed}
+        lane = Lane(corpus(tmp_path / "c", **options), 0, 1, 1)
+        orders = {0: [], 1: []}
+        while (number := int(lane.next().ids[0])) or True:
+            if lane.place.epoch == 2:
+                return list(orders.values())
+            orders[lane.place.epoch].append(number)
+
+    three, again, four = epochs(3), epochs(3), epochs(4)
+    assert three == again
+    orders = [*three, *four, sorted(three[0])]
+    assert all(Counter(order) == lengths for order in orders)
+    assert len(set(map(tuple, orders))) == 5
+    # The first window is not the first file's: files are shuffled, too.
+    assert len({order[0] for order in orders[:4]}) > 2
+
+
+def test_the_shuffle_holds_one_window(tmp_path):
+    """20 MB of text; 16 documents of 10 kB are shuffled at once."""
+    rows = (json.dumps({"text": f"{i:05d} " + "x" * 10_000}) + "\n" for i in range(2000))
+    (tmp_path / "0.jsonl").write_text("".join(rows))
+    lane = Lane(corpus(tmp_path, shuffle_buffer=16), 0, 1, 4096, infinite=False)
+    tracemalloc.start()
+    count = sum(1 for _ in iter_lane(lane))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert count == 2000 * 10_006 // 4096
+    assert peak < 8 * 2**20  # 1 MiB is read at once, and ids take 8 bytes each
 
 
 @pytest.mark.parametrize("workers", [1, 2, 3])
