@@ -41,6 +41,13 @@ class Model(TitanModel):
     the LLaMA lineage (`initializer_range` of Hugging Face's LlamaConfig).
     """
 
+    pad_vocab_to_multiple_of: int = 1
+    """
+    Rows of embedding and LM head are the tokenizer's ids, rounded up to a multiple of this: 64 or
+    128 is fastest on a GPU, and tensor parallelism splits evenly what its degree divides. Logits
+    of the rows beyond are -inf: never sampled, scored, trained or exported. 1: no such rows
+    """
+
 
 @dataclass
 class Training(TitanTraining):

@@ -139,7 +139,9 @@ def use_fixed_batches(trainer: Trainer, rows: int = 8) -> Iterator[Any]:
     rank = dims.get_mesh("batch").get_local_rank() if dims.dp_enabled else 0
     ranks = dims.dp_replicate * dims.dp_shard
     micro = trainer.job_config.training.local_batch_size
-    batches = FixedBatches(trainer.model_args.vocab_size, rows, micro, rank, ranks)
+    args: Any = trainer.model_args
+    ids = getattr(args, "vocabulary", None) or args.vocab_size  # no batch has an id of the padding
+    batches = FixedBatches(ids, rows, micro, rank, ranks)
     return trainer.batch_generator(batches)
 
 

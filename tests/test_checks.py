@@ -90,6 +90,12 @@ def test_other_data(resumed, lab):
     assert resumed(**other, checkpoint__exclude_from_loading=["dataloader"]) == []
 
 
+def test_other_attention(resumed):
+    sentence = "student attended across documents: set data.document_attention = false"
+    assert [told for told in resumed(data__document_attention=True) if sentence in told]
+    assert not [told for told in resumed() if sentence in told]
+
+
 def test_a_run_that_goes_on_keeps_its_s_stop(resumed):
     (told,) = resumed("--let.s_stop", "5", training__steps=60)
     assert "s_stop was 2 and would become 5: pass --let.s_stop 2" in told

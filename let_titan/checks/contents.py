@@ -57,7 +57,8 @@ def check_sizes(config: LetJobConfig, folder: Path, stored: dict[str, Any]) -> N
             raise ConfigError(
                 f"{str(folder)!r} is a checkpoint of another model: {name} {there} there, and "
                 f"{list(size)} in a {config.model.flavor!r} with this tokenizer. Choose another "
-                "job.dump_folder, or the model.flavor and tokenizer of that run."
+                "job.dump_folder, or the model.flavor, tokenizer and "
+                "model.pad_vocab_to_multiple_of of that run."
             )
 
 

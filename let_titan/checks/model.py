@@ -29,6 +29,19 @@ def model_mistakes(config: LetJobConfig) -> Mistakes:
             yield ConfigError(
                 f"model.converters has {converter!r}: choose from {', '.join(converter_names())}."
             )
+    yield from padding_mistakes(config)
+
+
+def padding_mistakes(config: LetJobConfig) -> Mistakes:
+    """torchtitan's own reading and writing of safetensors knows no padding."""
+    multiple, checkpoint = config.model.pad_vocab_to_multiple_of, config.checkpoint
+    for key in ("initial_load_in_hf", "last_save_in_hf"):
+        if multiple > 1 and checkpoint.enable and getattr(checkpoint, key):
+            yield ConfigError(
+                f"model.pad_vocab_to_multiple_of = {multiple} cannot be used with checkpoint.{key}"
+                " = true, which knows no padding: leave one of them out (python -m "
+                "let_titan.export cuts it off)."
+            )
 
 
 def tokenizer_mistakes(config: LetJobConfig) -> Mistakes:

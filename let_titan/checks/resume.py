@@ -110,6 +110,10 @@ def summary_mistakes(config: LetJobConfig, plan: LetPlan | None, world_size: int
             )
     if "dataloader" not in config.checkpoint.exclude_from_loading:
         yield from data_mistakes(config, data)
+    apart = before["config"].get("data", {}).get("document_attention", False)
+    if apart != config.data.document_attention:
+        did = "attended within documents" if apart else "attended across documents"
+        yield differs(config, f"student {did}", f"data.document_attention = {str(apart).lower()}")
     yield from s_stop_mistakes(config, let_plan, plan)
     stopped = before["config"].get("let", {}).get("auto_stop", False)
     if plan is not None and plan.pairs and config.let.auto_stop != stopped:

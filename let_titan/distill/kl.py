@@ -58,10 +58,10 @@ def mixed_gradient(
     Args:
         grad_output: the NLL's gradient, [B, S, V].
         scale: weight / global number of valid tokens.
-        logits: the student's, [B, S, V].
+        logits: the student's, [B, S, V]; behind the head's rows they may be padded with -inf.
         teacher: the teacher's states after its final norm, [B, S, d_T].
         mask: [B, S] bool; where it is false, no KL counts.
-        head: the teacher's LM head, [V, d_T].
+        head: the teacher's LM head, a row for each id of the tokenizer.
         nll_share, temperature, reverse: the mixture.
         chunk: tokens.
 
@@ -69,7 +69,10 @@ def mixed_gradient(
         ([B, S, V], (KL summed over valid tokens, how many of them have equal first choices)).
     """
     result = torch.empty_like(grad_output)
-    flat = [x.flatten(0, 1).split(chunk) for x in (result, grad_output, logits, teacher)]
+    ids = head.shape[0]
+    result[..., ids:] = 0
+    whole = (result[..., :ids], grad_output[..., :ids], logits[..., :ids], teacher)
+    flat = [x.flatten(0, 1).split(chunk) for x in whole]
     sums = torch.zeros(2, device=logits.device)
     for out, above, z, states, valid in zip(*flat, mask.flatten().split(chunk), strict=True):
         u = states.to(head.dtype) @ head.T

@@ -13,7 +13,7 @@ from let_titan.export.card import model_card
 from let_titan.export.shape import config_json
 from let_titan.export.source import Source
 from let_titan.export.tokens import tokenizer_of, write_tokenizer
-from let_titan.export.weights import WeightStream, check_parameters, vocabulary_of, write_shards
+from let_titan.export.weights import WeightStream, check_parameters, embedding_rows, write_shards
 from let_titan.teacher.sources import write_whole
 from let_titan.tokenizer import RunTokenizer
 
@@ -47,10 +47,9 @@ def export(
     check_free(out)
     check_intact(source.folder)
     metadata = read_metadata(source.folder)
-    vocabulary = vocabulary_of(metadata, source.folder)
-    args = source.model_args(vocabulary)
+    words = tokenizer_of(source, tokenizer, embedding_rows(metadata, source.folder))
+    args = source.model_args(words.get_vocab_size())
     check_parameters(metadata, args, source.folder)
-    words = tokenizer_of(source, tokenizer, vocabulary)
     stream = WeightStream(source.folder, metadata, args, dtype)
 
     def write(folder: Path) -> None:

@@ -24,7 +24,7 @@ def config_json(args: LetModelArgs, dtype: torch.dtype) -> dict[str, Any]:
     name = str(dtype).removeprefix("torch.")
     config = LlamaConfig(
         architectures=["LlamaForCausalLM"],
-        vocab_size=args.vocab_size,
+        vocab_size=args.vocab_size if args.vocabulary is None else args.vocabulary,
         hidden_size=args.dim,
         intermediate_size=parameter_shapes(args)["layers.0.feed_forward.w1.weight"].shape[0],
         num_hidden_layers=args.n_layers,

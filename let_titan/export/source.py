@@ -40,7 +40,7 @@ class Source:
         return self.summary["config"]
 
     def model_args(self, vocabulary: int) -> LetModelArgs:
-        """Returns the student's arguments.
+        """Returns the student's arguments, for a tokenizer of ``vocabulary`` ids.
 
         Raises:
             ConfigError: the run trained no student of ours.
@@ -53,7 +53,7 @@ class Source:
                 "version that trained it."
             )
         args = FLAVORS[model["flavor"]]
-        args.vocab_size = vocabulary
+        args.pad_vocabulary(vocabulary, self.config["model"].get("pad_vocab_to_multiple_of", 1))
         args.max_seq_len = self.config["training"]["seq_len"]
         return args
 

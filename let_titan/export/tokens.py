@@ -11,13 +11,13 @@ from let_titan.tokenizer import RunTokenizer, fingerprint, has_tokenizer, load_t
 SPECIAL = ("bos_token", "eos_token", "pad_token", "unk_token")
 
 
-def tokenizer_of(source: Source, folder: str | None, vocabulary: int) -> RunTokenizer:
+def tokenizer_of(source: Source, folder: str | None, rows: int) -> RunTokenizer:
     """Reads the run's tokenizer.
 
     Args:
         source: the checkpoint and its run.
         folder: where the tokenizer is now; None: where the run found it.
-        vocabulary: ids of the checkpoint's embedding.
+        rows: of the checkpoint's embedding, the vocabulary's padding included.
 
     Raises:
         ConfigError: it is gone, or another one.
@@ -29,10 +29,11 @@ def tokenizer_of(source: Source, folder: str | None, vocabulary: int) -> RunToke
         )
     tokenizer = load_tokenizer(folder)
     known = source.summary["tokenizer"].get("sha256")
-    if known not in (None, fingerprint(tokenizer)) or tokenizer.get_vocab_size() != vocabulary:
+    ids = tokenizer.get_vocab_size()
+    if known not in (None, fingerprint(tokenizer)) or source.model_args(ids).vocab_size != rows:
         raise ConfigError(
-            f"The tokenizer in {folder!r} ({tokenizer.get_vocab_size()} ids) is not the one of the "
-            f"run, which had {vocabulary}: name the folder of that one with --tokenizer."
+            f"The tokenizer in {folder!r} ({ids} ids) is not the one of the run, whose embedding "
+            f"has {rows} rows: name the folder of that one with --tokenizer."
         )
     return tokenizer
 

@@ -19,7 +19,7 @@ from let_titan.errors import ConfigError, RunError
 from let_titan.export.shape import parameter_shapes
 from let_titan.student import LetModelArgs
 
-EMBEDDING = "tok_embeddings.weight"
+EMBEDDING, HEAD = "tok_embeddings.weight", "output.weight"
 
 
 class KnownReader(FileSystemReader):
@@ -34,8 +34,8 @@ class KnownReader(FileSystemReader):
         return self.metadata
 
 
-def vocabulary_of(metadata: Metadata, folder: Path) -> int:
-    """Returns the number of ids that the checkpoint's embedding has.
+def embedding_rows(metadata: Metadata, folder: Path) -> int:
+    """Returns the number of rows that the checkpoint's embedding has.
 
     Raises:
         ConfigError: it has no embedding.
@@ -73,7 +73,8 @@ def on_one_process() -> Iterator[None]:
 class WeightStream:
     """Reads the student's parameters out of a checkpoint under their Hugging Face names.
 
-    Nothing else in the checkpoint (moments, positions) is touched.
+    Nothing else in the checkpoint (moments, positions) is touched, and the vocabulary's padding is
+    left behind.
     """
 
     def __init__(
@@ -81,20 +82,25 @@ class WeightStream:
     ) -> None:
         self.reader = KnownReader(folder, metadata)
         self.adapter = Llama3StateDictAdapter(args, hf_assets_path=None)
+        self.vocabulary = args.vocabulary
+        self.stored = parameter_shapes(args)  # by the checkpoint's name, on meta
         self.native: dict[str, str] = {}
         self.shapes: dict[str, torch.Tensor] = {}  # by Hugging Face's name, on meta
-        for name, tensor in parameter_shapes(args).items():
-            for hf_name, shape in self.adapter.to_hf({name: tensor.to(dtype)}).items():
+        for name, tensor in self.stored.items():
+            whole = self._without_padding(name, tensor.to(dtype))
+            for hf_name, shape in self.adapter.to_hf({name: whole}).items():
                 self.native[hf_name], self.shapes[hf_name] = name, shape
+
+    def _without_padding(self, name: str, tensor: torch.Tensor) -> torch.Tensor:
+        return tensor[: self.vocabulary] if name in (EMBEDDING, HEAD) else tensor
 
     def read(self, hf_name: str) -> torch.Tensor:
         """Returns one parameter, whole, in the stream's dtype, however it was sharded."""
         name = self.native[hf_name]
-        shape = self.adapter.from_hf({hf_name: self.shapes[hf_name]})[name]
-        state = {name: torch.empty(shape.shape, dtype=shape.dtype)}
+        state = {name: torch.empty(self.stored[name].shape, dtype=self.shapes[hf_name].dtype)}
         with on_one_process():
             dcp.load(state, storage_reader=self.reader, no_dist=True)
-        return self.adapter.to_hf(state)[hf_name]
+        return self.adapter.to_hf({name: self._without_padding(name, state[name])})[hf_name]
 
 
 def write_shards(stream: WeightStream, out: Path, shard_bytes: int) -> Iterator[str]:

@@ -176,6 +176,7 @@ def student_facts(config: LetJobConfig, student: Student) -> dict[str, Any]:
     return {
         "flavor": config.model.flavor,
         "vocabulary": vocabulary_of(config),
+        "embedding_rows": student.model.model_args.vocab_size,
         "parameters": student.parameters,
         "block_parameters": student.block_parameters,
         "flops_per_token": student.flops_per_token,

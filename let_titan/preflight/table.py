@@ -57,11 +57,15 @@ def sections(price: dict[str, Any]) -> dict[str, list[tuple[str, str]]]:
     return {title: rows for title, rows in found.items() if rows}
 
 
+def vocabulary_text(ids: int, rows: int) -> str:
+    return f"{ids:,}" if rows == ids else f"{ids:,}, padded to {rows:,} rows"
+
+
 def student_rows(student: dict[str, Any]) -> list[tuple[str, str]]:
     return [
         ("parameters", f"{student['parameters']:,}"),
         ("of them in blocks", f"{student['block_parameters']:,}"),
-        ("vocabulary", f"{student['vocabulary']:,}"),
+        ("vocabulary", vocabulary_text(student["vocabulary"], student["embedding_rows"])),
     ]
 
 

@@ -18,6 +18,8 @@ class LetModelArgs(TransformerModelArgs):
     )
     depth_init: bool = True
     init_scheme: str = "torchtitan"
+    vocabulary: int | None = None
+    """Ids of the tokenizer where ``vocab_size`` is padded; None where it is not"""
 
     def update_from_config(self, job_config: JobConfig, **kwargs: Any) -> None:
         """Takes seq_len, model.init_scheme and the tokenizer's vocabulary from the config."""
@@ -26,7 +28,12 @@ class LetModelArgs(TransformerModelArgs):
     def update_for_vocabulary(self, job_config: JobConfig, vocabulary: int) -> None:
         """As ``update_from_config``, where the tokenizer is not at hand but its size is known."""
         super().update_from_config(job_config)
-        self.vocab_size = vocabulary
+        self.pad_vocabulary(vocabulary, job_config.model.pad_vocab_to_multiple_of)  # type: ignore[attr-defined]
         self.init_scheme = job_config.model.init_scheme  # type: ignore[attr-defined]
         if job_config.data.document_attention:  # type: ignore[attr-defined]
             self.attn_type, self.attn_mask_type = "flex", "block_causal"
+
+    def pad_vocabulary(self, vocabulary: int, multiple: int) -> None:
+        """Sets ``vocab_size`` to ``vocabulary``, rounded up to a multiple of ``multiple``."""
+        self.vocab_size = -(-vocabulary // multiple) * multiple
+        self.vocabulary = vocabulary if self.vocab_size > vocabulary else None

@@ -10,6 +10,7 @@ from let_titan.alignment import Alignment
 from let_titan.document_mask import block_mask
 from let_titan.student.args import LetModelArgs
 from let_titan.student.init import init_like_one_process, init_llama, is_drawn_whole
+from let_titan.student.padding import hide_padding
 
 
 class LetTransformer(Transformer):
@@ -37,6 +38,12 @@ class LetTransformer(Transformer):
         with torch.device("meta"):
             twin = LetTransformer(self.model_args)
         init_like_one_process(self, twin.to_empty(device="cpu"))
+
+    def _of_tokenizer(self, output: torch.Tensor) -> torch.Tensor:
+        """Returns the forward's result; logits with the vocabulary's padding, if any, hidden."""
+        if self.model_args.vocabulary is not None and self.output is not None:
+            hide_padding(output, self.model_args.vocabulary)
+        return output
 
     def _init_by_scheme(self, buffer_device: torch.device | None) -> None:
         super().init_weights(buffer_device=buffer_device)
@@ -87,7 +94,7 @@ class LetTransformer(Transformer):
             Logits [B, S, V] (or [B, S, d_M] before the last pipeline stage).
         """
         if teacher_hidden is None:
-            return super().forward(tokens, attention_masks, positions)
+            return self._of_tokenizer(super().forward(tokens, attention_masks, positions))
         assert self.alignment is not None and align_mask is not None
         hidden = tokens if self.tok_embeddings is None else self.tok_embeddings(tokens)
         for name, block in self.layers.items():
@@ -103,7 +110,7 @@ class LetTransformer(Transformer):
             return hidden
         return self.alignment.inject(
             self.logits_block,
-            self.output(hidden),
+            self._of_tokenizer(self.output(hidden)),
             teacher_hidden,
             align_mask,
             align_coefficient,
