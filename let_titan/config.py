@@ -162,6 +162,12 @@ class Teacher:
     dtype: Literal["bfloat16", "float32"] = "bfloat16"
     """dtype of the teacher's weights and hidden states"""
 
+    compile: bool = True
+    """
+    Compile the teacher's blocks where the student's are compiled ([compile], "model" among its
+    components), with the same backend; without [compile] nothing is compiled
+    """
+
     trust_remote_code: bool = False
     """Run Python code that comes with the checkpoint; leave it off unless you have read it"""
 
@@ -280,6 +286,11 @@ class LetConfigManager(ConfigManager):
             if "old tokenizer.model" in str(error):  # its last check; such a file is read here
                 return
             raise ConfigError(" ".join(str(part).strip() for part in error.args)) from error
+
+
+def compiles(config: LetJobConfig, part: str) -> bool:
+    """Whether ``part`` of the student, "model" or "loss", is compiled."""
+    return config.compile.enable and part in config.compile.components
 
 
 def value_of(key: str, args: list[str]) -> str | None:

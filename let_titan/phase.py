@@ -11,7 +11,7 @@ from torchtitan.config import TORCH_DTYPE_MAP
 from torchtitan.distributed import ParallelDims
 
 from let_titan.alignment import Alignment, Diagnostics, alignment_loss, rows_of_this_rank
-from let_titan.config import Let, LetJobConfig
+from let_titan.config import Let, LetJobConfig, compiles
 from let_titan.data.loader import gathered
 from let_titan.device import free_cached_memory, memory_gib
 from let_titan.distill import Distillation
@@ -82,6 +82,9 @@ class LetPhase:
             seq_len=self.config.training.seq_len,
             mesh=self.dims.get_optional_mesh("fsdp"),
             placement=config.placement,
+            compile_backend=self.config.compile.backend
+            if config.compile and compiles(self.config, "model")
+            else None,
             trust_remote_code=config.trust_remote_code,
         )
         if isinstance(self.alignment, Distillation):
@@ -186,11 +189,10 @@ def build_alignment(plan: LetPlan, config: LetJobConfig) -> Alignment | None:
         (pair,) = plan.pairs
         reverse = distill.direction == "reverse"
         return Distillation(pair.block, distill.weight, distill.temperature, reverse)
-    compiled = config.compile
     return Alignment(
         [(pair.block, pair.weight) for pair in plan.pairs],
         alignment_loss(config.let.loss, config.let.alpha),
-        compiled.backend if compiled.enable and "loss" in compiled.components else None,
+        config.compile.backend if compiles(config, "loss") else None,
     )
 
 

@@ -4,11 +4,13 @@ import copy
 
 import pytest
 import torch
+from torch._dynamo.testing import CompileCounterWithBackend
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import AutoModelForCausalLM
 
-from let_titan.teacher.load import build_without_weights, materialise
+from let_titan.teacher.load import build_without_weights, compile_blocks, materialise
 from let_titan.teacher.model import Teacher
+from tests.support import relative_error
 from tests.test_teacher import CONFIGS, load, tokens
 
 SYNCS = ("_local_scalar_dense", "item", "nonzero", "is_nonzero", "equal")
@@ -60,6 +62,24 @@ def test_no_fp32_copy_of_the_states_but_in_the_norms(name):
     ]
     assert wide.count("_to_copy") == (norms if name == "llama" else 0)  # LayerNorm is one kernel
     assert set(wide) <= {"_to_copy", "pow", "mul"}
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_compiled_blocks_are_one_graph_with_the_same_states(name):
+    torch.manual_seed(5)
+    model = build_without_weights(copy.deepcopy(CONFIGS[name]), torch.float32, False)
+    materialise(model, torch.device("cpu"))
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.2)
+    teacher = Teacher(model, ["last", 2], {})
+    wanted = teacher(tokens())
+    torch.compiler.reset()
+    counter = CompileCounterWithBackend("aot_eager")
+    compile_blocks(model, counter)
+    for _ in range(2):
+        for found, state in zip(teacher(tokens()), wanted, strict=True):
+            assert relative_error(found, state) < 1e-6
+    assert counter.frame_count == 1
 
 
 @pytest.mark.parametrize("name", CONFIGS)

@@ -4,7 +4,7 @@ import importlib.util
 import math
 
 from let_titan.checks.mistakes import Mistakes
-from let_titan.config import LetJobConfig
+from let_titan.config import LetJobConfig, compiles
 from let_titan.errors import ConfigError
 
 
@@ -19,7 +19,7 @@ def combination_mistakes(config: LetJobConfig) -> Mistakes:
             "leave the key out."
         )
     memory_budget = config.activation_checkpoint.mode == "memory_budget"
-    if memory_budget and not compiles_model(config):
+    if memory_budget and not compiles(config, "model"):
         yield ConfigError(
             'activation_checkpoint.mode = "memory_budget" is the compiler\'s: set compile.enable = '
             'true with "model" in compile.components, or choose another mode.'
@@ -31,10 +31,6 @@ def can_be_imported(module: str) -> bool:
         return importlib.util.find_spec(module) is not None
     except (ImportError, ValueError):
         return False
-
-
-def compiles_model(config: LetJobConfig) -> bool:
-    return config.compile.enable and "model" in config.compile.components
 
 
 def optimiser_mistakes(config: LetJobConfig) -> Mistakes:

@@ -1,8 +1,7 @@
 """model.converters: low precision, by keys that go together."""
 
-from let_titan.checks.combinations import compiles_model
 from let_titan.checks.mistakes import Mistakes
-from let_titan.config import LetJobConfig
+from let_titan.config import LetJobConfig, compiles
 from let_titan.errors import ConfigError
 
 FLOAT8 = "quantize.linear.float8"
@@ -27,7 +26,7 @@ def converter_mistakes(config: LetJobConfig) -> Mistakes:
             "quantize.linear.float8.enable_fsdp_float8_all_gather = true does not go with "
             f"recipe_name = {float8.recipe_name!r}: leave one of them out."
         )
-    if float8.emulate and compiles_model(config):
+    if float8.emulate and compiles(config, "model"):
         yield ConfigError(
             "quantize.linear.float8.emulate = true cannot be compiled: set compile.enable = false."
         )

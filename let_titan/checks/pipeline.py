@@ -5,9 +5,8 @@ import math
 from torchtitan.distributed.pipeline_parallel import generate_llm_fqn_per_model_part
 
 from let_titan.checks.choices import not_among
-from let_titan.checks.combinations import compiles_model
 from let_titan.checks.mistakes import Mistakes
-from let_titan.config import LetJobConfig
+from let_titan.config import LetJobConfig, compiles
 from let_titan.errors import ConfigError
 from let_titan.student.flavors import FLAVORS
 
@@ -43,7 +42,7 @@ def pipeline_mistakes(config: LetJobConfig) -> Mistakes:
             "optimizer.early_step_in_backward = true cannot be used with "
             "parallelism.pipeline_parallel_degree above 1: leave it off."
         )
-    if schedule in ZERO_BUBBLE and compiles_model(config):
+    if schedule in ZERO_BUBBLE and compiles(config, "model"):
         yield ConfigError(
             f"parallelism.pipeline_parallel_schedule = {schedule!r} takes weights' gradients apart "
             "from inputs', which compiled blocks do not: set compile.enable = false, compile "

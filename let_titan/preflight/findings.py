@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from let_titan.checks import find_mistakes
 from let_titan.checks.mistakes import Mistakes, raised_by
 from let_titan.checks.teacher import needs_teacher
-from let_titan.config import LetJobConfig
+from let_titan.config import LetJobConfig, compiles
 from let_titan.errors import ConfigError, NotFoundHere
 from let_titan.plan import LetPlan, resolve_plan
 from let_titan.preflight.gpus import FLOAT8_CAPABILITY, Gpu
@@ -92,9 +92,7 @@ def shape_mistakes(config: LetJobConfig) -> Mistakes:
 
 def gpu_mistakes(config: LetJobConfig, gpu: Gpu) -> Mistakes:
     """float8 needs a GPU that has it; torchtitan emulates it in eager mode alone."""
-    emulated = config.quantize.linear.float8.emulate and not (
-        config.compile.enable and "model" in config.compile.components
-    )
+    emulated = config.quantize.linear.float8.emulate and not compiles(config, "model")
     if not uses_float8(config) or emulated or gpu.capability >= FLOAT8_CAPABILITY:
         return
     have, need = (".".join(map(str, pair)) for pair in (gpu.capability, FLOAT8_CAPABILITY))

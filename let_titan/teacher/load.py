@@ -35,6 +35,7 @@ def load_teacher(
     seq_len: int,
     mesh: DeviceMesh | None = None,
     placement: str = "auto",
+    compile_backend: str | None = None,
     trust_remote_code: bool = False,
 ) -> Teacher:
     """Loads the part of a causal LM that the chosen layers need.
@@ -50,6 +51,7 @@ def load_teacher(
         seq_len: tokens per sequence, for its cost.
         mesh: the ranks to shard over; None: nothing to shard over.
         placement: "shard", "replicate" or "auto".
+        compile_backend: torch.compile's, for the blocks; None leaves them eager.
         trust_remote_code: allow the checkpoint's own code.
 
     Raises:
@@ -64,6 +66,9 @@ def load_teacher(
     facts["placement"] = "shard" if sharded else "replicate"
     materialise(model, device)
     read_weights(model, folder)
+    if compile_backend is not None:
+        compile_blocks(model, compile_backend)
+    facts["compiled"] = compile_backend is not None
     logger.info(
         f"Teacher {folder.name}: {config.num_hidden_layers} blocks of width {config.hidden_size}, "
         f"{n_bytes / 2**30:.2f} GiB in {dtype}, {'sharded' if sharded else 'replicated'}, "
@@ -99,6 +104,15 @@ def place(model: nn.Module, mesh: DeviceMesh | None, placement: str, n_bytes: in
         fully_shard(block, mesh=mesh, reshard_after_forward=True)
     fully_shard(model, mesh=mesh, reshard_after_forward=True)
     return True
+
+
+def compile_blocks(model: nn.Module, backend: str) -> None:
+    """Compiles each block's forward, one graph for all of them.
+
+    The forward alone: FSDP2's hooks, and those that take a block's output, stay outside.
+    """
+    for block in block_list(model):
+        block.forward = torch.compile(block.forward, backend=backend)
 
 
 def shards(placement: str, n_bytes: int) -> bool:
