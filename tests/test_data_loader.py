@@ -14,6 +14,9 @@ import torch.distributed.checkpoint as dcp
 from datasets import load_dataset
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import ByteLevel
 from torchtitan.hf_datasets import DatasetConfig
 from torchtitan.hf_datasets.text_datasets import DATASETS, HuggingFaceTextDataset
 
@@ -259,6 +262,24 @@ def test_workers_read_the_same_and_resume_exactly(workers, tmp_path):
         second = loader(tmp_path / "c", 1, 2, workers=again, **options)
         second.load_state_dict(state)
         assert take(second, 7) == wanted[5:]
+
+
+def test_a_worker_does_not_wait_for_threads_that_its_parent_has(tmp_path, monkeypatch):
+    """tokenizers' pool does not survive a fork; told to use it all the same, a worker hung."""
+    monkeypatch.setenv("TOKENIZERS_PARALLELISM", "true")
+    tokenizer = Tokenizer(WordLevel({"[UNK]": 7}, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = ByteLevel()
+
+    def in_parallel(texts):
+        return [np.array(e.ids) for e in tokenizer.encode_batch_fast([*texts, *["a b"] * 64])][
+            : len(texts)
+        ]
+
+    in_parallel(["the pool of threads comes with the first batch"])
+    write_corpus(tmp_path / "c")
+    read = Corpus(data_files(f"{tmp_path}/c/*.jsonl"), read_lines, in_parallel, Policy())
+    batches = PileLoader(read, {}, rank=0, ranks=1, batch=2, seq_len=LENGTH - 1, workers=1)
+    assert take(batches, 1) == [[[7] * LENGTH] * 2]
 
 
 def after(folder, batches, options):

@@ -19,6 +19,7 @@ DCP takes dicts apart into keys of their own.
 
 import json
 import math
+import os
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -86,6 +87,9 @@ class Share(IterableDataset):
 
     def __iter__(self) -> Iterator[Batch | ConfigError]:
         worker = get_worker_info()
+        if worker:
+            # It is a fork: the tokenizer's pool of threads stayed behind, and would be waited for.
+            os.environ["TOKENIZERS_PARALLELISM"] = "false"
         mine = self.deal.followed()
         mine = mine[worker.id :: worker.num_workers] if worker else mine
         lanes = {

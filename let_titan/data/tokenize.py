@@ -117,7 +117,6 @@ def main(args: list[str] | None = None) -> int:
     names = ("pattern", "tokenizer", "out", "workers")
     pattern, tokenizer, out, workers = (given.pop(name) for name in names)
     os.environ["RAYON_NUM_THREADS"] = str(workers)
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
 
     def work() -> None:
         data = Data(**{**asdict(defaults), **given})
