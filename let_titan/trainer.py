@@ -43,8 +43,9 @@ class LetTrainer(Trainer):
             self.plan, job_config, self.parallel_dims, self.model_parts, self.device
         )
         self.metrics_processor.let_figures = lambda: let_figures(self)
-        self.rank_loss = RankLoss(self.parallel_dims)
+        self.rank_loss: RankLoss | None = None
         if self.parallel_dims.cp_enabled:
+            self.rank_loss = RankLoss(self.parallel_dims)
             self.metrics_processor.largest_loss = self.rank_loss.largest
         batch_size = job_config.training.local_batch_size * self.gradient_accumulation_steps
         replicas = self.parallel_dims.dp_replicate * self.parallel_dims.dp_shard
@@ -86,7 +87,8 @@ class LetTrainer(Trainer):
             self._begin(self.step - 1)
         self.phase.begin_step(self.step)
         self.guard.begin(self.step)
-        self.rank_loss.begin()
+        if self.rank_loss is not None:
+            self.rank_loss.begin()
         self._microbatch = 0
         super().train_step(data_iterator)
         if self.guard.skipped is not None:
@@ -153,7 +155,8 @@ class LetTrainer(Trainer):
         if self.parallel_dims.pp_enabled and not self.pp_has_last_stage:
             loss = torch.zeros_like(loss)  # torchtitan's placeholder is -1
         self.guard.note_loss(loss)
-        self.rank_loss.add(loss * tokens, labels)
+        if self.rank_loss is not None:
+            self.rank_loss.add(loss * tokens, labels)
         return loss
 
     def post_dataloading_process(
