@@ -59,11 +59,12 @@ class Procrustes:
             dist.broadcast(self.matrix, 0)  # devices of different kinds may round apart
         self._past.zero_()
 
-    def state(self) -> dict[str, torch.Tensor | int]:
+    def state(self) -> dict[str, torch.Tensor]:
         """Returns what a resume needs, equal on all ranks."""
-        return {"matrix": self.matrix.cpu(), "sums": self._past.cpu(), "steps": self._steps}
+        steps = torch.tensor(self._steps)
+        return {"matrix": self.matrix.cpu(), "sums": self._past.cpu(), "steps": steps}
 
-    def load(self, state: dict[str, torch.Tensor | int]) -> None:
-        self.matrix.copy_(state["matrix"])  # type: ignore[arg-type]
-        self._past.copy_(state["sums"])  # type: ignore[arg-type]
+    def load(self, state: dict[str, torch.Tensor]) -> None:
+        self.matrix.copy_(state["matrix"])
+        self._past.copy_(state["sums"])
         self._steps = int(state["steps"])

@@ -1,11 +1,11 @@
 """The teacher's states on their way to the student: normalised by running moments, then mapped."""
 
-import io
 import json
 from collections.abc import Sequence
 from typing import Any
 
 import torch
+from safetensors import torch as safetensors
 
 from let_titan.alignment import Procrustes, RunningMoments, build_width_map
 
@@ -45,9 +45,9 @@ class TeacherStates:
                 Procrustes(d_t, self.width, self.every, device) for _ in range(self.pairs)
             ]
         if self.fitted and self._saved_maps:
-            states = torch.load(io.BytesIO(self._saved_maps), weights_only=True)
-            for fitted, state in zip(self.fitted, states, strict=True):
-                fitted.load(state)
+            saved = safetensors.load(self._saved_maps)
+            for i, fitted in enumerate(self.fitted):
+                fitted.load({name: saved[f"{i}.{name}"] for name in fitted.state()})
 
     def __call__(
         self, hidden: Sequence[torch.Tensor], mask: torch.Tensor
@@ -75,7 +75,7 @@ class TeacherStates:
         """Returns a part of the train state: {} without a norm and a fitted map.
 
         Each in one piece, since DCP takes lists apart and asks for shapes before the teacher is
-        there: the moments as JSON, the maps as torch saves them.
+        there: the moments as JSON, the maps as a safetensors file.
         """
         state: dict[str, Any] = {}
         if self.norm != "none":
@@ -86,9 +86,9 @@ class TeacherStates:
         return state
 
     def _maps_in_bytes(self) -> bytes:
-        buffer = io.BytesIO()
-        torch.save([fitted.state() for fitted in self.fitted], buffer)
-        return buffer.getvalue()
+        states = [fitted.state() for fitted in self.fitted]
+        named = {f"{i}.{name}": x for i, state in enumerate(states) for name, x in state.items()}
+        return safetensors.save({name: x.contiguous() for name, x in named.items()})
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self._saved = state.get("teacher_moments", "[]")
