@@ -1,8 +1,10 @@
 """A question, written down before its first run: hypothesis, arms, deciding metric, seeds."""
 
 import argparse
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 
 from lab.runs import Place, finish, is_finished, key_of, load
@@ -43,21 +45,30 @@ class Recipe:
         ]
 
 
-def run_all(recipe: Recipe, place: Place, tell: Callable[[str], None]) -> Iterator[int]:
-    """Trains what is not finished; yields each seed as soon as every arm of it is."""
-    settings = recipe.settings()
-    waiting = sum(not is_finished(place, keys) for *_, keys in settings)
-    begin, done = time.monotonic(), 0
-    for seed in recipe.seeds:
-        for arm, _, keys in (s for s in settings if s[1] == seed):
-            if is_finished(place, keys):
-                continue
-            tell(f"[{done + 1}/{waiting}] {arm}, seed {seed} ({key_of(place, keys)})")
-            finish(place, keys)
-            done += 1
-            left = (time.monotonic() - begin) / done * (waiting - done)
-            tell(f"[{done}/{waiting}] finished; about {left / 60:.0f} min left")
-        yield seed
+def run_all(
+    recipe: Recipe, place: Place, tell: Callable[[str], None], jobs: int = 1
+) -> Iterator[None]:
+    """Trains what is not finished, ``jobs`` runs at a time; yields after each run."""
+    missing = {
+        key_of(place, keys): (f"{arm}, seed {seed}", keys)
+        for arm, seed, keys in recipe.settings()
+        if not is_finished(place, keys)
+    }
+    begin = time.monotonic()
+    pool = ThreadPoolExecutor(jobs)  # of threads: each waits for the process that trains
+    try:
+        runs = {
+            pool.submit(finish, place, keys): f"{name} ({key})"
+            for key, (name, keys) in missing.items()
+        }
+        tell(f"{len(runs)} runs to train, {jobs} at a time")
+        for done, run in enumerate(as_completed(runs), 1):
+            run.result()
+            left = (time.monotonic() - begin) / done * (len(runs) - done)
+            tell(f"[{done}/{len(runs)}] {runs[run]}; about {left / 60:.0f} min left")
+            yield
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def finished_seeds(recipe: Recipe, place: Place) -> list[int]:
@@ -103,6 +114,9 @@ def main(recipe: Recipe, args: list[str] | None = None, place: Place | None = No
     parser = argparse.ArgumentParser(description=f"{recipe.hypothesis} {recipe.metric}")
     parser.add_argument("--list", action="store_true", help="name the runs and train none")
     parser.add_argument("--report", action="store_true", help="report what is there; train none")
+    parser.add_argument(
+        "--jobs", type=int, default=1, help="runs at a time; each takes its share of the cores"
+    )
     options = parser.parse_args(args)
     if options.list:
         for arm, seed, keys in recipe.settings():
@@ -110,7 +124,12 @@ def main(recipe: Recipe, args: list[str] | None = None, place: Place | None = No
             print(f"{key_of(place, keys)}  {arm}, seed {seed}: {state}")
         return
     if not options.report:
-        for _ in run_all(recipe, place, lambda line: print(line, flush=True)):
-            report(recipe, place)  # a program that is stopped leaves what it found
+        threads = max(1, (os.cpu_count() or 1) // options.jobs)
+        os.environ.setdefault("OMP_NUM_THREADS", str(threads))
+        known = finished_seeds(recipe, place)
+        for _ in run_all(recipe, place, lambda line: print(line, flush=True), options.jobs):
+            if finished_seeds(recipe, place) != known:  # what is stopped leaves what it found
+                known = finished_seeds(recipe, place)
+                report(recipe, place)
     for line in report(recipe, place):
         print(line)

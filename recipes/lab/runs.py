@@ -11,11 +11,12 @@ import json
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from lab.bad_teachers import WEIGHTS
-from lab.launch import train
+from lab.launch import flags, train
 from let_titan.compare.arms import BOOKKEEPING, PLACES, flatten
 from let_titan.config import LetConfigManager, LetJobConfig
 from let_titan.runs import FILES, Run
@@ -38,12 +39,15 @@ class Place:
 
 def resolved(place: Place, keys: Mapping[str, str]) -> dict[str, Any]:
     """Returns {"section.key": value} of the run's config, without where it is written."""
-    flags = [f"--{key}={value}" for key, value in keys.items() if value not in ("true", "false")]
-    flags += [f"--{key}" for key, value in keys.items() if value == "true"]
-    config = LetConfigManager().parse_args(
-        ["--job.config_file", str(place.root / place.config), *flags]
-    )
-    return what_is_trained(config.to_dict())
+    config = place.root / place.config
+    return _parsed(config, config.stat().st_mtime_ns, tuple(flags(keys)))
+
+
+@cache
+def _parsed(config: Path, modified: int, flags: tuple[str, ...]) -> dict[str, Any]:
+    """Parses what recipes ask for again and again: each time would take half a second."""
+    parsed = LetConfigManager().parse_args(["--job.config_file", str(config), *flags])
+    return what_is_trained(parsed.to_dict())
 
 
 def what_is_trained(config: dict[str, Any]) -> dict[str, Any]:
