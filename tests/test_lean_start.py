@@ -1,6 +1,7 @@
 """What is started often, by hand and over ssh, starts without torch."""
 
 import json
+import platform
 import shutil
 import subprocess
 import sys
@@ -75,6 +76,36 @@ def test_tokenizing_imports_no_torch_and_stays_below_a_ceiling(assets, tmp_path)
     assert process.returncode == 0, process.stderr
     [peak] = (float(line.split()[1]) for line in process.stdout.splitlines() if "peak" in line)
     assert peak < 300
+
+
+HOLES = """
+import numpy as np, psutil, sys
+from let_titan.data.memory import give_back_large_blocks
+
+def left_behind():
+    np.ones(2**20, dtype=np.uint8)  # when it is freed glibc raises its threshold to its size
+    process, blocks, between = psutil.Process(), [], []
+    before = process.memory_info().rss
+    for _ in range(200):
+        blocks.append(np.ones(2**20, dtype=np.uint8))
+        between.append(np.ones(2**12, dtype=np.uint8))
+    del blocks
+    return (process.memory_info().rss - before) / 2**20
+
+if sys.argv[1] == "given back":
+    give_back_large_blocks()
+print(left_behind())
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="it is glibc's heap that is told")
+def test_large_blocks_are_given_back():
+    def left_behind(how):
+        command = [sys.executable, "-c", HOLES, how]
+        return float(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+
+    assert left_behind("as glibc does") > 100  # MiB of 200
+    assert left_behind("given back") < 10
 
 
 LEAN = """

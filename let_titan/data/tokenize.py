@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from let_titan.data.documents import Document
 from let_titan.data.files import File, data_files
+from let_titan.data.memory import give_back_large_blocks
 from let_titan.data.policy import Policy, policy_of
 from let_titan.data.reading import read_file
 from let_titan.data.settings import Data
@@ -117,6 +118,7 @@ def main(args: list[str] | None = None) -> int:
     names = ("pattern", "tokenizer", "out", "workers")
     pattern, tokenizer, out, workers = (given.pop(name) for name in names)
     os.environ["RAYON_NUM_THREADS"] = str(workers)
+    give_back_large_blocks()
 
     def work() -> None:
         data = Data(**{**asdict(defaults), **given})
