@@ -2,7 +2,7 @@
 # Makes the environment, fetches the teacher and runs the tests.
 # Usage: scripts/test.sh [--setup-only] [pytest's arguments]
 #   --setup-only   stop after the environment
-#   for example    scripts/test.sh -k schedule      scripts/test.sh -m gpu
+#   for example    scripts/test.sh -k schedule      scripts/test.sh -m gpu -n 0
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -14,7 +14,7 @@ fi
 echo "test: the teacher"
 .venv/bin/python scripts/fetch_teacher.py
 
-# Tests start several processes at once: more threads in each make all of them slower.
-export OMP_NUM_THREADS=${OMP_NUM_THREADS:-2}
+# Two files of tests at a time; those that start several ranks make more threads slower, not faster.
+export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
 echo "test: pytest, OMP_NUM_THREADS=$OMP_NUM_THREADS"
-.venv/bin/python -m pytest --durations=15 "$@"
+.venv/bin/python -m pytest -n 2 --dist loadfile --durations=15 "$@"

@@ -459,9 +459,9 @@ def test_warnings_are_told_and_do_not_refuse(lab, capsys):
     assert "Warning" not in capsys.readouterr().out
 
 
-def test_a_model_too_large_for_the_gpus_is_a_mistake(lab, capsys):
-    big = ["--model.flavor", "7B", "--world-size", "1"]
-    assert main([*write(lab), *big]) == 2
+def test_a_model_too_large_for_the_gpus_is_a_mistake(lab, capsys, monkeypatch):
+    monkeypatch.setitem(GPUS, "a100", replace(A100, memory_bytes=2**20))
+    assert main([*write(lab), "--world-size", "1"]) == 2
     assert "shard over more GPUs" in capsys.readouterr().err
 
 
