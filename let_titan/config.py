@@ -171,8 +171,12 @@ class Teacher:
     trust_remote_code: bool = False
     """Run Python code that comes with the checkpoint; leave it off unless you have read it"""
 
-    tokenizer: Literal["same"] = "same"
-    """"same": the student trains on the teacher's vocabulary"""
+    tokenizer: Literal["same", "align"] = "same"
+    """
+    "same": the student trains on the teacher's vocabulary. "align": the teacher reads the same text
+    with the tokenizer in its own checkpoint, and each student token is aligned with the last of the
+    teacher's tokens that ends, in bytes, at or before its own end
+    """
 
 
 @dataclass

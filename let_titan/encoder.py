@@ -9,12 +9,14 @@ import hashlib
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 from tokenizers import Tokenizer
 
 from let_titan.lean_tokenizer import hugging_face_tokenizer
+from let_titan.pieces import Pieces, pieces_of_hugging_face, pieces_of_ranks
 from let_titan.tiktoken_files import Ranks, is_tiktoken, read_ranks
 
 LONG_BLANK = re.compile(r"\s{100000}")
@@ -32,6 +34,7 @@ class Encoder:
         bos_id, eos_id: None where there is none.
         vocab_size: rows of the embedding.
         fingerprint: sha256 over all that decides the ids.
+        pieces: gives the bytes that each id stands for.
     """
 
     encode: Callable[[list[str]], list[list[int]]]
@@ -39,6 +42,7 @@ class Encoder:
     eos_id: int | None
     vocab_size: int
     fingerprint: str
+    pieces: Callable[[], Pieces]
 
     def documents(self, add_bos: bool, add_eos: bool) -> DocumentEncoder:
         """Returns a function from texts to their ids [n] int64, BOS and EOS as asked for.
@@ -72,12 +76,18 @@ def load_encoder(path: str, threads: int = 1) -> Encoder:
 
 def encoder_of_hugging_face(tokenizer: Any) -> Encoder:
     """Returns the encoder of torchtitan's ``HuggingFaceTokenizer``."""
+    return encoder_of_tokenizer(tokenizer.tokenizer, tokenizer.bos_id, tokenizer.eos_id)
+
+
+def encoder_of_tokenizer(tokenizer: Tokenizer, bos_id: int | None, eos_id: int | None) -> Encoder:
+    """Returns the encoder of a tokenizer of the tokenizers package."""
     return Encoder(
-        encode_with(tokenizer.tokenizer),
-        tokenizer.bos_id,
-        tokenizer.eos_id,
+        encode_with(tokenizer),
+        bos_id,
+        eos_id,
         tokenizer.get_vocab_size(),
-        hugging_face_fingerprint(tokenizer.tokenizer),
+        hugging_face_fingerprint(tokenizer),
+        partial(pieces_of_hugging_face, tokenizer),
     )
 
 
@@ -108,7 +118,14 @@ def encoder_of_ranks(ranks: Ranks, threads: int = 1) -> Encoder:
             ids = iter(encoding.encode_ordinary_batch(flat, num_threads=threads))
         return [[i for _ in of_text for i in next(ids)] for of_text in pieces]
 
-    return Encoder(encode, ranks.bos_id, ranks.eos_id, ranks.vocab_size, ranks.fingerprint())
+    return Encoder(
+        encode,
+        ranks.bos_id,
+        ranks.eos_id,
+        ranks.vocab_size,
+        ranks.fingerprint(),
+        partial(pieces_of_ranks, ranks),
+    )
 
 
 def cut_blanks(text: str) -> list[str]:

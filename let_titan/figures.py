@@ -16,13 +16,15 @@ def let_figures(trainer: Any) -> dict[str, Any]:
         "let/teacher_active": int(plan.teacher_in(step)),
         "let/student_flops": trainer.metrics_processor.num_flops_per_token * tokens,
         "let/teacher_flops": trainer.run_folder.teacher_flops(
-            min(tokens, trainer.tokens_per_step * plan.s_stop)
+            trainer.phase.teacher_positions(min(tokens, trainer.tokens_per_step * plan.s_stop))
         ),
     }
     if plan.teacher_in(step):
-        loss, cosine = trainer.phase.reduced_alignment(trainer.valid_tokens)
+        loss, cosine = trainer.phase.reduced_alignment(trainer.aligned_tokens)
         names = ("align_loss", "align_cosine")
         if trainer.job_config.distill.method != "none":
             names = ("kd_loss", "kd_agreement")
         figures |= {f"let/{name}": value for name, value in zip(names, (loss, cosine), strict=True)}
+        if trainer.phase.targets is not None:
+            figures |= trainer.phase.targets.figures()
     return figures

@@ -1,6 +1,6 @@
 """LET's phase of a run: while lambda(s) > 0 there is a teacher beside the student."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from let_titan.device import free_cached_memory, memory_gib
 from let_titan.distill import Distillation
 from let_titan.plan import LetPlan
 from let_titan.student.flavors import FLAVORS
+from let_titan.targets import Batch, TargetCount, at_targets
 from let_titan.teacher import Teacher, TeacherStates, load_teacher, prepare_teacher, read_head
 from let_titan.tokenizer import vocab_size
 
@@ -55,6 +56,9 @@ class LetPhase:
             FLAVORS[config.model.flavor].dim,
             let.procrustes_every,
         )
+        self.targets: TargetCount | None = None
+        if plan.pairs and config.teacher.tokenizer == "align":
+            self.targets = TargetCount(dims, device)
         self._blocks_here = {int(name) + 1 for part in model_parts for name in part.layers}
         self._blocks_here |= {part.logits_block for part in model_parts if part.output is not None}
         for part in model_parts:
@@ -126,6 +130,8 @@ class LetPhase:
         """Starts the sums of torchtitan's ``step`` (from 1)."""
         if self.alignment is None:
             return
+        if self.targets is not None:
+            self.targets.begin()
         self.alignment.meter.reset()
         freq = self.config.let.diagnostics_freq
         wanted = self.diagnostics is not None and self.plan.teacher_in(step)
@@ -133,6 +139,12 @@ class LetPhase:
         self.alignment.diagnostics = self.diagnostics if wanted else None
         if self.alignment.diagnostics is not None:
             self.alignment.diagnostics.reset()
+
+    def watched(self, batches: Iterator[Batch], step: int) -> Iterator[Batch]:
+        """Returns the step's batches, whose targets are counted as they are taken."""
+        if self.targets is None or not self.plan.teacher_in(step):
+            return batches
+        return self.targets.watched(batches)
 
     def diagnosis(self) -> dict[str, Any] | None:
         """Returns what ``Diagnostics.result`` says of the step, if it was asked to look at it."""
@@ -146,12 +158,36 @@ class LetPhase:
         """Returns the mask [B, S] and the teacher's [B, S, d_T], of whole sequences; or None.
 
         Args:
-            batch: as the loader gives it, "input" [B, S] and with it "positions" or not.
+            batch: as the loader gives it, "input" [B, S] and with it "positions" or not. What is
+                the teacher's alone is taken out: the student's forward does not know it.
             labels: [B, S].
         """
+        own = {name: batch.pop(f"teacher_{name}", None) for name in ("input", "positions")}
+        targets = batch.pop("teacher_targets", None)
         if self.teacher is None:
             return None
-        return labels != IGNORE_INDEX, *self.teacher(**batch)
+        mask = labels != IGNORE_INDEX
+        if self.targets is None:
+            return mask, *self.teacher(**batch)
+        assert own["input"] is not None and targets is not None
+        states = self.teacher(own["input"].clamp_min(0), own["positions"])
+        return mask & (targets >= 0), *(at_targets(each, targets) for each in states)
+
+    def aligned_tokens(self, valid: float | torch.Tensor) -> float | torch.Tensor:
+        """Returns the step's global number of aligned tokens; every rank calls.
+
+        Args:
+            valid: its global number of valid tokens, all of which have a target where the teacher
+                shares the student's tokenizer. The result is a float or a tensor as this is.
+        """
+        if self.targets is None or not self.targets.counting:
+            return valid
+        count = float(max(1, self.targets.with_target()))
+        return torch.full_like(valid, count) if isinstance(valid, torch.Tensor) else count
+
+    def teacher_positions(self, tokens: int) -> int:
+        """Returns what the teacher has read so far, of the student's ``tokens``, on all ranks."""
+        return tokens if self.targets is None else self.targets.positions
 
     def arguments(
         self, states: tuple[torch.Tensor, ...], positions: torch.Tensor | None
@@ -166,18 +202,28 @@ class LetPhase:
         return {"teacher_hidden": self.states(hidden, mask), "align_mask": mask}
 
     def reduced_alignment(self, tokens: float | torch.Tensor) -> tuple[float, float]:
-        """Returns the step's alignment loss and mean cosine per valid token.
+        """Returns the step's alignment loss and mean cosine per aligned token.
 
         In every layout a token's state after a block lies on one rank, so all ranks' sums add up.
 
         Args:
-            tokens: the step's global number of valid tokens.
+            tokens: from ``aligned_tokens``.
         """
         assert self.alignment is not None
         sums = self.alignment.meter.sums(self.device).clone()
         dist.all_reduce(sums)
         loss, cosine = (sums / tokens).tolist()
         return loss, cosine / len(self.plan.pairs)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Returns a part of the train state: what the teacher's states have been, and how many."""
+        counted = {} if self.targets is None else self.targets.state_dict()
+        return {**self.states.state_dict(), **counted}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.states.load_state_dict(state)
+        if self.targets is not None:
+            self.targets.load_state_dict(state)
 
 
 def build_alignment(plan: LetPlan, config: LetJobConfig) -> Alignment | None:

@@ -24,8 +24,13 @@ TRAIN_KEYS = {
     "lr": "lr",
     "tokens": "n_tokens_seen",
 }
-DISTILL_KEYS = {"kd_loss": "let/kd_loss", "kd_agreement": "let/kd_agreement"}
-"""In the lines of a run with [distill] alone."""
+SOME_KEYS = {
+    "kd_loss": "let/kd_loss",
+    "kd_agreement": "let/kd_agreement",
+    "align_target_share": "let/align_target_share",
+    "teacher_padding_share": "let/teacher_padding_share",
+}
+"""In the lines of a run with [distill], and of one whose teacher has a tokenizer of its own."""
 
 COST_KEYS = {
     "memory_gib": "memory/max_active(GiB)",
@@ -85,7 +90,7 @@ class MetricsFile(BaseLogger):
             # torchtitan's figure is per device
             line["tokens_per_s"] = metrics["throughput(tps)"] * self.world_size
             line |= {ours: metrics.get(key) for ours, key in COST_KEYS.items()}
-            line |= {ours: metrics[key] for ours, key in DISTILL_KEYS.items() if key in metrics}
+            line |= {ours: metrics[key] for ours, key in SOME_KEYS.items() if key in metrics}
             line["teacher_active"] = bool(line["teacher_active"])
         self._append(line)
 

@@ -3,6 +3,7 @@
 import os
 from typing import Any
 
+from torchtitan.components.dataloader import BaseDataLoader
 from torchtitan.components.lr_scheduler import build_lr_schedulers
 from torchtitan.components.optimizer import build_optimizers
 from torchtitan.config import JobConfig
@@ -10,10 +11,12 @@ from torchtitan.models.llama3.model.state_dict_adapter import Llama3StateDictAda
 from torchtitan.protocols.train_spec import TrainSpec, register_train_spec
 
 from let_titan.checks import MODEL_NAME
+from let_titan.config import LetJobConfig
 from let_titan.data.build import build_dataloader, register_pile
 from let_titan.metrics import build_let_metrics_processor
 from let_titan.student import FLAVORS, LetTransformer, parallelize_student
 from let_titan.student.pipeline import build_loss, pipeline_student
+from let_titan.teacher_tokenizer import teacher_text_of_run
 from let_titan.tokenizer import RunTokenizer, load_tokenizer
 from let_titan.upstream import is_registered
 from let_titan.validator import build_let_validator
@@ -21,6 +24,17 @@ from let_titan.validator import build_let_validator
 
 def build_tokenizer(job_config: JobConfig) -> RunTokenizer:
     return load_tokenizer(job_config.model.hf_assets_path)
+
+
+def build_loader(
+    dp_world_size: int,
+    dp_rank: int,
+    tokenizer: RunTokenizer,
+    job_config: LetJobConfig,
+    infinite: bool = True,
+) -> BaseDataLoader:
+    teacher = teacher_text_of_run(job_config, tokenizer)
+    return build_dataloader(dp_world_size, dp_rank, tokenizer, job_config, infinite, teacher)
 
 
 def build_adapter(model_args: Any, hf_assets_path: str | None) -> Llama3StateDictAdapter:
@@ -43,7 +57,7 @@ def register() -> None:
             pipelining_fn=pipeline_student,
             build_optimizers_fn=build_optimizers,
             build_lr_schedulers_fn=build_lr_schedulers,
-            build_dataloader_fn=build_dataloader,
+            build_dataloader_fn=build_loader,
             build_tokenizer_fn=build_tokenizer,
             build_loss_fn=build_loss,
             build_validator_fn=build_let_validator,

@@ -16,6 +16,7 @@ from let_titan.encoder import (
     hugging_face_fingerprint,
 )
 from let_titan.lean_tokenizer import HF_FILES
+from let_titan.pieces import pieces_of_hugging_face, pieces_of_ranks
 from let_titan.tiktoken_files import Ranks, find_ranks, is_tiktoken, read_ranks
 from let_titan.tiktoken_to_hf import hugging_face_form
 
@@ -107,26 +108,11 @@ def document_encoder(tokenizer: RunTokenizer, add_bos: bool, add_eos: bool) -> D
 
 
 def token_bytes(tokenizer: RunTokenizer) -> torch.Tensor:
-    """Returns [V] int64: how many bytes of text each id stands for; special tokens have none.
-
-    Byte-level BPE (GPT-2, Llama 3, SmolLM, Pythia, OPT) writes one character per byte.
-    SentencePiece style vocabularies write a space as U+2581 and a byte as <0xNN>.
-    """
-    lengths = torch.zeros(tokenizer.get_vocab_size(), dtype=torch.int64)
+    """Returns [V] int64: how many bytes of text each id stands for; special tokens have none."""
     if isinstance(tokenizer, TiktokenTokenizer):
-        for piece, index in tokenizer.ranks.ranks.items():
-            lengths[index] = len(piece)
-        return lengths
-    words = tokenizer.tokenizer
-    special = {i for i, added in words.get_added_tokens_decoder().items() if added.special}
-    byte_level = "ByteLevel" in str(words.decoder)
-    for token, index in words.get_vocab().items():
-        if index in special:
-            continue
-        if byte_level:
-            lengths[index] = len(token)
-        elif len(token) == 6 and token.startswith("<0x"):
-            lengths[index] = 1
-        else:
-            lengths[index] = len(token.replace("\u2581", " ").encode())
-    return lengths
+        return torch.tensor([len(piece) for piece in pieces_of_ranks(tokenizer.ranks)])
+    lengths = [len(piece) for piece in pieces_of_hugging_face(tokenizer.tokenizer)]
+    for index, added in tokenizer.tokenizer.get_added_tokens_decoder().items():
+        if added.special:
+            lengths[index] = 0
+    return torch.tensor(lengths)

@@ -11,7 +11,10 @@ from tokenizers import Tokenizer
 
 from let_titan.errors import ConfigError
 
-CURE = "set model.hf_assets_path to the teacher's tokenizer."
+CURE = (
+    "set model.hf_assets_path to the teacher's tokenizer, or, without [distill], "
+    'teacher.tokenizer = "align".'
+)
 
 PROBES = (
     "The quick brown fox doesn't jump; it's 3.14159 or 1,234,567 lazy dogs, they'll say!",

@@ -90,7 +90,7 @@ class LetTrainer(Trainer):
         if self.rank_loss is not None:
             self.rank_loss.begin()
         self._microbatch = 0
-        super().train_step(data_iterator)
+        super().train_step(self.phase.watched(data_iterator, self.step))
         if self.guard.skipped is not None:
             self.run_folder.note_nonfinite(self.step, self.guard.skipped)
         diagnosis = self.phase.diagnosis()
@@ -137,12 +137,12 @@ class LetTrainer(Trainer):
         labels: torch.Tensor,
         global_valid_tokens: torch.Tensor,
     ) -> torch.Tensor:
-        """Notes lambda(s) / global_valid_tokens, then as torchtitan; returns the NLL alone."""
+        """Notes lambda(s) over the aligned tokens, then as torchtitan; returns the NLL alone."""
         tokens: float | torch.Tensor = global_valid_tokens
         if self.parallel_dims.pp_enabled:
             tokens = float(tokens)  # a pipeline would cut a tensor into microbatches
-        self.valid_tokens = tokens
-        self._coefficient = self.plan.lambda_in(self.step) / tokens
+        self.aligned_tokens = self.phase.aligned_tokens(tokens)
+        self._coefficient = self.plan.lambda_in(self.step) / self.aligned_tokens
         self._microbatch += 1
         if isinstance(self.loss_fn, PipelineLoss):
             self.loss_fn.tokens = tokens
@@ -174,13 +174,13 @@ class LetTrainer(Trainer):
         return inputs, labels, extra_inputs, extra_kwargs
 
     def state_dict(self) -> dict[str, Any]:
-        """torchtitan's train state, with what the teacher's moments and auto stop have seen."""
+        """torchtitan's train state, with what the alignment and auto stop have seen."""
         seen = self.auto_stop.state_dict() if self.auto_stop else {}
-        return {**super().state_dict(), **self.phase.states.state_dict(), **seen}
+        return {**super().state_dict(), **self.phase.state_dict(), **seen}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         super().load_state_dict(state_dict)
-        self.phase.states.load_state_dict(state_dict)
+        self.phase.load_state_dict(state_dict)
         if self.auto_stop is not None:
             self.auto_stop.load_state_dict(state_dict)
             if self.auto_stop.seen.s_stop:

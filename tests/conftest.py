@@ -39,21 +39,21 @@ def single_process_world():
     gc.unfreeze()
 
 
-def make_tokenizer(folder: Path) -> None:
-    """Trains a byte-level BPE of VOCAB ids with BOS and EOS."""
+def make_tokenizer(folder: Path, size: int = VOCAB, bos: str | None = "<s>") -> None:
+    """Trains a byte-level BPE of ``size`` ids with BOS, if given, and EOS."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=VOCAB,
-        special_tokens=["<s>", "</s>"],
+        vocab_size=size,
+        special_tokens=[*([bos] if bos else []), "</s>"],
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
     tokenizer.train_from_iterator(TEXTS, trainer)
     folder.mkdir()
     tokenizer.save(str(folder / "tokenizer.json"))
-    config = {"bos_token": "<s>", "eos_token": "</s>"}
+    config = {"bos_token": bos, "eos_token": "</s>"}
     (folder / "tokenizer_config.json").write_text(json.dumps(config))
 
 
@@ -69,19 +69,24 @@ def assets(tmp_path_factory) -> Path:
     make_tokenizer(folder / "tokenizer")
     write_jsonl(folder / "train.jsonl", TEXTS[:100])
     write_jsonl(folder / "validation.jsonl", TEXTS[100:])
+    make_teacher(folder / "teacher", VOCAB)
+    return folder
+
+
+def make_teacher(folder: Path, vocabulary: int, context: int = 128) -> None:
+    """Writes a Llama of width 48."""
     torch.manual_seed(11)
     config = LlamaConfig(
-        vocab_size=VOCAB,
+        vocab_size=vocabulary,
         hidden_size=48,
         intermediate_size=96,
         num_hidden_layers=3,
         num_attention_heads=4,
         num_key_value_heads=2,
-        max_position_embeddings=128,
+        max_position_embeddings=context,
         initializer_range=0.2,
     )
-    LlamaForCausalLM(config).save_pretrained(folder / "teacher")
-    return folder
+    LlamaForCausalLM(config).save_pretrained(folder)
 
 
 @pytest.fixture

@@ -91,7 +91,7 @@ def test_positions_are_those_of_the_documents(length, tmp_path):
     corpus = Corpus(data_files(f"{tmp_path}/c/*.jsonl"), read_lines, encode, Policy())
     lane = Lane(corpus, 0, 1, length)
     for _ in range(100):
-        ids, positions = lane.next()
+        ids, positions, _ = lane.next()
         wanted, last = [], None
         for i, number in enumerate(ids.tolist()):
             wanted.append(0 if number != last else wanted[i - 1] + 1)
@@ -171,7 +171,7 @@ def step_of(config):
             initial,
             gradients(trainer.model_parts[0]),
             nll,
-            trainer.phase.reduced_alignment(trainer.valid_tokens),
+            trainer.phase.reduced_alignment(trainer.aligned_tokens),
         )
     finally:
         trainer.close()

@@ -55,10 +55,10 @@ def train(lab, **changes):
         trainer.close()
 
 
-def uninterrupted_and_resumed(assets, folder):
+def uninterrupted_and_resumed(assets, folder, **changes):
     """Trains once, then again from each of its checkpoints; rank 0 copies folders."""
     lab = Lab(assets, folder)
-    results = {"whole": train(lab)}
+    results = {"whole": train(lab, **changes)}
     rank = torch.distributed.get_rank()
     for step in (S_STOP - 1, S_STOP, S_STOP + 1):
         other = Lab(assets, folder / f"from-{step}")
@@ -67,7 +67,7 @@ def uninterrupted_and_resumed(assets, folder):
             for later in range(step + 1, STEPS + 1):
                 shutil.rmtree(other.folder / "run" / "checkpoint" / f"step-{later}")
         torch.distributed.barrier()
-        results[step] = train(other)
+        results[step] = train(other, **changes)
     return results
 
 

@@ -9,7 +9,7 @@ import pytest
 from let_titan.checks import find_mistakes
 from let_titan.errors import ConfigError
 from let_titan.teacher import read_tokenizer
-from let_titan.tokenizer_match import check_same_tokenizer
+from let_titan.tokenizer_match import CURE, check_same_tokenizer
 
 SMOLLM = Path("assets/teachers/smollm2-135m")
 GGUF = Path("assets/teachers/SmolLM2-135M-Instruct.Q4_1.gguf")
@@ -87,7 +87,7 @@ def test_a_change_of_the_teachers_tokenizer(change, lab):
         return
     (told,) = mistakes
     assert CHANGES[change] in str(told)
-    assert str(told).endswith("set model.hf_assets_path to the teacher's tokenizer.")
+    assert str(told).endswith(CURE)
 
 
 def test_a_tokenizer_that_cuts_or_fills_documents_is_refused(lab):

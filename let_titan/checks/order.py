@@ -1,5 +1,6 @@
 """All checks in their order; those that make no sense after a mistake are left out."""
 
+from let_titan.checks.align import align_mistakes, shard_mistakes
 from let_titan.checks.checkpoint import checkpoint_mistakes
 from let_titan.checks.choices import choice_mistakes
 from let_titan.checks.combinations import combination_mistakes
@@ -65,6 +66,7 @@ def mistakes_of(config: LetJobConfig, world_size: int, elsewhere: bool = False) 
         yield from pair_mistakes(plan, config)
     if not wrong and not unknown_words:
         yield from combination_mistakes(config)
+        yield from align_mistakes(config)
     if not any(path.startswith(("parallelism.", "training.")) for path in wrong):
         yield from layout_mistakes(config, world_size)
     unreadable = list(readable(tokenizer_mistakes(config)))
@@ -80,3 +82,5 @@ def mistakes_of(config: LetJobConfig, world_size: int, elsewhere: bool = False) 
         yield from readable(resume_mistakes(config, plan, world_size))
     if needs_teacher(config, plan):
         yield from readable(teacher_mistakes(config, plan))
+        if not no_data:
+            yield from shard_mistakes(config)

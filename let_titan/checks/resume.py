@@ -119,6 +119,10 @@ def summary_mistakes(config: LetJobConfig, plan: LetPlan | None, world_size: int
     if plan is not None and plan.pairs and config.let.auto_stop != stopped:
         did = "by auto stop" if stopped else "without auto stop"
         yield differs(config, f"s_stop was found {did}", f"let.auto_stop = {str(stopped).lower()}")
+    read = before["config"].get("teacher", {}).get("tokenizer", "same")
+    if plan is not None and plan.pairs and config.teacher.tokenizer != read:
+        did = "the student's" if read == "same" else "its own"
+        yield differs(config, f"teacher's tokenizer was {did}", f'teacher.tokenizer = "{read}"')
     fitted = before["config"].get("let", {}).get("width_map") == "procrustes"
     if plan is not None and plan.pairs and (config.let.width_map == "procrustes") > fitted:
         yield differs(config, "checkpoints hold no fitted map", "the let.width_map of that run")

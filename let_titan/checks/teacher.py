@@ -7,6 +7,7 @@ from pathlib import Path
 
 from torchtitan.tools.logging import logger
 
+from let_titan.checks.align import teacher_tokenizer_mistakes
 from let_titan.checks.checkpoint import resume_step
 from let_titan.checks.mistakes import Mistakes, raised_by
 from let_titan.config import LetJobConfig
@@ -40,18 +41,22 @@ def teacher_mistakes(config: LetJobConfig, plan: LetPlan | None) -> Mistakes:
     teacher = config.teacher
     student = load_tokenizer(config.model.hf_assets_path)
     pairs = plan.pairs if plan is not None else ()
+    same = teacher.tokenizer == "same"
     unfit = list(
         raised_by(
             check_teacher,
             teacher.checkpoint,
-            config.training.seq_len,
+            config.training.seq_len if same else 0,  # else its rows are cut where its context ends
             [pair.layer for pair in pairs if isinstance(pair.layer, int)],
-            student.get_vocab_size(),
+            student.get_vocab_size() if same else 0,
             teacher.trust_remote_code,
         )
     )
     yield from unfit
     yield from raised_by(check_weights, teacher.checkpoint)
+    if not same:
+        yield from [] if unfit else teacher_tokenizer_mistakes(config)
+        return
     path = config.model.hf_assets_path
     if unfit or Path(teacher.checkpoint).expanduser() == Path(path).expanduser():
         return

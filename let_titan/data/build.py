@@ -19,6 +19,7 @@ from let_titan.data.policy import policy_of
 from let_titan.data.reading import read_file
 from let_titan.data.settings import Data
 from let_titan.data.shards import SUFFIX, check_shard, read_header
+from let_titan.data.teacher_text import TeacherText
 from let_titan.errors import ConfigError
 from let_titan.tokenizer import RunTokenizer, document_encoder, fingerprint
 
@@ -41,8 +42,12 @@ def build_dataloader(
     tokenizer: RunTokenizer,
     job_config: LetJobConfig,
     infinite: bool = True,
+    teacher: TeacherText | None = None,
 ) -> BaseDataLoader:
-    """Builds the training data loader for TrainSpec: this rank's share of ``training.dataset``."""
+    """Builds the training data loader: this rank's share of ``training.dataset``.
+
+    With ``teacher`` it gives what a teacher reads with a tokenizer of its own, too.
+    """
     training = job_config.training
     if training.dataset != PILE:
         return build_text_dataloader(dp_world_size, dp_rank, tokenizer, job_config, infinite)
@@ -51,6 +56,7 @@ def build_dataloader(
         training,
         tokenizer,
         validation=False,
+        teacher=teacher,
         lanes=job_config.data.lanes,
         rank=dp_rank,
         ranks=dp_world_size,
@@ -83,6 +89,7 @@ def pile_loader(
     tokenizer: RunTokenizer,
     *,
     validation: bool,
+    teacher: TeacherText | None = None,
     **layout: Any,
 ) -> PileLoader:
     """Builds a loader of ``section`` ([training] or [validation])."""
@@ -95,6 +102,7 @@ def pile_loader(
         policy_of(data, validation),
         data.shuffle_seed,
         0 if validation else data.shuffle_buffer,
+        teacher,
     )
     identity = {
         "corpus": corpus_digest(files),

@@ -12,17 +12,19 @@ it depends on the number of ranks or workers.
 
 import itertools
 from collections import Counter, deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 from torchtitan.tools.logging import logger
 
+from let_titan.data.align import Slice, TeacherRow, Twin
 from let_titan.data.documents import Document
 from let_titan.data.files import File
 from let_titan.data.lines import Line
 from let_titan.data.policy import Policy
+from let_titan.data.teacher_text import TeacherText
 from let_titan.errors import ConfigError
 
 SPAN = 2**64
@@ -64,10 +66,19 @@ class Sequence(NamedTuple):
         ids: [seq_len + 1] int64.
         positions: [seq_len + 1] int64, of each id in its document, or in what the sequence holds
             of it: 0 is the first id of the sequence and of every document that begins in it.
+        teacher: what the teacher reads for the first seq_len of them, where it reads by itself.
     """
 
     ids: np.ndarray
     positions: np.ndarray
+    teacher: TeacherRow | None = None
+
+
+class Tokenised(NamedTuple):
+    """A document's ids [n] int64, and how the teacher's tokenizer cuts it, if it was asked."""
+
+    ids: np.ndarray
+    twin: Twin | None = None
 
 
 @dataclass(frozen=True)
@@ -107,6 +118,7 @@ class Corpus:
         policy: which documents count.
         shuffle_seed: of the order of files and documents.
         shuffle_buffer: documents shuffled at once; 0 reads in order.
+        teacher: gives sequences what a teacher with a tokenizer of its own reads.
     """
 
     files: list[File]
@@ -115,6 +127,7 @@ class Corpus:
     policy: Policy
     shuffle_seed: int = 0
     shuffle_buffer: int = 0
+    teacher: TeacherText | None = None
 
     def parts(self, epoch: int, lane: int, lanes: int) -> list[Part]:
         """Returns a lane's parts in an epoch; the order of the files is every lane's."""
@@ -134,6 +147,9 @@ class Lane:
         length: ids in a sequence, seq_len + 1.
         place: where to begin.
         infinite: begin anew at the end.
+
+    Attributes:
+        aligned: whether sequences have a teacher's row; once it is false it stays so.
     """
 
     def __init__(
@@ -149,8 +165,9 @@ class Lane:
         self.length, self.infinite = length, infinite
         self.place = place or Place()
         self.skipped: Counter[str] = Counter(self.place.skipped)
-        self._pieces = self._tokenised()
-        self._piece: np.ndarray = np.empty(0, dtype=np.int64)
+        self.aligned = corpus.teacher is not None
+        self._read = self._tokenised()
+        self._document = Tokenised(np.empty(0, dtype=np.int64))
 
     def next(self) -> Sequence:
         """Returns the next sequence and moves on.
@@ -158,29 +175,45 @@ class Lane:
         Raises:
             StopIteration: the epoch does not fill another one, and the lane is not infinite.
         """
-        parts, missing = [], self.length
+        parts, slices, missing = [], [], self.length
         while missing:
-            if not len(self._piece):
-                self.place, self._piece, self.skipped = next(self._pieces)
+            begin = self.place.token
+            part = self._document.ids[begin : begin + missing]
+            if not len(part):
+                self.place, self._document, self.skipped = next(self._read)
                 continue
-            part, self._piece = self._piece[:missing], self._piece[missing:]
             parts.append(part)
+            slices.append(Slice(self._document.twin, begin, begin + len(part)))
             missing -= len(part)
-            self.place = self.place._replace(token=self.place.token + len(part))
+            self.place = self.place._replace(token=begin + len(part))
         # Each part is of another document.
         positions = np.concatenate([np.arange(len(part)) for part in parts], dtype=np.int64)
-        return Sequence(np.concatenate(parts, dtype=np.int64), positions)
+        teacher = self._teacher_row(slices) if self.aligned else None
+        return Sequence(np.concatenate(parts, dtype=np.int64), positions, teacher)
 
-    def _tokenised(self) -> Iterator[tuple[Place, np.ndarray, Counter[str]]]:
-        """Yields (place, ids from there on, bad lines so far), one document after the other."""
+    def _teacher_row(self, slices: list[Slice]) -> TeacherRow:
+        """Returns what the teacher reads; the last id of a sequence is a label only."""
+        assert self.corpus.teacher is not None
+        last = slices[-1]
+        return self.corpus.teacher.row([*slices[:-1], last._replace(end=last.end - 1)])
+
+    def _tokenised(self) -> Iterator[tuple[Place, Tokenised, Counter[str]]]:
+        """Yields (place, document, bad lines so far), one document after the other."""
         skip, documents = self.place.token, self._documents()
         for batch in batches(documents):
             texts = [doc.text for _, doc, _ in batch if doc.tokens is None]
-            encoded = iter(self.corpus.encode(texts) if texts else [])
+            encoded = iter(self._encoded(texts) if texts else [])
             for place, doc, skipped in batch:
-                tokens = next(encoded) if doc.tokens is None else doc.tokens
-                yield place._replace(token=skip), tokens[skip:], skipped
+                read = next(encoded) if doc.tokens is None else Tokenised(doc.tokens)
+                yield place._replace(token=skip), read, skipped
                 skip = 0
+
+    def _encoded(self, texts: list[str]) -> Iterable[Tokenised]:
+        encoded = self.corpus.encode(texts)
+        if not self.aligned:
+            return map(Tokenised, encoded)
+        assert self.corpus.teacher is not None
+        return map(Tokenised, encoded, self.corpus.teacher.twins(texts, encoded))
 
     def _documents(self) -> Iterator[tuple[Place, Document, Counter[str]]]:
         place = self.place

@@ -32,6 +32,7 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 from torchtitan.components.dataloader import BaseDataLoader
 from torchtitan.tools.logging import logger
 
+from let_titan.data.align import TeacherRow
 from let_titan.data.lanes import Corpus, Lane, Place, Sequence
 from let_titan.errors import ConfigError
 
@@ -120,6 +121,8 @@ class Share(IterableDataset):
             lane = lanes.get(index % self.deal.lanes)
             if lane is None:
                 continue
+            teacher = self.corpus.teacher
+            lane.aligned = teacher is not None and index < teacher.until
             try:
                 sequence = lane.next()
             except StopIteration:
@@ -202,18 +205,34 @@ class PileLoader(BaseDataLoader):
 
     def _joined(self, parts: list[Batch]) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
         """Returns the batch, [B, S] ids and labels, and moves the position behind it."""
-        rows = {index: row for part in parts for index, row in part.rows.items()}
+        numbered = {index: row for part in parts for index, row in part.rows.items()}
+        rows = [numbered[index] for index in sorted(numbered)]
         for part in parts:
             self.places |= part.places
             self.counts |= part.skipped
         self.sequences += self.ranks * self.batch
-        ids, positions = map(stacked, zip(*(rows[index] for index in sorted(rows)), strict=True))
+        ids = stacked(row.ids for row in rows)
         batch = {"input": ids[:, :-1].contiguous(), "labels": ids[:, 1:].contiguous()}
         if self.positions:
-            batch["positions"] = positions[:, :-1].contiguous()
+            batch["positions"] = stacked(row.positions[:-1] for row in rows)
+        batch |= self._for_the_teacher([row.teacher for row in rows if row.teacher is not None])
         if self.pin_memory:
             batch = {name: tensor.pin_memory() for name, tensor in batch.items()}
         return batch, batch.pop("labels")
+
+    def _for_the_teacher(self, rows: list[TeacherRow]) -> dict[str, torch.Tensor]:
+        """Returns what a teacher with a tokenizer of its own reads; {} where there is none.
+
+        A width that divides 64 and seq_len keeps the number of shapes small, and pads nothing where
+        both tokenizers cut alike.
+        """
+        if not rows:
+            return {}
+        assert self.corpus.teacher is not None
+        found = self.corpus.teacher.batch(rows, math.gcd(64, self.seq_len))
+        if not self.positions:
+            del found["teacher_positions"]
+        return found
 
     def state_dict(self) -> dict[str, Any]:
         """Returns the position; asks the other ranks, so every rank calls it."""

@@ -11,7 +11,7 @@ from let_titan.errors import ConfigError, NotFoundHere
 from let_titan.plan import LetPlan, resolve_plan
 from let_titan.preflight.gpus import FLOAT8_CAPABILITY, Gpu
 from let_titan.preflight.teacher import find_teacher
-from let_titan.teacher.facts import facts_of, facts_of_folder
+from let_titan.teacher.facts import TeacherFacts, facts_of, facts_of_folder
 from let_titan.teacher.sources import check_fits
 from let_titan.tokenizer import has_tokenizer, vocab_size
 
@@ -51,13 +51,20 @@ def vocabulary_of(config: LetJobConfig) -> int:
     folder = config.model.hf_assets_path
     if has_tokenizer(folder):
         return vocab_size(folder)
-    facts = facts_of_folder(folder) or facts_of(config.teacher.checkpoint)
+    facts = facts_of_tokenizer(config)
     if facts is None:
         raise ConfigError(
             f"model.hf_assets_path = {folder!r} holds no tokenizer and is not named after a model "
             "whose vocabulary is known: put the teacher's tokenizer there."
         )
     return facts.tokenizer_vocabulary
+
+
+def facts_of_tokenizer(config: LetJobConfig) -> TeacherFacts | None:
+    """Returns the facts of the model whose tokenizer the student has, where they are shipped."""
+    shared = config.teacher.tokenizer == "same"
+    teacher = facts_of(config.teacher.checkpoint) if shared else None
+    return facts_of_folder(config.model.hf_assets_path) or teacher
 
 
 def plan_of(config: LetJobConfig) -> LetPlan | None:
@@ -80,13 +87,14 @@ def shape_mistakes(config: LetJobConfig) -> Mistakes:
     if unknown or unread:
         return
     pairs = plan.pairs if plan is not None else ()
+    shared = config.teacher.tokenizer == "same"
     yield from raised_by(
         check_fits,
         find_teacher(config)[0],
         config.teacher.checkpoint,
-        config.training.seq_len,
+        config.training.seq_len if shared else 0,
         [pair.layer for pair in pairs if isinstance(pair.layer, int)],
-        vocabulary_of(config),
+        vocabulary_of(config) if shared else 0,
     )
 
 
@@ -110,7 +118,7 @@ def unread(config: LetJobConfig) -> Iterator[str]:
     """Names what the facts stand in for."""
     folder, checkpoint = config.model.hf_assets_path, config.teacher.checkpoint
     here = has_tokenizer(folder)
-    known = facts_of_folder(folder) or facts_of(checkpoint)
+    known = facts_of_tokenizer(config)
     if not here and known is not None:
         yield f"The vocabulary is taken to be {known.name}'s: {known.tokenizer_vocabulary:,} ids."
     if not needs_teacher(config, plan_of(config)):
@@ -120,4 +128,5 @@ def unread(config: LetJobConfig) -> Iterator[str]:
     if by_facts:
         yield f"The teacher's shape is taken from the shipped facts of {checkpoint}."
     if by_facts or not here:
-        yield f"The tokenizers of {folder!r} and {checkpoint!r} were not compared."
+        asked = "compared" if config.teacher.tokenizer == "same" else "read"
+        yield f"The tokenizers of {folder!r} and {checkpoint!r} were not {asked}."

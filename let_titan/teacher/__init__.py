@@ -5,7 +5,7 @@ from let_titan.teacher.load import load_teacher
 from let_titan.teacher.model import Teacher
 from let_titan.teacher.sources import check_teacher, prepare_teacher
 from let_titan.teacher.states import TeacherStates
-from let_titan.teacher.tokens import read_tokenizer
+from let_titan.teacher.tokens import read_encoder, read_tokenizer
 from let_titan.teacher.weights import check_weights
 
 __all__ = [
@@ -15,6 +15,7 @@ __all__ = [
     "check_weights",
     "load_teacher",
     "prepare_teacher",
+    "read_encoder",
     "read_head",
     "read_tokenizer",
 ]

@@ -21,6 +21,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, Pretra
 
 from let_titan.errors import ConfigError, NotFoundHere
 from let_titan.teacher.weights import check_weights
+from let_titan.tokenizer_match import CURE
 
 CAUSAL_LM_ENDINGS = ("ForCausalLM", "LMHeadModel")
 HUB_TIMEOUT_S = 4.0
@@ -144,7 +145,7 @@ def check_fits(
     if config.vocab_size < vocab_size:
         raise ConfigError(
             f"The teacher knows {config.vocab_size} ids and the student's tokenizer has "
-            f"{vocab_size}: set model.hf_assets_path to the teacher's tokenizer."
+            f"{vocab_size}: {CURE}"
         )
     for number in layer_numbers:
         if not 1 <= number <= config.num_hidden_layers:

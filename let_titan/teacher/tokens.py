@@ -1,4 +1,4 @@
-"""The teacher's tokenizer, read to be compared with the student's."""
+"""The teacher's tokenizer, read to be compared with the student's, or to be used beside it."""
 
 from pathlib import Path
 from typing import Any
@@ -7,6 +7,7 @@ from torchtitan.components.tokenizer import HuggingFaceTokenizer
 from transformers import AutoTokenizer
 from transformers.utils import cached_file
 
+from let_titan.encoder import Encoder, encoder_of_tokenizer
 from let_titan.teacher import sources
 from let_titan.tokenizer_match import Reading
 
@@ -39,6 +40,17 @@ def read_tokenizer(checkpoint: str, trust_remote_code: bool = False) -> Reading 
         return of_transformers(path if path.is_dir() else checkpoint, **where)
     except (OSError, ValueError, KeyError):
         return None
+
+
+def read_encoder(checkpoint: str, trust_remote_code: bool = False) -> Encoder | None:
+    """Reads a teacher's tokenizer as what the data path needs; None where it brings none."""
+    found = read_tokenizer(checkpoint, trust_remote_code)
+    if found is None:
+        return None
+    # Some are saved with those on, which would change every document.
+    found.tokenizer.no_padding()
+    found.tokenizer.no_truncation()
+    return encoder_of_tokenizer(found.tokenizer, found.bos_id, found.eos_id)
 
 
 def of_transformers(source: str | Path, **where: Any) -> Reading | None:

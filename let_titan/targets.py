@@ -1,0 +1,90 @@
+"""Targets of a teacher with a tokenizer of its own: taken by index, and counted over all ranks."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+import torch.distributed._functional_collectives as funcol
+from torchtitan.components.loss import IGNORE_INDEX
+from torchtitan.distributed import ParallelDims
+
+Batch = tuple[dict[str, torch.Tensor], torch.Tensor]
+
+
+def at_targets(states: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """Takes each student token's target.
+
+    Args:
+        states: the teacher's [B, T, d_T].
+        targets: [B, S], indices along T; below 0 there is none, and any state is given.
+
+    Returns:
+        [B, S, d_T].
+    """
+    rows = torch.arange(len(states), device=states.device).unsqueeze(1)
+    return states[rows, targets.clamp_min(0).long()]
+
+
+class TargetCount:
+    """Counts a step's tokens that have a target, by which the alignment's sum is divided.
+
+    The loader's batches are counted on the CPU as a step takes them, and added up over the ranks
+    that hold other batches, once a step.
+
+    Args:
+        dims: the layout.
+        device: where the ranks' collectives run.
+
+    Attributes:
+        positions: what the teacher has read in the run on all ranks, padding included.
+    """
+
+    def __init__(self, dims: ParallelDims, device: torch.device) -> None:
+        self.dims, self.device = dims, device
+        self.positions = 0
+
+    def begin(self) -> None:
+        """Begins a step."""
+        self._mine = torch.zeros(4, dtype=torch.int64)
+        self._sums: list[int] | None = None
+
+    def watched(self, batches: Iterator[Batch]) -> Iterator[Batch]:
+        """Yields ``batches``, counting those that the teacher reads."""
+        for inputs, labels in batches:
+            ids, targets = inputs["teacher_input"], inputs["teacher_targets"]
+            valid = labels != IGNORE_INDEX
+            counts = ((targets >= 0) & valid).sum(), valid.sum(), (ids >= 0).sum()
+            self._mine += torch.stack((*counts, torch.tensor(ids.numel())))
+            yield inputs, labels
+
+    @property
+    def counting(self) -> bool:
+        """Whether the step's batches are watched, as they are while there is a teacher."""
+        return bool(self._mine[3])
+
+    def with_target(self) -> int:
+        """Returns the step's valid tokens with a target, of all ranks, each of which calls it."""
+        if self._sums is None:
+            sums = self._mine
+            if self.dims.dp_enabled:
+                mesh = self.dims.get_mesh("batch")
+                sums = funcol.all_reduce(sums.to(self.device), "sum", mesh)
+            self._sums = sums.tolist()
+            self.positions += self._sums[3]
+        return self._sums[0]
+
+    def figures(self) -> dict[str, float]:
+        """Returns the step's shares: of tokens with a target, and of padding in what is read."""
+        assert self._sums is not None
+        with_target, valid, read, positions = self._sums
+        return {
+            "let/align_target_share": with_target / max(1, valid),
+            "let/teacher_padding_share": 1 - read / positions,
+        }
+
+    def state_dict(self) -> dict[str, Any]:
+        """Returns a part of the train state."""
+        return {"teacher_positions": self.positions}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.positions = state.get("teacher_positions", 0)
