@@ -1,4 +1,4 @@
-"""What of its memory a program gives back: glibc's heap under documents of very different lengths."""
+"""What of its memory a program gives back: glibc's heap under documents of unlike lengths."""
 
 import ctypes
 
