@@ -29,16 +29,14 @@ RECIPE = Recipe(
     arms={
         f"{scheme}, lr {lr}, warm-up {warmup}": keys(scheme, lr, warmup)
         for scheme, lr, warmup in [
-            ("torchtitan", "3e-3", "40"),
-            ("torchtitan", "6e-3", "40"),
             ("torchtitan", "1e-3", "40"),
-            ("llama", "6e-3", "40"),
-            ("llama", "1e-3", "40"),
-            ("llama", "6e-3", "80"),
+            ("torchtitan", "6e-3", "40"),
+            ("torchtitan", "3e-3", "80"),
+            ("llama", "3e-3", "40"),
         ]
     },
     seeds=(0,),
-    baseline=keys("llama", "3e-3", "40"),
+    baseline=keys("torchtitan", "3e-3", "40"),
 )
 
 if __name__ == "__main__":

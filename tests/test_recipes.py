@@ -139,7 +139,7 @@ def test_the_corpus_is_dealt_without_overlap(lab, tmp_path):
         name: {d["text"] for d in documents(str(tmp_path / "parts" / f"{name}.jsonl.zst"))}
         for name in ("teacher", "student", "validation")
     }
-    assert sum(map(len, parts.values())) == 100
+    assert sum(map(len, parts.values())) == 100  # each is short enough for one piece
     assert not parts["teacher"] & parts["student"]
     assert min(len(parts["teacher"]), len(parts["student"])) > 30
 

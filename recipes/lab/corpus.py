@@ -4,17 +4,17 @@ import glob
 import hashlib
 import io
 import json
+import random
 from collections.abc import Iterator
-from contextlib import ExitStack
 from pathlib import Path
 
 import zstandard
 
 VALIDATION_PERCENT = 2
-PIECE = 8_000
-"""Characters: a longer document is cut, so that one book does not fill a stream for a whole run."""
-VALIDATION_PIECE = 2_000
-"""Characters of each validation document, from its start: many documents in few tokens."""
+PIECE = 2_000
+"""Characters: documents are cut and their pieces shuffled, so that even a short run reads a fair
+sample of the corpus, from wherever in a document, as validation does."""
+SEED = 0
 
 
 def documents(pattern: str) -> Iterator[dict[str, object]]:
@@ -35,35 +35,42 @@ def documents(pattern: str) -> Iterator[dict[str, object]]:
                 yield from map(json.loads, lines)
 
 
+def number_of(text: str) -> int:
+    """Returns a number of 64 bits that depends on the text alone: equal texts go alike."""
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8])
+
+
 def part_of(text: str) -> str:
-    """Returns "validation", "teacher" or "student" by a hash of the text: equal texts go alike."""
-    percent = int.from_bytes(hashlib.sha256(text.encode()).digest()[:8]) % 100
+    """Returns "validation", "teacher" or "student"."""
+    percent = number_of(text) % 100
     if percent < VALIDATION_PERCENT:
         return "validation"
     return "teacher" if percent < (100 + VALIDATION_PERCENT) // 2 else "student"
 
 
 def pieces(text: str, part: str) -> list[str]:
-    """Cuts a document into what the part takes of it."""
+    """Cuts a document; of one for validation a single piece counts: many documents in few tokens."""
+    starts = range(0, len(text), PIECE)
     if part == "validation":
-        return [text[:VALIDATION_PIECE]]
-    return [text[i : i + PIECE] for i in range(0, len(text), PIECE)]
+        start = starts[number_of(text) // 100 % len(starts)]
+        starts = range(start, start + 1)
+    return [text[i : i + PIECE] for i in starts]
 
 
 def deal(pattern: str, folder: Path) -> None:
-    """Writes ``folder``/{teacher,student,validation}.jsonl.zst."""
+    """Writes ``folder``/{teacher,student,validation}.jsonl.zst, shuffled."""
     folder.mkdir(parents=True, exist_ok=True)
-    with ExitStack() as stack:
-        parts = {
-            name: stack.enter_context(zstandard.open(folder / f"{name}.jsonl.zst", "wb"))
-            for name in ("teacher", "student", "validation")
-        }
-        for document in documents(pattern):
-            text = str(document["text"])
-            name = part_of(text)
-            for piece in pieces(text, name):
-                line = json.dumps({"text": piece, "meta": document["meta"]})
-                parts[name].write(line.encode() + b"\n")
+    parts: dict[str, list[bytes]] = {"teacher": [], "student": [], "validation": []}
+    for document in documents(pattern):
+        text = str(document["text"])
+        name = part_of(text)
+        for piece in pieces(text, name):
+            line = json.dumps({"text": piece, "meta": document["meta"]})
+            parts[name].append(line.encode() + b"\n")
+    for name, lines in parts.items():
+        random.Random(SEED).shuffle(lines)
+        with zstandard.open(folder / f"{name}.jsonl.zst", "wb") as out:
+            out.write(b"".join(lines))
 
 
 def sha256_of_text(path: Path) -> str:
