@@ -182,8 +182,8 @@ class LetPhase:
         """
         if self.targets is None or not self.targets.counting:
             return valid
-        count = float(max(1, self.targets.with_target()))
-        return torch.full_like(valid, count) if isinstance(valid, torch.Tensor) else count
+        tokens = float(max(1, self.targets.sums().with_target))
+        return torch.full_like(valid, tokens) if isinstance(valid, torch.Tensor) else tokens
 
     def teacher_positions(self, tokens: int) -> int:
         """Returns what the teacher has read so far, of the student's ``tokens``, on all ranks."""

@@ -1,7 +1,7 @@
 """Targets of a teacher with a tokenizer of its own: taken by index, and counted over all ranks."""
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.distributed._functional_collectives as funcol
@@ -25,6 +25,33 @@ def at_targets(states: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
     return states[rows, targets.clamp_min(0).long()]
 
 
+class Counts(NamedTuple):
+    """Of batches: valid tokens with a target, valid tokens, the teacher's tokens, with padding."""
+
+    with_target: int
+    valid: int
+    read: int
+    positions: int
+
+    @property
+    def target_share(self) -> float:
+        """Of the valid tokens, those that have a target."""
+        return self.with_target / max(1, self.valid)
+
+    @property
+    def padding_share(self) -> float:
+        """Of what the teacher reads, what is padding."""
+        return 1 - self.read / max(1, self.positions)
+
+
+def count(inputs: dict[str, torch.Tensor], labels: torch.Tensor) -> torch.Tensor:
+    """Returns the ``Counts`` of a batch as the loader gives it, [4] int64."""
+    ids, targets = inputs["teacher_input"], inputs["teacher_targets"]
+    valid = labels != IGNORE_INDEX
+    sums = ((targets >= 0) & valid).sum(), valid.sum(), (ids >= 0).sum()
+    return torch.stack((*sums, torch.tensor(ids.numel())))
+
+
 class TargetCount:
     """Counts a step's tokens that have a target, by which the alignment's sum is divided.
 
@@ -46,40 +73,36 @@ class TargetCount:
     def begin(self) -> None:
         """Begins a step."""
         self._mine = torch.zeros(4, dtype=torch.int64)
-        self._sums: list[int] | None = None
+        self._sums: Counts | None = None
 
     def watched(self, batches: Iterator[Batch]) -> Iterator[Batch]:
         """Yields ``batches``, counting those that the teacher reads."""
         for inputs, labels in batches:
-            ids, targets = inputs["teacher_input"], inputs["teacher_targets"]
-            valid = labels != IGNORE_INDEX
-            counts = ((targets >= 0) & valid).sum(), valid.sum(), (ids >= 0).sum()
-            self._mine += torch.stack((*counts, torch.tensor(ids.numel())))
+            self._mine += count(inputs, labels)
             yield inputs, labels
 
     @property
     def counting(self) -> bool:
         """Whether the step's batches are watched, as they are while there is a teacher."""
-        return bool(self._mine[3])
+        return bool(self._mine[-1])
 
-    def with_target(self) -> int:
-        """Returns the step's valid tokens with a target, of all ranks, each of which calls it."""
+    def sums(self) -> Counts:
+        """Returns the step's counts of all ranks, each of which calls it after its batches."""
         if self._sums is None:
             sums = self._mine
             if self.dims.dp_enabled:
                 mesh = self.dims.get_mesh("batch")
                 sums = funcol.all_reduce(sums.to(self.device), "sum", mesh)
-            self._sums = sums.tolist()
-            self.positions += self._sums[3]
-        return self._sums[0]
+            self._sums = Counts(*sums.tolist())
+            self.positions += self._sums.positions
+        return self._sums
 
     def figures(self) -> dict[str, float]:
-        """Returns the step's shares: of tokens with a target, and of padding in what is read."""
-        assert self._sums is not None
-        with_target, valid, read, positions = self._sums
+        """Returns the step's shares, for its line in the log."""
+        sums = self.sums()
         return {
-            "let/align_target_share": with_target / max(1, valid),
-            "let/teacher_padding_share": 1 - read / positions,
+            "let/align_target_share": sums.target_share,
+            "let/teacher_padding_share": sums.padding_share,
         }
 
     def state_dict(self) -> dict[str, Any]:

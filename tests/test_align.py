@@ -14,7 +14,12 @@ from transformers import AutoModel
 
 from let_titan.checks import find_mistakes
 from let_titan.data.align import Special, Twin
+from let_titan.data.teacher_text import TeacherText
 from let_titan.data.tokenize import main as tokenize
+from let_titan.encoder import load_encoder
+from let_titan.preflight import examine
+from let_titan.preflight.gpus import GPUS
+from let_titan.preflight.table import sections
 from let_titan.spec import build_loader
 from let_titan.student import FLAVORS
 from let_titan.teacher import read_encoder
@@ -29,6 +34,7 @@ from tests.support import (
     gradients,
     logged,
     of_all_stages,
+    outside_the_world,
     relative_error,
     run_world,
     weights,
@@ -36,6 +42,8 @@ from tests.support import (
 )
 from tests.test_align_map import by_the_words
 from tests.test_alignment import reference
+from tests.test_documents import spans
+from tests.test_documents import stand_in as on_a_cpu
 from tests.test_resume import assert_resumes_exactly, uninterrupted_and_resumed
 from tests.test_run_folder import leave
 
@@ -302,11 +310,52 @@ def test_what_it_does_not_go_with_is_a_sentence(lab, teachers):
     assert same.endswith('or, without [distill], teacher.tokenizer = "align".')
     # A teacher that sees less than a sequence reads what it can.
     assert told(lab, **aligned(teachers, "short")) == []
+    for theirs, says in ((None, "has none of its ids"), ("short", "has ids of another tokenizer")):
+        pattern = shards(lab, lab.folder / f"{theirs}", theirs and teachers / theirs)
+        (mistake,) = told(lab, **aligned(teachers, "other", training__dataset_path=pattern))
+        assert says in mistake and "make the shards with --teacher-tokenizer" in mistake
+
+
+def shards(lab, folder, teacher):
+    """Makes shards of the corpus, with a teacher's ids; returns their pattern."""
     train, tokenizer = (str(lab.assets / name) for name in ("train.jsonl", "tokenizer"))
-    assert tokenize([train, "--tokenizer", tokenizer, "--out", str(lab.folder / "shards")]) == 0
-    shards = str(lab.folder / "shards" / "*.arrow")
-    (text,) = told(lab, **aligned(teachers, "other", training__dataset_path=shards))
-    assert "needs text, and" in text and "is a token shard" in text
+    own = ["--teacher-tokenizer", str(teacher)] if teacher else []
+    assert tokenize([train, "--tokenizer", tokenizer, "--out", str(folder), *own]) == 0
+    return str(folder / "*.arrow")
+
+
+def test_shards_with_the_teachers_ids_give_what_the_text_gives(lab, teachers):
+    pattern = shards(lab, lab.folder / "shards", teachers / "other")
+    found, wanted = (
+        list(islice(loader_of(lab.config({**LET, "s_stop": 4}, **changes)), 6))
+        for changes in (
+            aligned(teachers, "other", training__dataset_path=pattern),
+            aligned(teachers, "other"),
+        )
+    )
+    for (got, labels), (expected, wanted_labels) in zip(found, wanted, strict=True):
+        assert got.keys() == expected.keys() and labels.equal(wanted_labels)
+        assert all(got[name].equal(expected[name]) for name in expected)
+    # A baseline, and a teacher with the student's tokenizer, read the same shards.
+    plain = loader_of(lab.config(None, training__dataset_path=pattern))
+    assert next(iter(plain))[0]["input"].equal(wanted[0][0]["input"])
+
+
+def test_a_document_that_is_not_spelled_is_so_in_shards_too(lab, teachers, tmp_path):
+    make_tokenizer(tmp_path / "nfc")
+    path = tmp_path / "nfc" / "tokenizer.json"
+    content = json.loads(path.read_text()) | {"normalizer": {"type": "NFC"}}
+    path.write_text(json.dumps(content))
+    ours, theirs = (load_encoder(str(folder)) for folder in (lab.assets / "tokenizer", path.parent))
+    reader = TeacherText(ours, theirs, True, True, None, 1)
+    texts = ["caf\u00e9 one", "cafe\u0301 two"]
+    encoded = ours.documents(True, True)(texts)
+    kept = reader.ids(texts, encoded)
+    assert [len(ids) > 0 for ids in kept] == [True, False]
+    for twin, ids, own in zip(reader.twins(texts, encoded), encoded, kept, strict=True):
+        again = reader.stored(ids, own)
+        assert (twin is None) == (again is None)
+        assert twin is None or all(map(np.array_equal, twin, again))
 
 
 def test_a_tokenizer_that_changes_text_or_has_too_many_ids_is_refused(lab, teachers, tmp_path):
@@ -345,6 +394,63 @@ def test_what_follows_changes_no_state(lab, teachers):
         seen = mask[0, :common]
         assert relative_error(other_states[0, :common][seen], states[0, :common][seen]) < 1e-5
         assert relative_error(other_states[0][mask[0]], states[0][mask[0]]) > 1e-2
+
+
+def test_documents_are_kept_apart_in_the_teachers_row_too(lab, teachers):
+    keys = aligned(teachers, "other", data__document_attention=True, training__seq_len=96)
+    with on_a_cpu():
+        trainer = LetTrainer(lab.parsed(LET, **keys))
+    trainer.phase.load()
+    inputs, labels = next(iter(trainer.dataloader))
+    ids, positions, targets = (inputs[f"teacher_{n}"] for n in ("input", "positions", "targets"))
+    mask, states = trainer.phase.whole_states(inputs, labels)
+    trainer.close()
+    model = AutoModel.from_pretrained(teachers / "other").eval()
+    seen = 0
+    for row, span in spans(positions):
+        if ids[row, span.start] < 0:
+            continue  # padding
+        with torch.no_grad():
+            alone = model(ids[row : row + 1, span]).last_hidden_state[0]
+        here = (targets[row] >= span.start) & (targets[row] < span.stop)
+        assert mask[row].equal(targets[row] >= 0)
+        wanted = alone[targets[row][here].long() - span.start]
+        assert relative_error(states[row][here], wanted) < 1e-5
+        seen += span.start > 0
+    assert seen > 2
+
+
+@pytest.mark.parametrize("name", ["equal", "short"])
+def test_preflight_measures_the_pair(name, lab, teachers):
+    let = {**LET, "s_stop": 300}
+    config = lab.parsed(let, **aligned(teachers, name, training__steps=400))
+    with outside_the_world():
+        report = examine(config, 2, GPUS["a100"])
+    assert report.findings.mistakes == []
+    reading = report.price["teacher_reading"]
+    batches = [batch for batch, _ in islice(loader_of(config), 2**16 // (4 * SEQ_LEN))]
+    read = torch.cat([batch["teacher_input"].flatten() for batch in batches])
+    found = torch.cat([batch["teacher_targets"].flatten() for batch in batches])
+    assert reading["tokens"] == len(found) == 2**16
+    assert reading["positions_per_token"] == pytest.approx(len(read) / 2**16)
+    assert reading["target_share"] == pytest.approx((found >= 0).double().mean().item())
+    assert reading["padding_share"] == pytest.approx((read < 0).double().mean().item())
+    equal = name == "equal"
+    assert (reading["same_needs"] == "") == equal
+    assert equal or "differs from the teacher's" in reading["same_needs"]
+    cost, each = report.price["cost"], report.price["teacher"]["flops_per_token"]
+    with_it, without = cost["flops_per_token_in_let_phase"], cost["flops_per_token_after"]
+    assert with_it - without == round(each * len(read) / 2**16)
+    assert all(title in sections(report.price) for title in ("teacher", "its reading"))
+
+
+def test_preflight_says_what_it_could_not_measure(lab, teachers):
+    config = lab.parsed(LET, **aligned(teachers, "other", model__hf_assets_path="SmolLM-135M"))
+    with outside_the_world():
+        report = examine(config, 2, GPUS["a100"])
+    assert report.findings.mistakes == []
+    assert any("is priced as one" in sentence for sentence in report.findings.unchecked)
+    assert any("were not read" in sentence for sentence in report.findings.unchecked)
 
 
 LAYOUTS = {

@@ -1,10 +1,10 @@
 """[teacher] tokenizer = "align": what it needs of the data and of both tokenizers."""
 
-from let_titan.checks.mistakes import Mistakes
+from let_titan.checks.mistakes import Mistakes, raised_by
 from let_titan.config import LetJobConfig
 from let_titan.data.files import PILE, data_files
-from let_titan.data.shards import SUFFIX
-from let_titan.data.teacher_text import changed_text
+from let_titan.data.shards import SUFFIX, read_header
+from let_titan.data.teacher_text import check_spelling
 from let_titan.encoder import Encoder
 from let_titan.errors import ConfigError
 from let_titan.teacher import read_encoder
@@ -30,18 +30,6 @@ def align_mistakes(config: LetJobConfig) -> Mistakes:
         )
 
 
-def shard_mistakes(config: LetJobConfig) -> Mistakes:
-    """A token shard holds the student's ids alone."""
-    if config.teacher.tokenizer == "same" or config.training.dataset != PILE:
-        return
-    shards = [f for f in data_files(config.training.dataset_path) if f.path.endswith(SUFFIX)]
-    if shards:
-        yield ConfigError(
-            f"{KEY} needs text, and {shards[0].path} is a token shard: give the files that it was "
-            "made of."
-        )
-
-
 def teacher_tokenizer_mistakes(config: LetJobConfig) -> Mistakes:
     """Both tokenizers keep every byte of ordinary text, and the teacher knows its own ids."""
     teacher = config.teacher
@@ -53,8 +41,9 @@ def teacher_tokenizer_mistakes(config: LetJobConfig) -> Mistakes:
         )
         return
     ours = encoder_of(load_tokenizer(config.model.hf_assets_path))
-    yield from spelling_mistakes("student", config.model.hf_assets_path, ours)
-    yield from spelling_mistakes("teacher", teacher.checkpoint, theirs)
+    yield from raised_by(check_spelling, "student", config.model.hf_assets_path, ours)
+    yield from raised_by(check_spelling, "teacher", teacher.checkpoint, theirs)
+    yield from shard_mistakes(config, theirs)
     rows = read_config(teacher.checkpoint, teacher.trust_remote_code).vocab_size
     if theirs.vocab_size > rows:
         yield ConfigError(
@@ -63,10 +52,20 @@ def teacher_tokenizer_mistakes(config: LetJobConfig) -> Mistakes:
         )
 
 
-def spelling_mistakes(whose: str, path: str, encoder: Encoder) -> Mistakes:
-    text = changed_text(encoder)
-    if text is not None:
-        yield ConfigError(
-            f"{KEY} needs places in bytes, and the {whose}'s tokenizer in {path!r} changes text "
-            f"such as {text!r}: use one that keeps every byte, such as byte-level BPE."
-        )
+def shard_mistakes(config: LetJobConfig, theirs: Encoder) -> Mistakes:
+    """Token shards must have the ids of the teacher's tokenizer, too."""
+    if config.training.dataset != PILE:
+        return
+    try:
+        shards = [f for f in data_files(config.training.dataset_path) if f.path.endswith(SUFFIX)]
+        found = [(file.path, read_header(file.path).teacher_tokenizer) for file in shards]
+    except ConfigError:  # told by the checks of the data
+        return
+    for path, tokenizer in found:
+        if tokenizer != theirs.fingerprint:
+            has = "ids of another tokenizer" if tokenizer else "none of its ids"
+            yield ConfigError(
+                f"{KEY} needs the teacher's ids, and {path} has {has}: make the shards with "
+                "--teacher-tokenizer, or give the files of text."
+            )
+            return

@@ -1,6 +1,6 @@
 """All checks in their order; those that make no sense after a mistake are left out."""
 
-from let_titan.checks.align import align_mistakes, shard_mistakes
+from let_titan.checks.align import align_mistakes
 from let_titan.checks.checkpoint import checkpoint_mistakes
 from let_titan.checks.choices import choice_mistakes
 from let_titan.checks.combinations import combination_mistakes
@@ -82,5 +82,3 @@ def mistakes_of(config: LetJobConfig, world_size: int, elsewhere: bool = False) 
         yield from readable(resume_mistakes(config, plan, world_size))
     if needs_teacher(config, plan):
         yield from readable(teacher_mistakes(config, plan))
-        if not no_data:
-            yield from shard_mistakes(config)

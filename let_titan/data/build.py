@@ -94,7 +94,7 @@ def pile_loader(
 ) -> PileLoader:
     """Builds a loader of ``section`` ([training] or [validation])."""
     sha256 = fingerprint(tokenizer)
-    files = [as_cut(file, sha256, data) for file in data_files(section.dataset_path)]
+    files = [as_cut(file, sha256, data, teacher) for file in data_files(section.dataset_path)]
     corpus = Corpus(
         files,
         read_file,
@@ -134,11 +134,11 @@ IDENTITY = (
 """Keys of [data] that decide which ids stand where: a resumed run must have the same."""
 
 
-def as_cut(file: File, tokenizer: str, data: Data) -> File:
+def as_cut(file: File, tokenizer: str, data: Data, teacher: TeacherText | None = None) -> File:
     """Returns the file with the size by which lanes are cut: a shard's is that of its text.
 
     Raises:
-        ConfigError: a shard that was made with another tokenizer or other keys of [data].
+        ConfigError: a shard that was made with other tokenizers or other keys of [data].
     """
     if not file.path.endswith(SUFFIX):
         return file
@@ -148,6 +148,7 @@ def as_cut(file: File, tokenizer: str, data: Data) -> File:
         add_bos=data.add_bos,
         add_eos=data.add_eos,
         max_document_mib=data.max_document_mib,
+        **({"teacher_tokenizer": teacher.teacher.fingerprint} if teacher else {}),
     )
     return File(file.path, read_header(file.path).source_size)
 

@@ -23,12 +23,14 @@ class Document:
         pile_set_name: the set it belongs to, "" where the line does not say.
         hash: of the text, uniform in [0, 2**64).
         tokens: its ids with BOS and EOS, once they are known.
+        teacher_tokens: a teacher's own of the text alone, from a token shard that has them.
     """
 
     text: str
     pile_set_name: str
     hash: int
     tokens: np.ndarray | None = None
+    teacher_tokens: np.ndarray | None = None
 
 
 def text_hash(text: bytes) -> int:

@@ -188,14 +188,14 @@ class Lane:
             self.place = self.place._replace(token=begin + len(part))
         # Each part is of another document.
         positions = np.concatenate([np.arange(len(part)) for part in parts], dtype=np.int64)
-        teacher = self._teacher_row(slices) if self.aligned else None
-        return Sequence(np.concatenate(parts, dtype=np.int64), positions, teacher)
+        # The last id of a sequence is a label only.
+        slices[-1] = slices[-1]._replace(end=slices[-1].end - 1)
+        row = self.teacher.row(slices) if self.teacher else None
+        return Sequence(np.concatenate(parts, dtype=np.int64), positions, row)
 
-    def _teacher_row(self, slices: list[Slice]) -> TeacherRow:
-        """Returns what the teacher reads; the last id of a sequence is a label only."""
-        assert self.corpus.teacher is not None
-        last = slices[-1]
-        return self.corpus.teacher.row([*slices[:-1], last._replace(end=last.end - 1)])
+    @property
+    def teacher(self) -> TeacherText | None:
+        return self.corpus.teacher if self.aligned else None
 
     def _tokenised(self) -> Iterator[tuple[Place, Tokenised, Counter[str]]]:
         """Yields (place, document, bad lines so far), one document after the other."""
@@ -204,16 +204,20 @@ class Lane:
             texts = [doc.text for _, doc, _ in batch if doc.tokens is None]
             encoded = iter(self._encoded(texts) if texts else [])
             for place, doc, skipped in batch:
-                read = next(encoded) if doc.tokens is None else Tokenised(doc.tokens)
+                read = next(encoded) if doc.tokens is None else self._stored(doc)
                 yield place._replace(token=skip), read, skipped
                 skip = 0
 
     def _encoded(self, texts: list[str]) -> Iterable[Tokenised]:
         encoded = self.corpus.encode(texts)
-        if not self.aligned:
-            return map(Tokenised, encoded)
-        assert self.corpus.teacher is not None
-        return map(Tokenised, encoded, self.corpus.teacher.twins(texts, encoded))
+        twins = self.teacher.twins(texts, encoded) if self.teacher else [None] * len(texts)
+        return map(Tokenised, encoded, twins)
+
+    def _stored(self, document: Document) -> Tokenised:
+        """Returns a document of a token shard."""
+        assert document.tokens is not None
+        ids, theirs = document.tokens, document.teacher_tokens
+        return Tokenised(ids, self.teacher.stored(ids, theirs) if self.teacher else None)
 
     def _documents(self) -> Iterator[tuple[Place, Document, Counter[str]]]:
         place = self.place

@@ -232,7 +232,7 @@ class PileLoader(BaseDataLoader):
         found = self.corpus.teacher.batch(rows, math.gcd(64, self.seq_len))
         if not self.positions:
             del found["teacher_positions"]
-        return found
+        return {name: torch.from_numpy(array) for name, array in found.items()}
 
     def state_dict(self) -> dict[str, Any]:
         """Returns the position; asks the other ranks, so every rank calls it."""

@@ -1,7 +1,8 @@
 """Token shards: a corpus tokenised once, in Arrow IPC files that are memory-mapped when read.
 
 One shard per file of text, with a row per document: its ids (uint16 where the vocabulary allows,
-else uint32), the line it came from, the hash of its text and the set it belongs to. Arrow is read
+else uint32), the line it came from, the hash of its text and the set it belongs to; where they were
+asked for, the ids of a teacher with a tokenizer of its own, too. Arrow is read
 without copies, written batch by batch in bounded memory, and any Arrow library can open it. The
 schema's metadata holds the header; each batch carries a checksum of its own, so that damage is
 found where it is read and not by reading all before the start.
@@ -13,7 +14,7 @@ lines by number and draws by hash.
 import functools
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -29,6 +30,12 @@ DOCUMENTS_PER_BATCH = 256
 """Rows of each batch but the last: where a row is follows from its number."""
 
 HEADER, CHECKSUM = b"let_titan", b"blake2b"
+TEACHER = "teacher_tokens"
+"""The column of a teacher's ids: of the text alone; empty where they do not spell it."""
+
+
+def list_of_ids(vocab_size: int) -> pyarrow.DataType:
+    return pyarrow.list_(pyarrow.uint16() if vocab_size <= 2**16 else pyarrow.uint32())
 
 
 class Header(NamedTuple):
@@ -39,6 +46,7 @@ class Header(NamedTuple):
         tokenizer: sha256 of the tokenizer, as in summary.json.
         vocab_size: ids it has.
         add_bos, add_eos, max_document_mib: as in [data].
+        teacher_tokenizer, teacher_vocab_size: of a teacher whose ids it has, too; "" has none.
     """
 
     source: str
@@ -48,16 +56,19 @@ class Header(NamedTuple):
     add_bos: bool
     add_eos: bool
     max_document_mib: int
+    teacher_tokenizer: str = ""
+    teacher_vocab_size: int = 0
 
     @property
     def schema(self) -> pyarrow.Schema:
-        ids = pyarrow.uint16() if self.vocab_size <= 2**16 else pyarrow.uint32()
         columns = {
-            "tokens": pyarrow.list_(ids),
+            "tokens": list_of_ids(self.vocab_size),
             "line": pyarrow.int64(),
             "hash": pyarrow.uint64(),
             "pile_set_name": pyarrow.string(),
         }
+        if self.teacher_tokenizer:
+            columns[TEACHER] = list_of_ids(self.teacher_vocab_size)
         return pyarrow.schema(columns, metadata={HEADER: json.dumps(self._asdict())})
 
 
@@ -67,34 +78,49 @@ class ShardWriter:
     def __init__(self, path: Any, header: Header) -> None:
         self.path, self.schema = path, header.schema
         self.scratch = path.with_name(path.name + ".part")
-        self.dtype = self.schema.field("tokens").type.value_type.to_pandas_dtype()
         self._rows: list[tuple[np.ndarray, int, int, str]] = []
+        self._teacher: list[np.ndarray] = []
 
     def __enter__(self) -> "ShardWriter":
         self._writer = pyarrow.ipc.new_file(str(self.scratch), self.schema)
         return self
 
-    def add(self, tokens: np.ndarray, line: int, document: Document) -> None:
-        tokens = tokens.astype(self.dtype)
-        self._rows.append((tokens, line, document.hash, document.pile_set_name))
+    def add(
+        self, tokens: np.ndarray, line: int, document: Document, teacher: np.ndarray | None = None
+    ) -> None:
+        """Adds a document; ``teacher``: its teacher's ids, in a shard that has them."""
+        small = self._in_type("tokens", tokens)
+        self._rows.append((small, line, document.hash, document.pile_set_name))
+        if teacher is not None:
+            self._teacher.append(self._in_type(TEACHER, teacher))
         if len(self._rows) == DOCUMENTS_PER_BATCH:
             self._flush()
 
     def _flush(self) -> None:
         tokens, lines, hashes, names = zip(*self._rows, strict=True)
-        ends = np.cumsum([0, *map(len, tokens)])
-        if ends[-1] >= 2**31:
-            raise ConfigError(f"{self.path}: {DOCUMENTS_PER_BATCH} documents hold 2**31 tokens.")
-        values = np.concatenate(tokens)
         columns = [
-            pyarrow.ListArray.from_arrays(ends.astype(np.int32), values, type=self.schema.types[0]),
+            self._lists("tokens", tokens),
             pyarrow.array(lines, pyarrow.int64()),
             pyarrow.array(hashes, pyarrow.uint64()),
             pyarrow.array(names, pyarrow.string()),
         ]
+        if TEACHER in self.schema.names:
+            columns.append(self._lists(TEACHER, self._teacher))
         batch = pyarrow.record_batch(columns, schema=self.schema)
         self._writer.write_batch(batch, custom_metadata={CHECKSUM: checksum(batch)})
-        self._rows = []
+        self._rows, self._teacher = [], []
+
+    def _in_type(self, name: str, ids: np.ndarray) -> np.ndarray:
+        """Returns ids in the type that the schema gives a column of lists."""
+        return ids.astype(self.schema.field(name).type.value_type.to_pandas_dtype())
+
+    def _lists(self, name: str, ids: Sequence[np.ndarray]) -> pyarrow.ListArray:
+        """Returns a column of lists of ids."""
+        ends = np.cumsum([0, *map(len, ids)])
+        if ends[-1] >= 2**31:
+            raise ConfigError(f"{self.path}: {DOCUMENTS_PER_BATCH} documents hold 2**31 tokens.")
+        kind = self.schema.field(name).type
+        return pyarrow.ListArray.from_arrays(ends.astype(np.int32), np.concatenate(ids), type=kind)
 
     def __exit__(self, kind: Any, *rest: Any) -> None:
         if kind is None and self._rows:
@@ -106,9 +132,10 @@ class ShardWriter:
 
 def checksum(batch: pyarrow.RecordBatch) -> bytes:
     """Returns the hex digest of all of a batch's columns."""
-    tokens = batch.column("tokens")
     digest = hashlib.blake2b(digest_size=16)
-    for array in (tokens.values, tokens.offsets, batch.column("line"), batch.column("hash")):
+    ids = [batch.column(name) for name in ("tokens", TEACHER) if name in batch.schema.names]
+    parts = [part for lists in ids for part in (lists.values, lists.offsets)]
+    for array in (*parts, batch.column("line"), batch.column("hash")):
         digest.update(array.to_numpy().tobytes())
     digest.update("\n".join(batch.column("pile_set_name").to_pylist()).encode())
     return digest.hexdigest().encode()
@@ -174,10 +201,17 @@ def read_shard(path: str, row: int) -> Iterator[Line]:
 
 def documents_of(batch: pyarrow.RecordBatch, start: int, skip: int) -> Iterator[Line]:
     """Yields a batch's documents after the first ``skip``; its first row is row ``start``."""
-    tokens = batch.column("tokens")
-    values, ends = tokens.values.to_numpy(), tokens.offsets.to_numpy().tolist()
+    tokens = lists_of(batch, "tokens")
+    teacher = lists_of(batch, TEACHER) if TEACHER in batch.schema.names else None
     columns = (batch.column(name).to_pylist() for name in ("line", "hash", "pile_set_name"))
     for i, (line, number, name) in enumerate(zip(*columns, strict=True)):
         if i >= skip:
-            document = Document("", name, number, values[ends[i] : ends[i + 1]])
-            yield Line(line, start + i + 1, document)
+            theirs = None if teacher is None else teacher(i)
+            yield Line(line, start + i + 1, Document("", name, number, tokens(i), theirs))
+
+
+def lists_of(batch: pyarrow.RecordBatch, name: str) -> Callable[[int], np.ndarray]:
+    """Returns a function from a row of the batch to its ids, which are not copied."""
+    column = batch.column(name)
+    values, ends = column.values.to_numpy(), column.offsets.to_numpy().tolist()
+    return lambda row: values[ends[row] : ends[row + 1]]

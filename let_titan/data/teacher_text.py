@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-import torch
 
 from let_titan.data.align import Slice, Special, TeacherRow, Twin, row_of
 from let_titan.encoder import Encoder
+from let_titan.errors import ConfigError
 
 PADDING = -1
 """In the teacher's ids: behind a row that is shorter than its batch's longest."""
@@ -36,6 +36,10 @@ class Reader:
         """Returns where in ``text`` each id ends; None where the ids do not spell this text."""
         if b"".join([self._pieces[i] for i in ids]) != text:
             return None
+        return self.ends_of_spelled(ids)
+
+    def ends_of_spelled(self, ids: list[int] | np.ndarray) -> np.ndarray:
+        """Returns where each id ends, of a text that they are known to spell."""
         return self._lengths[ids].cumsum()
 
 
@@ -44,6 +48,26 @@ def changed_text(encoder: Encoder) -> str | None:
     reader = Reader(encoder)
     read = zip(ORDINARY, encoder.encode(list(ORDINARY)), strict=True)
     return next((text for text, ids in read if reader.ends(ids, text.encode()) is None), None)
+
+
+def check_spelling(whose: str, path: str, encoder: Encoder) -> None:
+    """Checks that a tokenizer keeps ordinary text byte for byte.
+
+    Args:
+        whose: "student" or "teacher".
+        path: where it is from.
+        encoder: the tokenizer.
+
+    Raises:
+        ConfigError: names a text that it changes.
+    """
+    text = changed_text(encoder)
+    if text is not None:
+        raise ConfigError(
+            f"A teacher that reads by itself needs places in bytes, and the {whose}'s tokenizer in "
+            f"{path!r} changes text such as {text!r}: use one that keeps every byte, such as "
+            "byte-level BPE."
+        )
 
 
 @dataclass
@@ -84,20 +108,46 @@ class TeacherText:
 
     def _twin(self, text: str, ours: np.ndarray, theirs: list[int]) -> Twin | None:
         raw = text.encode()
-        inner = ours[int(self._bos) : len(ours) - int(self._eos)].tolist()
         student, teacher = self._readers
-        ends, teacher_ends = student.ends(inner, raw), teacher.ends(theirs, raw)
+        ends = student.ends(self._text_of(ours).tolist(), raw)
+        teacher_ends = teacher.ends(theirs, raw)
         if ends is None or teacher_ends is None:
             return None
-        whole = [np.zeros(int(self._bos), np.int64), ends, np.full(int(self._eos), len(raw))]
-        ids = np.array(theirs, dtype=np.int64)
-        return Twin(np.concatenate(whole), self._bos, self._eos, ids, teacher_ends)
+        return self._joined(ends, np.array(theirs, dtype=np.int64), teacher_ends)
+
+    def ids(self, texts: list[str], encoded: list[np.ndarray]) -> list[np.ndarray]:
+        """Returns the teacher's ids of each text, for a token shard; none where it is changed."""
+        twins = self.twins(texts, encoded)
+        return [np.empty(0, np.int64) if twin is None else twin.teacher_ids for twin in twins]
+
+    def stored(self, ours: np.ndarray, theirs: np.ndarray | None) -> Twin | None:
+        """Returns what ``twins`` found of a document when its token shard was made.
+
+        Args:
+            ours: the student's ids, BOS and EOS included.
+            theirs: the teacher's, of the text alone; none where there was no twin.
+        """
+        if theirs is None or not len(theirs):
+            return None
+        student, teacher = self._readers
+        ends = student.ends_of_spelled(self._text_of(ours))
+        return self._joined(ends, theirs, teacher.ends_of_spelled(theirs))
+
+    def _text_of(self, ids: np.ndarray) -> np.ndarray:
+        return ids[int(self._bos) : len(ids) - int(self._eos)]
+
+    def _joined(self, ends: np.ndarray, ids: np.ndarray, teacher_ends: np.ndarray) -> Twin:
+        """Puts BOS and EOS around the student's ends."""
+        before = np.zeros(int(self._bos), np.int64)
+        after = np.full(int(self._eos), ends[-1])
+        whole = np.concatenate((before, ends, after))
+        return Twin(whole, self._bos, self._eos, ids, teacher_ends)
 
     def row(self, parts: Sequence[Slice]) -> TeacherRow:
         """Returns the teacher's row for a sequence's slices."""
         return row_of(parts, self._special, self.context)
 
-    def batch(self, rows: Sequence[TeacherRow], multiple: int) -> dict[str, torch.Tensor]:
+    def batch(self, rows: Sequence[TeacherRow], multiple: int) -> dict[str, np.ndarray]:
         """Joins rows, padded to the longest one, rounded up to a multiple where the context allows.
 
         Returns:
@@ -112,8 +162,4 @@ class TeacherText:
             ids[i, : len(row.ids)] = row.ids
             positions[i, : len(row.ids)] = row.positions
         targets = np.stack([row.targets for row in rows])
-        return {
-            "teacher_input": torch.from_numpy(ids),
-            "teacher_positions": torch.from_numpy(positions),
-            "teacher_targets": torch.from_numpy(targets),
-        }
+        return {"teacher_input": ids, "teacher_positions": positions, "teacher_targets": targets}

@@ -21,14 +21,22 @@ from let_titan.data.policy import Policy, policy_of
 from let_titan.data.reading import read_file
 from let_titan.data.settings import Data
 from let_titan.data.shards import SUFFIX, Header, ShardWriter, check_shard
-from let_titan.encoder import load_encoder
+from let_titan.data.teacher_text import TeacherText, check_spelling
+from let_titan.encoder import Encoder, load_encoder
 from let_titan.errors import ConfigError, exit_code
 
 CHARACTERS_AT_ONCE = 2**18
 """Text handed to the tokenizer's threads at once; bounds the memory that its results take."""
 
 
-def tokenize(pattern: str, tokenizer: str, out: Path, data: Data, workers: int = 1) -> Counter[str]:
+def tokenize(
+    pattern: str,
+    tokenizer: str,
+    out: Path,
+    data: Data,
+    workers: int = 1,
+    teacher_tokenizer: str | None = None,
+) -> Counter[str]:
     """Writes the shards of all files of ``pattern`` that have none yet.
 
     Args:
@@ -37,6 +45,7 @@ def tokenize(pattern: str, tokenizer: str, out: Path, data: Data, workers: int =
         out: folder for the shards.
         data: add_bos, add_eos, bad_lines and max_document_mib count.
         workers: tiktoken's threads; a Hugging Face tokenizer's are RAYON_NUM_THREADS.
+        teacher_tokenizer: of a teacher that reads by itself, whose ids are kept, too.
 
     Returns:
         documents and tokens written, and bad lines skipped by kind.
@@ -46,6 +55,7 @@ def tokenize(pattern: str, tokenizer: str, out: Path, data: Data, workers: int =
     """
     encoder = load_encoder(tokenizer, workers)
     encode = encoder.documents(data.add_bos, data.add_eos)
+    teacher = second_reading(encoder, teacher_tokenizer, data, workers)
     policy, totals = policy_of(data, validation=False), Counter[str]()
     out.mkdir(parents=True, exist_ok=True)
     targets = shard_paths(data_files(pattern), out)
@@ -60,19 +70,38 @@ def tokenize(pattern: str, tokenizer: str, out: Path, data: Data, workers: int =
                 data.add_bos,
                 data.add_eos,
                 data.max_document_mib,
+                *((teacher.teacher.fingerprint, teacher.teacher.vocab_size) if teacher else ()),
             )
             if path.exists():
                 check_shard(str(path), **header._asdict())
                 continue
             with ShardWriter(path, header) as writer:
                 for batch in text_batches(file, policy, totals):
-                    encoded = encode([document.text for _, document in batch])
-                    for (line, document), tokens in zip(batch, encoded, strict=True):
-                        writer.add(tokens, line, document)
+                    texts = [document.text for _, document in batch]
+                    encoded = encode(texts)
+                    theirs = teacher.ids(texts, encoded) if teacher else [None] * len(texts)
+                    for (line, document), tokens, own in zip(batch, encoded, theirs, strict=True):
+                        writer.add(tokens, line, document, own)
                         totals["tokens"] += len(tokens)
                     totals["documents"] += len(batch)
                     bar.update(len(batch))
     return totals
+
+
+def second_reading(
+    student: Encoder, path: str | None, data: Data, workers: int
+) -> TeacherText | None:
+    """Returns the reading of a teacher with the tokenizer in ``path``, if there is one.
+
+    Raises:
+        ConfigError: one of the two does not keep every byte.
+    """
+    if path is None:
+        return None
+    teacher = load_encoder(path, workers)
+    for whose, encoder in (("student", student), ("teacher", teacher)):
+        check_spelling(whose, path, encoder)
+    return TeacherText(student, teacher, data.add_bos, data.add_eos, context=None, until=0)
 
 
 def shard_paths(files: list[File], out: Path) -> dict[Path, File]:
@@ -107,6 +136,7 @@ def main(args: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m let_titan.data.tokenize", description=__doc__)
     parser.add_argument("pattern", help="as training.dataset_path")
     parser.add_argument("--tokenizer", required=True, help="as model.hf_assets_path")
+    parser.add_argument("--teacher-tokenizer", help='for teacher.tokenizer = "align"')
     parser.add_argument("--out", required=True, type=Path, help="folder for the shards")
     parser.add_argument("--bad-lines", choices=["skip", "stop"], default=defaults.bad_lines)
     parser.add_argument("--max-document-mib", type=int, default=defaults.max_document_mib)
@@ -115,14 +145,14 @@ def main(args: list[str] | None = None) -> int:
     cores = int(os.environ.get("RAYON_NUM_THREADS") or len(os.sched_getaffinity(0)))
     parser.add_argument("--workers", type=int, default=cores, help="threads of the tokenizer")
     given = vars(parser.parse_args(args))
-    names = ("pattern", "tokenizer", "out", "workers")
-    pattern, tokenizer, out, workers = (given.pop(name) for name in names)
+    names = ("pattern", "tokenizer", "out", "workers", "teacher_tokenizer")
+    pattern, tokenizer, out, workers, teacher = (given.pop(name) for name in names)
     os.environ["RAYON_NUM_THREADS"] = str(workers)
     give_back_large_blocks()
 
     def work() -> None:
         data = Data(**{**asdict(defaults), **given})
-        totals = tokenize(pattern, tokenizer, out, data, workers)
+        totals = tokenize(pattern, tokenizer, out, data, workers, teacher)
         print(", ".join(f"{name}: {count:,}" for name, count in totals.items()) or "nothing to do")
 
     return exit_code("let_titan", work)

@@ -18,6 +18,7 @@ from let_titan.preflight.findings import Findings, look, uses_float8, vocabulary
 from let_titan.preflight.gpus import GPUS, Gpu
 from let_titan.preflight.memory import StepMemory, measure_step
 from let_titan.preflight.pipeline import measure_pipeline
+from let_titan.preflight.reading import NOT_MEASURED, TeacherReading, measure_reading
 from let_titan.preflight.student import Student, build_student, whole_student
 from let_titan.preflight.teacher import price_teacher
 from let_titan.preflight.units import gib
@@ -66,6 +67,7 @@ def examine(config: LetJobConfig, world_size: int, gpu: Gpu, mfu: float | None =
         findings.unchecked.append(f"Memory, FLOPs and time are not reckoned under {unpriced} yet.")
         return Report(run, findings, None)
     plan = resolve_plan(config)
+    reading = reading_of(config, plan, findings)
     student, teacher, ranks = measure(config, world_size, plan)
     memory = max(ranks, key=lambda rank: rank.total)
     assumed = mfu or (gpu.mfu_float8 if uses_float8(config) else None) or gpu.mfu
@@ -73,7 +75,7 @@ def examine(config: LetJobConfig, world_size: int, gpu: Gpu, mfu: float | None =
     degrees = config.parallelism
     cost = Cost(
         student_flops=student.flops_per_token,
-        teacher_flops=teacher["flops_per_token"] if teacher else 0,
+        teacher_flops=teacher_flops(teacher, reading),
         tokens=batch["tokens"],
         let_share=plan.s_stop / config.training.steps,
         flops_per_s=world_size * gpu.peak_flops * assumed,
@@ -85,6 +87,7 @@ def examine(config: LetJobConfig, world_size: int, gpu: Gpu, mfu: float | None =
     price = {
         "student": student_facts(config, student),
         "teacher": teacher,
+        "teacher_reading": asdict(reading) if reading else None,
         "let": asdict(plan) if plan.pairs else None,
         "batch": batch,
         "memory_bytes_per_gpu": memory_facts(memory, gpu),
@@ -118,6 +121,22 @@ def measure(
     student = whole_student(config, vocabulary)
     ranks = measure_pipeline(student, config, world_size, plan, width, teacher_bytes)
     return student, teacher, ranks
+
+
+def reading_of(config: LetJobConfig, plan: LetPlan, findings: Findings) -> TeacherReading | None:
+    """Measures a teacher's own reading, where it has one; else says what was not measured."""
+    if not plan.pairs or config.teacher.tokenizer == "same":
+        return None
+    reading = measure_reading(config)
+    if reading is None:
+        findings.unchecked.append(NOT_MEASURED)
+    return reading
+
+
+def teacher_flops(teacher: dict[str, Any] | None, reading: TeacherReading | None) -> int:
+    """Returns the teacher's FLOPs for a token of the student's."""
+    each = teacher["flops_per_token"] if teacher else 0
+    return round(each * reading.positions_per_token) if reading else each
 
 
 def unpriced_layout(config: LetJobConfig) -> str:

@@ -46,6 +46,7 @@ def sections(price: dict[str, Any]) -> dict[str, list[tuple[str, str]]]:
     found = {
         "student": student_rows(price["student"]),
         "teacher": teacher_rows(price["teacher"], price["let"]),
+        "its reading": reading_rows(price["teacher_reading"]),
         "run": batch_rows(price["batch"]),
         "memory per GPU": memory_rows(
             price["memory_bytes_per_gpu"], price["memory_bytes_by_pipeline_rank"]
@@ -82,6 +83,19 @@ def teacher_rows(
         ("placement", teacher["placement"]),
         ("alignment", f"{pairs}, lambda {let['lambda_0']}, {let['schedule']}"),
         ("leaves after step", f"{let['s_stop']:,}"),
+    ]
+
+
+def reading_rows(reading: dict[str, Any] | None) -> list[tuple[str, str]]:
+    """What a teacher with a tokenizer of its own reads."""
+    if reading is None:
+        return []
+    padding = f"{reading['padding_share']:.1%} of it padding"
+    return [
+        ("measured on", f"{reading['tokens']:,} tokens of the student's"),
+        ("reads for a token", f"{reading['positions_per_token']:.3f} of its own, {padding}"),
+        ("tokens with a target", f"{reading['target_share']:.1%}"),
+        ('"same" would need', reading["same_needs"] or "nothing: the tokenizers are one"),
     ]
 
 
