@@ -49,7 +49,7 @@ def part_of(text: str) -> str:
 
 
 def pieces(text: str, part: str) -> list[str]:
-    """Cuts a document; of one for validation a single piece counts: many documents in few tokens."""
+    """Cuts a document; of one for validation one piece counts: many documents in few tokens."""
     starts = range(0, len(text), PIECE)
     if part == "validation":
         start = starts[number_of(text) // 100 % len(starts)]
