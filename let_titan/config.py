@@ -96,21 +96,35 @@ class Let:
     schedule: Literal["linear", "constant", "cosine", "step"] = "linear"
     """Shape of the weight before s_stop (paper: linear)"""
 
-    loss: Literal["cosine", "logsum", "smooth_l1", "mse", "cka"] = "cosine"
+    loss: Literal["cosine", "logsum", "smooth_l1", "mse", "cka", "cca"] = "cosine"
     """
     Alignment loss. "cosine": minus the mean cosine over valid tokens (paper, section 3); the others
-    are defined in let_titan/alignment/losses.py. "cka" compares sequences, and takes any widths
+    are defined in let_titan/alignment/losses.py. "cka" compares sequences; "cca" maximises the
+    canonical correlations of running covariances (let_titan/alignment/cca.py); both take any widths
     """
+
+    cca_ridge: float = 1e-3
+    """Added to the covariances of the "cca" loss, in units of each side's mean variance, > 0"""
+
+    cca_decay: float = 0.99
+    """How much a step's tokens count a step later in the covariances of the "cca" loss, 0..1"""
+
+    cca_every: int = 10
+    """Steps after which the directions of "cca" are found anew; after the first step, too"""
 
     alpha: float = 4.0
     """Exponent of the "logsum" loss, >= 1 (Miles and Mikolajczyk: around 4)"""
 
-    width_map: Literal["interpolate", "truncate", "orthogonal", "procrustes"] = "interpolate"
+    width_map: Literal[
+        "interpolate", "truncate", "orthogonal", "procrustes", "linear", "orthogonal_learned"
+    ] = "interpolate"
     """
     How widths meet. "interpolate": the teacher's hidden vector is interpolated linearly along its
     feature axis to the student's width (paper). "truncate": its first features, or zeros appended.
     "orthogonal": a fixed random matrix with orthonormal rows or columns. "procrustes": that one of
-    these matrices that brings the teacher's states closest to the aligned block's
+    these matrices that brings the teacher's states closest to the aligned block's. "linear": a
+    learned matrix that takes the student's states to the teacher's width; "orthogonal_learned": one
+    with orthonormal rows or columns throughout
     """
 
     procrustes_every: int = 50

@@ -7,14 +7,17 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torchtitan.components.loss import IGNORE_INDEX
+from torchtitan.components.optimizer import OptimizersContainer
 from torchtitan.config import TORCH_DTYPE_MAP
 from torchtitan.distributed import ParallelDims
 
-from let_titan.alignment import Alignment, Diagnostics, alignment_loss, rows_of_this_rank
+from let_titan.alignment import LEARNED, map_flops, rows_of_this_rank
+from let_titan.build_alignment import build_alignment, build_diagnostics, build_fit
 from let_titan.config import Let, LetJobConfig, compiles
 from let_titan.data.loader import gathered
 from let_titan.device import free_cached_memory, memory_gib
 from let_titan.distill import Distillation
+from let_titan.learned_maps import LearnedMaps
 from let_titan.plan import LetPlan
 from let_titan.student.flavors import FLAVORS
 from let_titan.targets import Batch, TargetCount, at_targets
@@ -33,6 +36,7 @@ class LetPhase:
         dims: its layout.
         model_parts: the student, or this rank's stages of it; each is given the alignment.
         device: where the teacher will be.
+        optimizers: of the student, and of learned width maps.
     """
 
     def __init__(
@@ -42,6 +46,7 @@ class LetPhase:
         dims: ParallelDims,
         model_parts: Sequence[Any],
         device: torch.device,
+        optimizers: OptimizersContainer,
     ) -> None:
         self.plan, self.config, self.dims = plan, config, dims
         self.device = device
@@ -49,13 +54,10 @@ class LetPhase:
         self.diagnostics = build_diagnostics(plan, config, device)
         self.teacher: Teacher | None = None
         let = config.let if config.distill.method == "none" else Let()
-        self.states = TeacherStates(
-            let.teacher_norm,
-            let.width_map,
-            len(plan.pairs),
-            FLAVORS[config.model.flavor].dim,
-            let.procrustes_every,
-        )
+        pairs, width = len(plan.pairs), FLAVORS[config.model.flavor].dim
+        fit = build_fit(let, width)
+        self.states = TeacherStates(let.teacher_norm, let.width_map, pairs, width, fit)
+        self.maps = LearnedMaps(let.width_map, pairs, width, config, dims, optimizers)
         self.targets: TargetCount | None = None
         if plan.pairs and config.teacher.tokenizer == "align":
             self.targets = TargetCount(dims, device)
@@ -70,8 +72,10 @@ class LetPhase:
         facts = self.facts()
         assert facts is not None
         self.states.start(facts["width"], self.device)
+        self.maps.start(facts["width"], self.device)
         assert self.alignment is not None
         self.alignment.fitted = self.states.fitted
+        self.alignment.learned = self.maps.maps
 
     def _load_here(self) -> None:
         config = self.config.teacher
@@ -93,6 +97,10 @@ class LetPhase:
         )
         if isinstance(self.alignment, Distillation):
             self.alignment.head = self._load_head(folder)
+        if self.maps.name in LEARNED:
+            facts = self.teacher.facts
+            a_map = map_flops(self.maps.width, facts["width"])
+            facts["flops_per_token"] += self.maps.pairs * a_map
 
     def _load_head(self, folder: Path) -> torch.Tensor:
         """Loads the LM head that distillation needs, and counts it to the teacher's facts."""
@@ -116,8 +124,9 @@ class LetPhase:
         if isinstance(self.alignment, Distillation):
             self.alignment.head = None
         self.states.stop()
+        self.maps.stop()
         if self.alignment is not None:
-            self.alignment.fitted = ()
+            self.alignment.fitted = self.alignment.learned = ()
         free_cached_memory()
         return before, memory_gib()
 
@@ -133,6 +142,7 @@ class LetPhase:
         if self.targets is not None:
             self.targets.begin()
         self.alignment.meter.reset()
+        self.maps.begin_step()
         freq = self.config.let.diagnostics_freq
         wanted = self.diagnostics is not None and self.plan.teacher_in(step)
         wanted = wanted and (step == 1 or step % freq == 0)
@@ -216,42 +226,13 @@ class LetPhase:
         return loss, cosine / len(self.plan.pairs)
 
     def state_dict(self) -> dict[str, Any]:
-        """Returns a part of the train state: what the teacher's states have been, and how many."""
+        """Returns a part of the train state: what the teacher's states have been, how many, and
+        learned maps."""
         counted = {} if self.targets is None else self.targets.state_dict()
-        return {**self.states.state_dict(), **counted}
+        return {**self.states.state_dict(), **self.maps.state_dict(), **counted}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.states.load_state_dict(state)
+        self.maps.load_state_dict(state)
         if self.targets is not None:
             self.targets.load_state_dict(state)
-
-
-def build_alignment(plan: LetPlan, config: LetJobConfig) -> Alignment | None:
-    """Builds what the student is given; None without pairs."""
-    if not plan.pairs:
-        return None
-    distill = config.distill
-    if distill.method != "none":
-        (pair,) = plan.pairs
-        reverse = distill.direction == "reverse"
-        return Distillation(pair.block, distill.weight, distill.temperature, reverse)
-    return Alignment(
-        [(pair.block, pair.weight) for pair in plan.pairs],
-        alignment_loss(config.let.loss, config.let.alpha),
-        config.compile.backend if compiles(config, "loss") else None,
-    )
-
-
-def build_diagnostics(
-    plan: LetPlan, config: LetJobConfig, device: torch.device
-) -> Diagnostics | None:
-    """Builds what looks at single steps of an alignment; None where nobody asks."""
-    let = config.let
-    if not plan.pairs or config.distill.method != "none" or let.diagnostics_freq == 0:
-        return None
-    return Diagnostics(
-        [pair.block for pair in plan.pairs],
-        FLAVORS[config.model.flavor].n_layers,
-        alignment_loss(let.loss, let.alpha),
-        device,
-    )

@@ -40,7 +40,12 @@ class LetTrainer(Trainer):
         with checkpoint_manager(LetCheckpointManager), metrics_from_rank_0():
             super().__init__(job_config)
         self.phase = LetPhase(
-            self.plan, job_config, self.parallel_dims, self.model_parts, self.device
+            self.plan,
+            job_config,
+            self.parallel_dims,
+            self.model_parts,
+            self.device,
+            self.optimizers,
         )
         self.metrics_processor.let_figures = lambda: let_figures(self)
         self.rank_loss: RankLoss | None = None
@@ -90,7 +95,8 @@ class LetTrainer(Trainer):
         if self.rank_loss is not None:
             self.rank_loss.begin()
         self._microbatch = 0
-        super().train_step(self.phase.watched(data_iterator, self.step))
+        with self.phase.maps.clipping():
+            super().train_step(self.phase.watched(data_iterator, self.step))
         if self.guard.skipped is not None:
             self.run_folder.note_nonfinite(self.step, self.guard.skipped)
         diagnosis = self.phase.diagnosis()

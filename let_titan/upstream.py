@@ -6,8 +6,9 @@ Three more are overridden where they belong: ``ConfigManager._maybe_load_toml`` 
 """
 
 import importlib.metadata
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 from typing import Any
 from unittest import mock
 
@@ -22,6 +23,7 @@ from torch.distributed.fsdp import FSDPModule
 from torch.distributed.pipelining import PipelineStage
 from torch.distributed.pipelining.schedules import PipelineScheduleSingle
 from torchtitan.components.checkpoint import CheckpointManager
+from torchtitan.distributed import utils as dist_utils
 
 from let_titan.alignment import ALIGNMENT_ARGUMENTS
 from let_titan.errors import ConfigError
@@ -57,6 +59,18 @@ def converter_names() -> list[str]:
 def checkpoint_manager(manager: type[CheckpointManager]) -> Iterator[None]:
     """While active, a Trainer that is built takes ``manager``: a TrainSpec has no place for one."""
     with mock.patch.object(torchtitan.train, "CheckpointManager", manager):
+        yield
+
+
+@contextmanager
+def clipping_by(clip: Callable[..., torch.Tensor]) -> Iterator[None]:
+    """While active, a train step clips by ``clip``, for parameters that are not the model's.
+
+    Args:
+        clip: takes torchtitan's function, then the arguments of its call in ``train_step``.
+    """
+    ours = partial(clip, dist_utils.clip_grad_norm_)
+    with mock.patch.object(dist_utils, "clip_grad_norm_", ours):
         yield
 
 

@@ -42,7 +42,7 @@ def test_against_autograd(name):
         return F.cross_entropy(logits[mask], labels[mask], reduction="sum") / n
 
     student.alignment = Alignment(BLOCKS, loss)
-    seen = Diagnostics([block for block, _ in BLOCKS], 4, loss, torch.device("cpu"))
+    seen = Diagnostics([block for block, _ in BLOCKS], 4, torch.device("cpu"))
     student.alignment.diagnostics = seen
     for part in (slice(0, 1), slice(1, 3)):  # two microbatches
         logits = student(

@@ -1,11 +1,14 @@
 """The alignment loss: pure torch, no config, no logging."""
 
+from let_titan.alignment.cca import Cca, cca_bytes
 from let_titan.alignment.cosine import cosine_alignment
 from let_titan.alignment.diagnostics import Diagnostics
+from let_titan.alignment.fitted import Fitted
 from let_titan.alignment.gradient import AlignmentLoss, gradient_of
 from let_titan.alignment.inject import ALIGNMENT_ARGUMENTS, Alignment, AlignmentMeter
+from let_titan.alignment.learned import LEARNED, LearnedMap, map_bytes, map_flops
 from let_titan.alignment.losses import alignment_loss
-from let_titan.alignment.maps import build_width_map
+from let_titan.alignment.maps import BEFORE_THE_STUDENT, build_width_map
 from let_titan.alignment.moments import RunningMoments
 from let_titan.alignment.procrustes import Procrustes
 from let_titan.alignment.shard import rows_of_this_rank
@@ -13,16 +16,24 @@ from let_titan.alignment.width import interpolate_width
 
 __all__ = [
     "ALIGNMENT_ARGUMENTS",
+    "BEFORE_THE_STUDENT",
+    "LEARNED",
     "Alignment",
     "AlignmentLoss",
     "AlignmentMeter",
+    "Cca",
     "Diagnostics",
+    "Fitted",
+    "LearnedMap",
     "Procrustes",
     "RunningMoments",
     "alignment_loss",
     "build_width_map",
+    "cca_bytes",
     "cosine_alignment",
     "gradient_of",
     "interpolate_width",
+    "map_bytes",
+    "map_flops",
     "rows_of_this_rank",
 ]

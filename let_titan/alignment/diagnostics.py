@@ -8,7 +8,6 @@ import torch
 import torch.distributed as dist
 
 from let_titan.alignment.cosine import cosine_alignment
-from let_titan.alignment.gradient import AlignmentLoss, gradient_of
 
 
 class Diagnostics:
@@ -25,15 +24,11 @@ class Diagnostics:
     Args:
         blocks: the aligned block of each pair, from 1.
         n_blocks: of the whole student.
-        loss: as the alignment's own.
         device: where the states are.
     """
 
-    def __init__(
-        self, blocks: Sequence[int], n_blocks: int, loss: AlignmentLoss, device: torch.device
-    ) -> None:
-        self.blocks = tuple(blocks)
-        self._gradient = gradient_of(loss)
+    def __init__(self, blocks: Sequence[int], n_blocks: int, device: torch.device) -> None:
+        self.blocks, self.n_blocks = tuple(blocks), n_blocks
         self._cosines = torch.zeros(len(blocks), n_blocks, device=device)
         self._tokens = torch.zeros(n_blocks, device=device)
         self._products = torch.zeros(len(blocks), 3, device=device)  # <g, a>, <g, g>, <a, a>
@@ -48,29 +43,17 @@ class Diagnostics:
     def see_block(
         self,
         block: int,
-        hidden: torch.Tensor,
-        teacher_hidden: Sequence[torch.Tensor],
+        of_pairs: Sequence[tuple[torch.Tensor, torch.Tensor]],
         mask: torch.Tensor,
     ) -> None:
-        """Takes the output of ``block``, [B, S, d_M], of each block once a microbatch."""
-        if block > self._cosines.shape[1]:
-            return  # the logits, which distillation calls a block
+        """Takes each pair's student's and teacher's [B, S, d], of each block once a microbatch."""
         self._tokens[block - 1] += mask.sum()
-        for pair, teacher in enumerate(teacher_hidden):
+        for pair, (hidden, teacher) in enumerate(of_pairs):
             self._cosines[pair, block - 1] += cosine_alignment(hidden, teacher, mask)[1]
 
-    def see_gradients(
-        self,
-        pair: int,
-        grad_output: torch.Tensor,
-        scale: torch.Tensor,
-        hidden: torch.Tensor,
-        teacher: torch.Tensor,
-        mask: torch.Tensor,
-    ) -> None:
-        """Takes what backward has at the output of the pair's block; [B, S, d_M] each."""
-        own = scale * self._gradient(hidden, teacher, mask)[0].float()
-        above = grad_output.float()
+    def see_gradients(self, pair: int, grad_output: torch.Tensor, own: torch.Tensor) -> None:
+        """Takes what comes from above at the pair's block and the alignment's, [B, S, d_M] each."""
+        above, own = grad_output.float(), own.float()
         products = ((above * own).sum(), above.square().sum(), own.square().sum())
         self._products[pair] += torch.stack(products)
 

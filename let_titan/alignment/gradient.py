@@ -10,19 +10,18 @@ import torch
 
 from let_titan.alignment.cosine import cosine_alignment, cosine_gradient
 
-# (hidden [B, S, d_M], teacher [B, S, d_T], mask [B, S]) -> (loss sum, cosine sum)
-AlignmentLoss = Callable[
-    [torch.Tensor, torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor]
-]
+# (hidden [B, S, d_M], teacher [B, S, d_T], mask [B, S], what a ``Fitted`` gives)
+#     -> (loss sum, cosine sum)
+AlignmentLoss = Callable[..., tuple[torch.Tensor, torch.Tensor]]
 # the same arguments -> (gradient [B, S, d_M], (loss sum, cosine sum))
-AlignmentGradient = Callable[
-    [torch.Tensor, torch.Tensor, torch.Tensor],
-    tuple[torch.Tensor, tuple[torch.Tensor, torch.Tensor]],
-]
+AlignmentGradient = Callable[..., tuple[torch.Tensor, tuple[torch.Tensor, torch.Tensor]]]
 # (grad_output [B, S, d_M], scale, and the same) -> (grad_output + scale * gradient, sums)
-AddedGradient = Callable[
-    [torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor],
-    tuple[torch.Tensor, tuple[torch.Tensor, torch.Tensor]],
+AddedGradient = AlignmentGradient
+# (grad_output [B, S, d_M], scale, hidden, teacher, mask, W [d_M, d_T])
+#     -> (grad_output + scale * gradient, sums, scale * W's own)
+AddedThroughMap = Callable[
+    [torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor],
+    tuple[torch.Tensor, tuple[torch.Tensor, torch.Tensor], torch.Tensor],
 ]
 
 CLOSED_FORMS: dict[AlignmentLoss, AlignmentGradient] = {cosine_alignment: cosine_gradient}
@@ -38,9 +37,9 @@ def differentiated(loss: AlignmentLoss) -> AlignmentGradient:
     """Returns ``loss``'s gradient by ``torch.func.grad``."""
 
     def with_aux(
-        hidden: torch.Tensor, teacher: torch.Tensor, mask: torch.Tensor
+        hidden: torch.Tensor, *others: torch.Tensor
     ) -> tuple[torch.Tensor, tuple[torch.Tensor, torch.Tensor]]:
-        total, cosine = loss(hidden, teacher, mask)
+        total, cosine = loss(hidden, *others)
         return total, (total, cosine)
 
     return torch.func.grad(with_aux, has_aux=True)
@@ -67,8 +66,51 @@ def added_gradient(loss: AlignmentLoss, compile_backend: str | None = None) -> A
         hidden: torch.Tensor,
         teacher: torch.Tensor,
         mask: torch.Tensor,
+        *directions: torch.Tensor,
     ) -> tuple[torch.Tensor, tuple[torch.Tensor, torch.Tensor]]:
-        own, sums = gradient(hidden, teacher, mask)
+        own, sums = gradient(hidden, teacher, mask, *directions)
         return (grad_output + scale * own).to(grad_output.dtype), sums
+
+    return add if compile_backend is None else torch.compile(add, backend=compile_backend)
+
+
+def gradient_through(
+    loss: AlignmentLoss,
+    hidden: torch.Tensor,
+    teacher: torch.Tensor,
+    mask: torch.Tensor,
+    matrix: torch.Tensor,
+) -> tuple[torch.Tensor, tuple[torch.Tensor, torch.Tensor], torch.Tensor]:
+    """The gradients of ``loss`` of hidden @ matrix, all in fp32.
+
+    Args:
+        loss: for example ``cosine_alignment``; its gradient is zero where ``mask`` is false.
+        hidden: [B, S, d_M].
+        teacher: [B, S, d_T].
+        mask: [B, S] bool.
+        matrix: W, [d_M, d_T].
+
+    Returns:
+        (with respect to ``hidden``, [B, S, d_M]; (loss sum, cosine sum); to W, [d_M, d_T]).
+    """
+    # A masked token may hold anything, and NaN times a gradient of zero is NaN
+    state = torch.where(mask.unsqueeze(-1), hidden.float(), 0.0)
+    own, sums = gradient_of(loss)(state @ matrix, teacher, mask)
+    return own @ matrix.T, sums, state.flatten(0, 1).T @ own.flatten(0, 1)
+
+
+def added_through_map(loss: AlignmentLoss, compile_backend: str | None = None) -> AddedThroughMap:
+    """Returns ``added_gradient``'s counterpart where a learned map lies between."""
+
+    def add(
+        grad_output: torch.Tensor,
+        scale: torch.Tensor,
+        hidden: torch.Tensor,
+        teacher: torch.Tensor,
+        mask: torch.Tensor,
+        matrix: torch.Tensor,
+    ) -> tuple[torch.Tensor, tuple[torch.Tensor, torch.Tensor], torch.Tensor]:
+        own, sums, of_map = gradient_through(loss, hidden, teacher, mask, matrix)
+        return (grad_output + scale * own).to(grad_output.dtype), sums, scale * of_map
 
     return add if compile_backend is None else torch.compile(add, backend=compile_backend)

@@ -14,8 +14,15 @@ from typing import Any
 import torch
 
 from let_titan.alignment.diagnostics import Diagnostics
-from let_titan.alignment.gradient import AlignmentLoss, added_gradient
-from let_titan.alignment.procrustes import Procrustes
+from let_titan.alignment.fitted import Fitted
+from let_titan.alignment.gradient import (
+    AlignmentLoss,
+    added_gradient,
+    added_through_map,
+    gradient_of,
+    gradient_through,
+)
+from let_titan.alignment.learned import LearnedMap
 
 ALIGNMENT_ARGUMENTS = ("teacher_hidden", "align_mask", "align_coefficient")
 """The student's forward takes these; without them it is torchtitan's."""
@@ -67,12 +74,20 @@ class _Inject(torch.autograd.Function):
         if alignment.fitted:
             alignment.fitted[ctx.pair].observe(hidden, teacher, mask)
         states = (hidden, alignment.mapped(ctx.pair, teacher), mask)
+        directions = alignment.directions(ctx.pair)
         # A tensor even of a float (on the CPU: no copy waits for it), so that nothing is compiled
         # anew when lambda changes.
         scale = torch.as_tensor(weight * ctx.coefficient, dtype=torch.float32)
         if alignment.diagnostics is not None:
-            alignment.diagnostics.see_gradients(ctx.pair, grad_output, scale, *states)
-        gradient, (loss, cosine) = alignment.add(grad_output, scale, *states)
+            own = scale * alignment.gradient(ctx.pair, *states)
+            alignment.diagnostics.see_gradients(ctx.pair, grad_output, own)
+        if alignment.learned:
+            learned = alignment.learned[ctx.pair]
+            through = alignment.add_through(grad_output, scale, *states, learned.matrix)
+            gradient, (loss, cosine), of_map = through
+            learned.add(of_map)
+        else:
+            gradient, (loss, cosine) = alignment.add(grad_output, scale, *states, *directions)
         alignment.meter.add(weight * loss, cosine)
         return gradient, None, None, None, None, None
 
@@ -87,11 +102,13 @@ class Alignment:
 
     Attributes:
         diagnostics: takes the step's figures where it is set.
-        fitted: one map per entry of ``blocks``, each fitted to its block's output; or none.
+        fitted: one per entry of ``blocks``, each fitted to its block's output; or none.
+        learned: one map per entry of ``blocks`` for the student's states; or none.
     """
 
     diagnostics: Diagnostics | None = None
-    fitted: Sequence[Procrustes] = ()
+    fitted: Sequence[Fitted] = ()
+    learned: Sequence[LearnedMap] = ()
 
     def __init__(
         self,
@@ -101,7 +118,9 @@ class Alignment:
     ) -> None:
         self.blocks = tuple(blocks)
         self.meter = AlignmentMeter()
+        self.loss = loss
         self.add = added_gradient(loss, compile_backend)
+        self.add_through = added_through_map(loss, compile_backend)
 
     def inject(
         self,
@@ -123,9 +142,13 @@ class Alignment:
         Returns:
             ``hidden``, to be used in its stead.
         """
-        if self.diagnostics is not None:
-            mapped = [self.mapped(i, teacher) for i, teacher in enumerate(teacher_hidden)]
-            self.diagnostics.see_block(block, hidden, mapped, mask)
+        # Behind the last block come the logits, which distillation calls a block
+        if self.diagnostics is not None and block <= self.diagnostics.n_blocks:
+            of_pairs = [
+                (self.projected(i, hidden), self.mapped(i, teacher))
+                for i, teacher in enumerate(teacher_hidden)
+            ]
+            self.diagnostics.see_block(block, of_pairs, mask)
         pairs = enumerate(zip(self.blocks, teacher_hidden, strict=True))
         for pair, ((aligned, _), teacher) in pairs:
             if aligned == block:
@@ -135,3 +158,27 @@ class Alignment:
     def mapped(self, pair: int, teacher: torch.Tensor) -> torch.Tensor:
         """Returns the teacher's [B, S, d_T] as the pair's loss shall see it."""
         return self.fitted[pair](teacher) if self.fitted else teacher
+
+    def directions(self, pair: int) -> tuple[torch.Tensor, ...]:
+        """Returns what the pair's loss takes beside the states and the mask."""
+        return self.fitted[pair].directions if self.fitted else ()
+
+    def projected(self, pair: int, hidden: torch.Tensor) -> torch.Tensor:
+        """Returns the student's [B, S, d_M] as the pair's loss shall see it."""
+        return hidden.float() @ self.learned[pair].matrix if self.learned else hidden
+
+    def gradient(
+        self, pair: int, hidden: torch.Tensor, teacher: torch.Tensor, mask: torch.Tensor
+    ) -> torch.Tensor:
+        """Returns the pair's gradient with respect to ``hidden``, [B, S, d_M], without a weight.
+
+        Args:
+            pair: an index of ``blocks``.
+            hidden: [B, S, d_M].
+            teacher: from ``mapped``.
+            mask: [B, S] bool.
+        """
+        if self.learned:
+            matrix = self.learned[pair].matrix
+            return gradient_through(self.loss, hidden, teacher, mask, matrix)[0]
+        return gradient_of(self.loss)(hidden, teacher, mask, *self.directions(pair))[0]

@@ -12,6 +12,7 @@ from functools import partial
 import torch
 import torch.nn.functional as F
 
+from let_titan.alignment.cca import cca
 from let_titan.alignment.cosine import cosine_alignment
 from let_titan.alignment.width import interpolate_width
 
@@ -105,9 +106,7 @@ def gram(states: torch.Tensor) -> torch.Tensor:
     return states @ states.transpose(-1, -2) / scale
 
 
-def alignment_loss(
-    name: str, alpha: float
-) -> Callable[[torch.Tensor, torch.Tensor, torch.Tensor], Sums]:
+def alignment_loss(name: str, alpha: float) -> Callable[..., Sums]:
     """Returns the loss of ``let.loss`` = ``name``; ``alpha`` is let.alpha, for logsum."""
     if name in WHOLE:
         return WHOLE[name]
@@ -119,5 +118,5 @@ def alignment_loss(
     return partial(over_tokens, by_token[name])
 
 
-WHOLE = {"cosine": cosine_alignment, "cka": cka}
-"""Losses that take states as they are."""
+WHOLE: dict[str, Callable[..., Sums]] = {"cosine": cosine_alignment, "cka": cka, "cca": cca}
+"""Losses that take states as they are, and cca what ``Cca`` has found."""

@@ -11,6 +11,9 @@ import torch.nn.functional as F
 SEED = 0
 """Of the orthogonal map, on every rank and after every resume; no other random state is touched."""
 
+BEFORE_THE_STUDENT = ("truncate", "orthogonal")
+"""The values of ``let.width_map`` after which the student is given states of its own width."""
+
 WidthMap = Callable[[torch.Tensor], torch.Tensor]
 
 

@@ -25,6 +25,8 @@ class Procrustes:
         device: where the states are.
     """
 
+    directions: tuple[torch.Tensor, ...] = ()
+
     def __init__(self, d_t: int, width: int, every: int, device: torch.device) -> None:
         self.every = every
         self.matrix = orthogonal_matrix(d_t, width).to(device)

@@ -2,6 +2,7 @@
 
 import math
 
+from let_titan.alignment import LEARNED
 from let_titan.checks.mistakes import Mistakes, raised_by
 from let_titan.config import LetJobConfig
 from let_titan.errors import ConfigError
@@ -70,12 +71,33 @@ def loss_mistakes(config: LetJobConfig) -> Mistakes:
         yield ConfigError(
             f"let.procrustes_every = {let.procrustes_every} must be a number of steps, at least 1."
         )
+    yield from cca_mistakes(config)
+    if let.width_map in LEARNED and config.optimizer.early_step_in_backward:
+        yield ConfigError(
+            f"let.width_map = {let.width_map!r} is trained after backward, which "
+            "optimizer.early_step_in_backward = true does not wait for: leave one of them out."
+        )
     cut = max(layout.tensor_parallel_degree, layout.context_parallel_degree)
     if let.loss == "cka" and cut > 1:
         yield ConfigError(
             'let.loss = "cka" needs whole sequences, which tensor and context parallelism cut: set '
             "both degrees to 1, or choose a loss of single tokens."
         )
+
+
+def cca_mistakes(config: LetJobConfig) -> Mistakes:
+    let = config.let
+    if let.loss == "cca" and let.width_map != "interpolate":
+        yield ConfigError(
+            f'let.loss = "cca" finds directions of its own at both widths, and let.width_map = '
+            f"{let.width_map!r} would change the teacher's: leave it out."
+        )
+    if not (math.isfinite(let.cca_ridge) and let.cca_ridge > 0):
+        yield ConfigError(f"let.cca_ridge = {let.cca_ridge} must be a finite number above 0.")
+    if not 0 <= let.cca_decay <= 1:
+        yield ConfigError(f"let.cca_decay = {let.cca_decay} must lie between 0 and 1.")
+    if let.cca_every < 1:
+        yield ConfigError(f"let.cca_every = {let.cca_every} must be a number of steps, at least 1.")
 
 
 def pair_mistakes(plan: LetPlan, config: LetJobConfig) -> Mistakes:

@@ -19,6 +19,13 @@ from let_titan.errors import ConfigError
 from let_titan.plan import LetPlan
 from let_titan.tokenizer import fingerprint, load_tokenizer
 
+IN_CHECKPOINTS = {
+    "procrustes": "fitted",
+    "linear": "learned linear",
+    "orthogonal_learned": "learned orthogonal",
+}
+"""The values of let.width_map whose maps are part of a checkpoint, and what these are."""
+
 
 def resume_mistakes(config: LetJobConfig, plan: LetPlan | None, world_size: int) -> Mistakes:
     """``plan`` is None where the config's own is unclear."""
@@ -123,9 +130,13 @@ def summary_mistakes(config: LetJobConfig, plan: LetPlan | None, world_size: int
     if plan is not None and plan.pairs and config.teacher.tokenizer != read:
         did = "the student's" if read == "same" else "its own"
         yield differs(config, f"teacher's tokenizer was {did}", f'teacher.tokenizer = "{read}"')
-    fitted = before["config"].get("let", {}).get("width_map") == "procrustes"
-    if plan is not None and plan.pairs and (config.let.width_map == "procrustes") > fitted:
-        yield differs(config, "checkpoints hold no fitted map", "the let.width_map of that run")
+    width_map = before["config"].get("let", {}).get("width_map", "interpolate")
+    if plan is not None and plan.pairs and config.let.width_map in {*IN_CHECKPOINTS} - {width_map}:
+        kept = IN_CHECKPOINTS[config.let.width_map]
+        yield differs(config, f"checkpoints hold no {kept} map", f"let.width_map = {width_map!r}")
+    loss = before["config"].get("let", {}).get("loss", "cosine")
+    if plan is not None and plan.pairs and config.let.loss == "cca" != loss:
+        yield differs(config, "checkpoints hold no covariances", f"let.loss = {loss!r}")
     norm = before["config"].get("let", {}).get("teacher_norm", "none")
     if plan is not None and plan.pairs and config.let.teacher_norm not in (norm, "none"):
         has = "no moments" if norm == "none" else "other moments"

@@ -3,6 +3,7 @@
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from let_titan.alignment import BEFORE_THE_STUDENT
 from let_titan.checks import data_parallel_degrees
 from let_titan.checks.pipeline import count_stages
 from let_titan.config import LetJobConfig
@@ -110,8 +111,8 @@ def measure(
     with fake_world(config, world_size) as dims:
         teacher = price_teacher(config, plan, dims) if plan.pairs else None
         width = teacher["width"] if teacher else 0
-        if config.let.width_map != "interpolate":
-            width = FLAVORS[config.model.flavor].dim  # mapped before the student sees them
+        if config.let.width_map in BEFORE_THE_STUDENT:
+            width = FLAVORS[config.model.flavor].dim
         teacher_bytes = teacher["bytes_per_gpu"] if teacher else 0
         if not dims.pp_enabled:
             student = build_student(config, vocabulary, dims)

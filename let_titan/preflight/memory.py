@@ -17,6 +17,7 @@ from torchtitan.models.attention import ScaledDotProductAttentionWrapper
 from torchtitan.tools import utils as titan_utils
 
 from let_titan.alignment import Alignment, alignment_loss
+from let_titan.build_alignment import build_fit
 from let_titan.config import LetJobConfig
 from let_titan.plan import LetPlan
 from let_titan.student import LetTransformer
@@ -106,7 +107,8 @@ def measure_step(
         batch = batch_of(config, plan, teacher_width, dims.tp)
         return measure_activations(model, batch, maybe_enable_amp(dims, dtype, device))
 
-    activations, lasting = without_storage(model, config, dims, plan, forward_backward)
+    width = teacher_width
+    activations, lasting = without_storage(model, config, dims, plan, width, forward_backward)
     return StepMemory(**lasting, activations=activations)
 
 
@@ -115,6 +117,7 @@ def without_storage(
     config: LetJobConfig,
     dims: ParallelDims,
     plan: LetPlan,
+    teacher_width: int,
     forward_backward: Callable[[], T],
 ) -> tuple[T, dict[str, int]]:
     """Takes a step of ``model``, which is on meta; it is used up.
@@ -130,6 +133,10 @@ def without_storage(
             blocks = [(pair.block, pair.weight) for pair in plan.pairs]
             loss = alignment_loss(config.let.loss, config.let.alpha)
             model.alignment = Alignment(blocks, loss)
+            fit = build_fit(config.let, model.model_args.dim)
+            if fit is not None:
+                device = torch.device(titan_utils.device_type)
+                model.alignment.fitted = [fit(teacher_width, device) for _ in plan.pairs]
         loss_parallel = dims.tp_enabled and not config.parallelism.disable_loss_parallel
         with get_train_context(loss_parallel)():
             result = forward_backward()

@@ -162,7 +162,9 @@ def measure_stage(
         return measure_phases(Microbatches(stage, config, dims, plan, teacher_width))
 
     model: Any = stage.submod
-    (buffers, phases), lasting = without_storage(model, config, dims, plan, forward_backward)
+    (buffers, phases), lasting = without_storage(
+        model, config, dims, plan, teacher_width, forward_backward
+    )
     first = dict(zip("FB", phases[:2], strict=True))
     later = dict(zip(("F", "B", "REDUCE_GRAD"), phases[2:], strict=True))
     return StageMemory(lasting, buffers, first, later)

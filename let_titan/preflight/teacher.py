@@ -6,10 +6,12 @@ from torchtitan.config import TORCH_DTYPE_MAP
 from torchtitan.distributed import ParallelDims
 from transformers import PretrainedConfig
 
+from let_titan.alignment import LEARNED, cca_bytes, map_bytes, map_flops
 from let_titan.config import LetJobConfig
 from let_titan.errors import NotFoundHere
 from let_titan.plan import LetPlan
 from let_titan.preflight.memory import local_bytes
+from let_titan.student.flavors import FLAVORS
 from let_titan.teacher.facts import facts_of
 from let_titan.teacher.load import build_part, describe, place
 from let_titan.teacher.sources import read_config
@@ -35,7 +37,8 @@ def price_teacher(config: LetJobConfig, plan: LetPlan, dims: ParallelDims) -> di
     """Builds the part of the teacher that the plan needs, without weights, and places it.
 
     Returns:
-        what summary.json will say of it, with "source" and "bytes_per_gpu".
+        what summary.json will say of it, with "source" and "bytes_per_gpu", in which learned width
+        maps and covariances count, too.
     """
     teacher = config.teacher
     found, source = find_teacher(config)
@@ -45,8 +48,13 @@ def price_teacher(config: LetJobConfig, plan: LetPlan, dims: ParallelDims) -> di
     facts = describe(model, teacher.checkpoint, resolved, dtype, config.training.seq_len)
     mesh = dims.get_optional_mesh("fsdp")
     sharded = place(model, mesh, teacher.placement, facts["bytes"])
+    widths = (FLAVORS[config.model.flavor].dim, facts["width"])
+    beside = len(plan.pairs) * cca_bytes(*widths) if config.let.loss == "cca" else 0
+    if config.let.width_map in LEARNED:
+        beside = len(plan.pairs) * map_bytes(*widths)
+        facts["flops_per_token"] += len(plan.pairs) * map_flops(*widths)
     return facts | {
         "placement": "shard" if sharded else "replicate",
         "source": source,
-        "bytes_per_gpu": local_bytes(model.parameters()),
+        "bytes_per_gpu": local_bytes(model.parameters()) + beside,
     }

@@ -1,13 +1,16 @@
 """The teacher's states on their way to the student: normalised by running moments, then mapped."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from safetensors import torch as safetensors
 
-from let_titan.alignment import Procrustes, RunningMoments, build_width_map
+from let_titan.alignment import Fitted, RunningMoments, build_width_map
+
+Fit = Callable[[int, torch.device], Fitted]
+"""Begins one for a teacher's width, on a device."""
 
 
 class TeacherStates:
@@ -18,16 +21,18 @@ class TeacherStates:
         width_map: "interpolate" leaves the width as it is, for the losses to map.
         pairs: how many states a microbatch has.
         width: d_M.
-        every: steps after which a "procrustes" map is fitted anew.
+        fit: what is fitted to each pair's states, if anything.
 
     Attributes:
-        fitted: a "procrustes" map per pair, for the alignment, which has the student's states.
+        fitted: one per pair, for the alignment, which has the student's states.
     """
 
-    def __init__(self, norm: str, width_map: str, pairs: int, width: int, every: int) -> None:
+    def __init__(
+        self, norm: str, width_map: str, pairs: int, width: int, fit: Fit | None = None
+    ) -> None:
         self.norm, self.width_map, self.pairs, self.width = norm, width_map, pairs, width
-        self.every = every
-        self.fitted: list[Procrustes] = []
+        self.fit = fit
+        self.fitted: list[Fitted] = []
         self._moments: list[RunningMoments] = []
         self._saved = "[]"
         self._saved_maps = b""
@@ -40,10 +45,8 @@ class TeacherStates:
         # Of a checkpoint before the first step with a teacher there is nothing to go on from.
         for moments, state in zip(self._moments, json.loads(self._saved), strict=False):
             moments.load(state)
-        if self.width_map == "procrustes":
-            self.fitted = [
-                Procrustes(d_t, self.width, self.every, device) for _ in range(self.pairs)
-            ]
+        if self.fit is not None:
+            self.fitted = [self.fit(d_t, device) for _ in range(self.pairs)]
         if self.fitted and self._saved_maps:
             saved = safetensors.load(self._saved_maps)
             for i, fitted in enumerate(self.fitted):
@@ -72,16 +75,16 @@ class TeacherStates:
         self._moments, self._map, self.fitted = [], None, []
 
     def state_dict(self) -> dict[str, Any]:
-        """Returns a part of the train state: {} without a norm and a fitted map.
+        """Returns a part of the train state: {} without a norm and anything fitted.
 
         Each in one piece, since DCP takes lists apart and asks for shapes before the teacher is
-        there: the moments as JSON, the maps as a safetensors file.
+        there: the moments as JSON, what is fitted as a safetensors file.
         """
         state: dict[str, Any] = {}
         if self.norm != "none":
             live = json.dumps([moments.state() for moments in self._moments])
             state["teacher_moments"] = live if self._moments else self._saved
-        if self.width_map == "procrustes":
+        if self.fit is not None:
             state["width_maps"] = self._maps_in_bytes() if self.fitted else self._saved_maps
         return state
 

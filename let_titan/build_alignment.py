@@ -1,0 +1,51 @@
+"""From [let] and [distill] to what the student is given, as plan and config have it."""
+
+import torch
+
+from let_titan.alignment import Alignment, Cca, Diagnostics, Procrustes, alignment_loss
+from let_titan.config import Let, LetJobConfig, compiles
+from let_titan.distill import Distillation
+from let_titan.plan import LetPlan
+from let_titan.student.flavors import FLAVORS
+from let_titan.teacher.states import Fit
+
+
+def build_alignment(plan: LetPlan, config: LetJobConfig) -> Alignment | None:
+    """Builds what the student is given; None without pairs."""
+    if not plan.pairs:
+        return None
+    distill = config.distill
+    if distill.method != "none":
+        (pair,) = plan.pairs
+        reverse = distill.direction == "reverse"
+        return Distillation(pair.block, distill.weight, distill.temperature, reverse)
+    return Alignment(
+        [(pair.block, pair.weight) for pair in plan.pairs],
+        alignment_loss(config.let.loss, config.let.alpha),
+        config.compile.backend if compiles(config, "loss") else None,
+    )
+
+
+def build_fit(let: Let, width: int) -> Fit | None:
+    """Returns what is fitted to each pair's states as [let] asks, for a student of ``width``."""
+    if let.loss == "cca":
+        return lambda d_t, device: Cca(
+            width, d_t, let.cca_ridge, let.cca_decay, let.cca_every, device
+        )
+    if let.width_map == "procrustes":
+        return lambda d_t, device: Procrustes(d_t, width, let.procrustes_every, device)
+    return None
+
+
+def build_diagnostics(
+    plan: LetPlan, config: LetJobConfig, device: torch.device
+) -> Diagnostics | None:
+    """Builds what looks at single steps of an alignment; None where nobody asks."""
+    let = config.let
+    if not plan.pairs or config.distill.method != "none" or let.diagnostics_freq == 0:
+        return None
+    return Diagnostics(
+        [pair.block for pair in plan.pairs],
+        FLAVORS[config.model.flavor].n_layers,
+        device,
+    )
