@@ -1,0 +1,131 @@
+"""python -m let_titan.probe --job.config_file FILE.toml [--steps 200] [--blocks 2,3,6] [--nproc 1]
+
+Trains the first steps of the config's run once for each candidate block k, and once without a
+teacher; then proposes k, lambda_0 and s_stop. Other flags are torchtitan's and win over the file:
+--model.flavor demo.
+"""
+
+import argparse
+import json
+import sys
+import time
+from dataclasses import asdict
+from pathlib import Path
+
+from let_titan.checks import find_mistakes
+from let_titan.config import LetConfigManager, LetJobConfig
+from let_titan.errors import ConfigError, exit_code, writing
+from let_titan.probe.proposal import baseline_of, evidence_of, propose
+from let_titan.probe.table import show
+from let_titan.probe.trials import (
+    BASELINE,
+    Train,
+    arguments,
+    candidates,
+    in_processes,
+    run_trial,
+)
+
+
+def main(args: list[str] | None = None, train: Train | None = None) -> int:
+    """Probes; returns 0, or after a sentence on stderr 2 (the input) or 1 (a run failed).
+
+    Args:
+        args: of the command line.
+        train: in torchrun's stead.
+    """
+    own, rest = parser().parse_known_args(args)
+    return exit_code("let_titan.probe", lambda: probe(own, rest, train or in_processes(own.nproc)))
+
+
+def parser() -> argparse.ArgumentParser:
+    flags = argparse.ArgumentParser(
+        prog="python -m let_titan.probe",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    flags.add_argument("--steps", type=int, default=200, help="of each run (200)")
+    flags.add_argument("--blocks", default="", help="candidates for k, e.g. 2,3,6")
+    flags.add_argument(
+        "--target-ratio",
+        type=float,
+        default=0.1,
+        help="norm of the alignment's gradient over the NLL's to aim at (0.1, a convention)",
+    )
+    flags.add_argument("--nproc", type=int, default=1, help="processes of each run (1)")
+    flags.add_argument("--out", type=Path, help="folder of the runs (job.dump_folder/probe)")
+    flags.add_argument("--json", action="store_true", help="one JSON object instead of a table")
+    return flags
+
+
+def probe(own: argparse.Namespace, rest: list[str], train: Train) -> None:
+    config = LetConfigManager().parse_args(rest)
+    check(own, config)
+    blocks = candidates(config, [int(x) for x in own.blocks.split(",") if x])
+    out = own.out or Path(config.job.dump_folder) / "probe"
+    if out.exists():
+        raise ConfigError(f"{str(out)!r} exists: remove it, or choose another folder by --out.")
+    names = {0: BASELINE, **{block: f"k{block}" for block in blocks}}
+    runs = {
+        block: [*rest, *arguments(config, own.steps, block, out / name)]
+        for block, name in names.items()
+    }
+    for args in runs.values():
+        for mistake in find_mistakes(LetConfigManager().parse_args(args), own.nproc):
+            raise mistake
+    out.mkdir(parents=True)
+    trials = []
+    for number, (block, args) in enumerate(runs.items(), start=1):
+        begun = time.perf_counter()
+        trials.append(run_trial(train, args, own.steps, block, out / names[block]))
+        took = time.perf_counter() - begun
+        print(
+            f"{number} of {len(runs)}: {names[block]}, {own.steps} steps in {took:.0f} s",
+            file=sys.stderr,
+        )
+    let = config.let
+    baseline = baseline_of(trials)
+    evidence = [
+        evidence_of(trial, baseline, let.auto_stop_cosine, let.auto_stop_gain)
+        for trial in trials
+        if trial is not baseline
+    ]
+    proposal = propose(evidence, let.lambda_0, own.target_ratio, own.steps)
+    report = {
+        "steps": own.steps,
+        "lambda_0": let.lambda_0,
+        "target_ratio": own.target_ratio,
+        "baseline_loss": baseline.loss,
+        "evidence": [asdict(row) for row in evidence],
+        "proposal": proposal.as_dict(),
+    }
+    with writing(out / "probe.json"):
+        (out / "probe.json").write_text(json.dumps(report, indent=2) + "\n")
+    if own.json:
+        print(json.dumps(report, indent=2))
+    else:
+        show(evidence, proposal, own.steps)
+
+
+def check(own: argparse.Namespace, config: LetJobConfig) -> None:
+    """What a probe needs of its flags and of the config.
+
+    Raises:
+        ConfigError: names the value and the cure.
+    """
+    if own.steps < 1 or own.nproc < 1 or not own.target_ratio > 0:
+        raise ConfigError("--steps and --nproc must be at least 1, and --target-ratio above 0.")
+    if not all(part.isdecimal() for part in own.blocks.split(",") if part):
+        raise ConfigError(f"--blocks {own.blocks} must be numbers with commas, e.g. 2,3,6.")
+    if not config.let.enable or config.let.lambda_0 == 0:
+        raise ConfigError("The config has no alignment: set let.enable = true and let.lambda_0.")
+    if config.let.pairs:
+        raise ConfigError(
+            f"let.pairs = {config.let.pairs!r} fixes the blocks that the probe would choose: leave "
+            "it out, and name the teacher's layer by teacher.layer."
+        )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,127 @@
+"""The probe: a tiny one from end to end, its rules on looks made by hand, its refusals."""
+
+import json
+import math
+
+import pytest
+
+from let_titan.config import LetConfigManager
+from let_titan.probe.__main__ import main
+from let_titan.probe.proposal import evidence_of, propose
+from let_titan.probe.trials import BASELINE, Trial, candidates
+from let_titan.train import LetTrainer
+from tests.support import write_toml
+
+
+def in_this_process(args, log):
+    """Trains as torchrun would, in the tests' own world."""
+    trainer = LetTrainer(LetConfigManager().parse_args(args))
+    try:
+        trainer.train()
+        log.write_text(f"{trainer.lr_schedulers.schedulers[0].get_last_lr()[0]}")
+    finally:
+        trainer.close()
+
+
+def test_a_tiny_probe_from_end_to_end(lab, capsys):
+    let = {"s_stop": 3, "recipe": "paper"}
+    file = write_toml(lab.folder / "run.toml", lab.sections(let, training__steps=40))
+    args = ["--job.config_file", str(file), "--steps", "4", "--blocks", "1,3"]
+    assert main([*args, "--json"], in_this_process) == 0
+    report = json.loads(capsys.readouterr().out)
+    out = lab.folder / "run" / "probe"
+    assert report == json.loads((out / "probe.json").read_text())
+    assert [row["block"] for row in report["evidence"]] == [1, 3]
+    for row in report["evidence"]:
+        lines = [json.loads(x) for x in (out / f"k{row['block']}" / "metrics.jsonl").open()]
+        looks = [line["diagnostics"] for line in lines if "diagnostics" in line]
+        angles = [look["grad_cosine"][0] for look in looks]
+        assert len(looks) == 4 and row["grad_cosine"] == pytest.approx(sum(angles) / 4)
+        assert row["cosine_last"] == looks[-1]["block_cosine"][0][row["block"] - 1]
+        assert row["loss"] == lines[-2]["loss"] or row["loss"] == lines[-1].get("loss")
+        assert {line["lambda"] for line in lines if "loss" in line} == {0.5}  # constant
+        assert row["loss_gain"] == report["baseline_loss"] - row["loss"]
+        # the learning rate of the whole run's first steps: two of warm-up, then a long decay
+        assert float((out / f"k{row['block']}.log").read_text()) > 0.9 * 1e-2
+    chosen = next(r for r in report["evidence"] if r["block"] == report["proposal"]["k"])
+    wanted = 0.5 * 0.1 / chosen["grad_ratio"]
+    assert report["proposal"]["lambda_0"] == pytest.approx(wanted, rel=0.06)
+    assert report["proposal"]["s_stop"] is None  # four looks are too few to decide
+    baseline = [json.loads(line) for line in (out / BASELINE / "metrics.jsonl").open()]
+    assert not any(line.get("teacher_active") for line in baseline)
+
+    assert main(args, in_this_process) == 2
+    assert "exists: remove it, or choose another folder" in capsys.readouterr().err
+    other = [*args, "--out", str(lab.folder / "other")]
+    assert main(other, in_this_process) == 0
+    told = capsys.readouterr().out
+    assert f"k = {report['proposal']['k']}  # the gradients' cosine there is" in told
+
+
+def trial(block, angles, states=None, ratio=0.2, loss=5.0):
+    states = states or [0.1 * i for i in range(len(angles))]
+    looks = [
+        (
+            10 * (i + 1),
+            {
+                "block_cosine": [[state] * 4],
+                "grad_cosine": [angle],
+                "grad_ratio": [ratio],
+            },
+        )
+        for i, (angle, state) in enumerate(zip(angles, states, strict=True))
+    ]
+    return Trial(f"k{block}", block, loss, looks)
+
+
+def proposed(*trials):
+    baseline = Trial(BASELINE, 0, 5.5, [])
+    return propose([evidence_of(t, baseline, 0.0, 0.001) for t in trials], 0.1, 0.1, 200)
+
+
+def test_the_earliest_block_within_the_error_of_the_best():
+    early, late = trial(1, [0.1, 0.3] * 6), trial(3, [0.11, 0.31] * 6)
+    assert proposed(early, late).k == 1
+    far = trial(3, [0.5, 0.7] * 6)
+    assert proposed(early, far).k == 3
+    assert proposed(early, far).lambda_0 == 0.05  # the ratio was 0.2, and is to be 0.1
+
+
+def test_s_stop_is_where_auto_stop_would_have_ended_it():
+    turned = trial(2, [-0.2] * 12)
+    assert proposed(turned).s_stop == 100  # the tenth look
+    assert "below let.auto_stop_cosine" in proposed(turned).because["s_stop"]
+    flat = trial(2, [0.2] * 15, states=[0.5] * 15)
+    assert proposed(flat).s_stop == 110 and "has not risen" in proposed(flat).because["s_stop"]
+    assert proposed(trial(2, [0.2] * 15)).s_stop is None
+
+
+def test_a_look_without_an_angle_does_not_count():
+    seen = evidence_of(trial(2, [None, 0.2, 0.2]), Trial(BASELINE, 0, 5.5, []), 0.0, 0.001)
+    assert seen.grad_cosine == pytest.approx(0.2) and math.isfinite(seen.grad_cosine_error)
+    with pytest.raises(ValueError, match="Block 2 has no look with two gradients"):
+        evidence_of(trial(2, [None]), Trial(BASELINE, 0, 5.5, []), 0.0, 0.001)
+
+
+def test_candidates_are_shares_of_the_student(lab):
+    assert candidates(lab.parsed({}), []) == [1, 2]
+    assert candidates(lab.parsed({}, model__flavor="1.4B"), []) == [2, 3, 6, 12]
+    assert candidates(lab.parsed({}), [4, 1]) == [1, 4]
+
+
+@pytest.mark.parametrize(
+    ("let", "flags", "sentence"),
+    [
+        ({}, ["--steps", "0"], "must be at least 1"),
+        ({}, ["--blocks", "one"], "must be numbers with commas"),
+        ({}, ["--blocks", "5"], "--blocks 5 must lie between 1 and 4"),
+        ({"lambda_0": 0.0}, [], "has no alignment"),
+        ({"pairs": ["last:2:1"]}, [], "fixes the blocks"),
+        ({"alpha": 0.5}, ["--steps", "4"], "let.alpha = 0.5"),
+    ],
+)
+def test_refusals(let, flags, sentence, lab, capsys):
+    file = write_toml(lab.folder / "run.toml", lab.sections(let))
+    assert main(["--job.config_file", str(file), *flags], in_this_process) == 2
+    assert sentence in capsys.readouterr().err
+    assert not (lab.folder / "run" / "probe").exists()
