@@ -198,7 +198,7 @@ class Distill:
     method: Literal["none", "rkd", "salt"] = "none"
     """
     Distillation through logits in place of LET. "rkd": the teacher's soft labels throughout.
-    "salt": until step n_kd, then plain training (arXiv 2410.18779, without its choice of data)
+    "salt": until step n_kd, then plain training (arXiv 2410.18779); see select_of
     """
 
     weight: float = 0.5
@@ -212,6 +212,15 @@ class Distill:
 
     n_kd: int = 0
     """Step after which "salt" has no teacher, 1..training.steps"""
+
+    select_of: int = 1
+    """
+    SALT-DS: until n_kd each step draws so many times its sequences, and of each so many trains on
+    the one that is challenging for the teacher, yet learnable; 1: on all, as they come
+    """
+
+    select_top_k: int = 10
+    """A token is learnable where it is among so many of the teacher's first choices"""
 
 
 @dataclass

@@ -1,6 +1,6 @@
 """LET's phase of a run: while lambda(s) > 0 there is a teacher beside the student."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from let_titan.build_alignment import build_alignment, build_diagnostics, build_
 from let_titan.config import Let, LetJobConfig, compiles
 from let_titan.data.loader import gathered
 from let_titan.device import free_cached_memory, memory_gib
-from let_titan.distill import Distillation
+from let_titan.distill import Distillation, selected, sequence_scores
 from let_titan.learned_maps import LearnedMaps
 from let_titan.plan import LetPlan
 from let_titan.student.flavors import FLAVORS
@@ -97,6 +97,8 @@ class LetPhase:
         )
         if isinstance(self.alignment, Distillation):
             self.alignment.head = self._load_head(folder)
+            if self.config.distill.select_of > 1:  # it reads all that is drawn, to choose
+                self.teacher.facts["flops_per_token"] *= 1 + self.config.distill.select_of
         if self.maps.name in LEARNED:
             facts = self.teacher.facts
             a_map = map_flops(self.maps.width, facts["width"])
@@ -149,6 +151,30 @@ class LetPhase:
         self.alignment.diagnostics = self.diagnostics if wanted else None
         if self.alignment.diagnostics is not None:
             self.alignment.diagnostics.reset()
+
+    def chosen(
+        self, batches: Iterable[Batch], per_step: int, step: Callable[[], int]
+    ) -> Iterable[Batch]:
+        """Returns the loader's batches, or what SALT-DS keeps of them while there is a teacher.
+
+        Args:
+            batches: a run's.
+            per_step: how many a step trains on.
+            step: the one (from 1) that the next batch is for.
+        """
+        pool = self.config.distill.select_of
+        if self.config.distill.method != "salt" or pool == 1:
+            return batches
+        stream, teacher = iter(batches), self._score
+        return selected(stream, pool, per_step, lambda: self.plan.teacher_in(step()), teacher)
+
+    def _score(self, batch: Batch) -> torch.Tensor:
+        assert self.teacher is not None and isinstance(self.alignment, Distillation)
+        assert self.alignment.head is not None
+        inputs = {name: x.to(self.device) for name, x in batch[0].items()}
+        (states,) = self.teacher(**inputs)
+        labels, top_k = batch[1].to(self.device), self.config.distill.select_top_k
+        return sequence_scores(states, labels, self.alignment.head, top_k).cpu()
 
     def watched(self, batches: Iterator[Batch], step: int) -> Iterator[Batch]:
         """Returns the step's batches, whose targets are counted as they are taken."""

@@ -1,7 +1,7 @@
 """LetTrainer: torchtitan's Trainer with a teacher beside the student for the first s_stop steps."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from typing import Any
 
@@ -21,6 +21,7 @@ from let_titan.spec import register
 from let_titan.stop import StopRequest
 from let_titan.student.parallelize import is_ddp
 from let_titan.student.pipeline import PipelineLoss
+from let_titan.targets import Batch
 from let_titan.upstream import checkpoint_manager, metrics_from_rank_0
 
 
@@ -135,6 +136,12 @@ class LetTrainer(Trainer):
                 self.validator.validate(self.model_parts, start)
         # None of this belongs to the first window's throughput.
         self.metrics_processor.time_last_log = time.perf_counter()
+
+    def batch_generator(self, data_iterable: Iterable[Batch]) -> Iterator[Batch]:
+        """As torchtitan's, of what is trained on."""
+        return super().batch_generator(
+            self.phase.chosen(data_iterable, self.gradient_accumulation_steps, lambda: self.step)
+        )
 
     def forward_backward_step(
         self,

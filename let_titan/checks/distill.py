@@ -25,6 +25,16 @@ def distill_mistakes(config: LetJobConfig) -> Mistakes:
         yield ConfigError(
             f"distill.n_kd = {distill.n_kd} must lie between 1 and training.steps = {steps}."
         )
+    if distill.select_of < 1 or distill.select_top_k < 1:
+        yield ConfigError(
+            f"distill.select_of = {distill.select_of} and distill.select_top_k = "
+            f"{distill.select_top_k} must be at least 1."
+        )
+    if distill.select_of > 1 and distill.method != "salt":
+        yield ConfigError(
+            f"distill.select_of = {distill.select_of} is of SALT's first stage: set distill.method "
+            '= "salt", or leave it out.'
+        )
     if not config.teacher.checkpoint:
         yield ConfigError(
             f"distill.method = {distill.method!r} needs teacher.checkpoint: give a hub id, a local "

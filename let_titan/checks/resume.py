@@ -126,6 +126,10 @@ def summary_mistakes(config: LetJobConfig, plan: LetPlan | None, world_size: int
     if plan is not None and plan.pairs and config.let.auto_stop != stopped:
         did = "by auto stop" if stopped else "without auto stop"
         yield differs(config, f"s_stop was found {did}", f"let.auto_stop = {str(stopped).lower()}")
+    drawn = before["config"].get("distill", {}).get("select_of", 1)
+    if plan is not None and plan.pairs and config.distill.select_of != drawn:
+        did = f"steps drew {drawn} times their data"
+        yield differs(config, did, f"distill.select_of = {drawn}")
     read = before["config"].get("teacher", {}).get("tokenizer", "same")
     if plan is not None and plan.pairs and config.teacher.tokenizer != read:
         did = "the student's" if read == "same" else "its own"
