@@ -10,7 +10,7 @@ from let_titan.student.flavors import FLAVORS
 from let_titan.teacher.states import Fit
 
 
-def build_alignment(plan: LetPlan, config: LetJobConfig) -> Alignment | None:
+def build_alignment(plan: LetPlan, config: LetJobConfig, tp: int = 1) -> Alignment | None:
     """Builds what the student is given; None without pairs."""
     if not plan.pairs:
         return None
@@ -18,7 +18,7 @@ def build_alignment(plan: LetPlan, config: LetJobConfig) -> Alignment | None:
     if distill.method != "none":
         (pair,) = plan.pairs
         reverse = distill.direction == "reverse"
-        return Distillation(pair.block, distill.weight, distill.temperature, reverse)
+        return Distillation(pair.block, distill.weight, distill.temperature, reverse, tp)
     return Alignment(
         [(pair.block, pair.weight) for pair in plan.pairs],
         alignment_loss(config.let.loss, config.let.alpha),

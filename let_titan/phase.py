@@ -50,7 +50,7 @@ class LetPhase:
     ) -> None:
         self.plan, self.config, self.dims = plan, config, dims
         self.device = device
-        self.alignment = build_alignment(plan, config)
+        self.alignment = build_alignment(plan, config, dims.tp)
         self.diagnostics = build_diagnostics(plan, config, device)
         self.teacher: Teacher | None = None
         let = config.let if config.distill.method == "none" else Let()
@@ -234,7 +234,10 @@ class LetPhase:
             states: from ``whole_states``.
             positions: of this rank's tokens, [B, S / cp], under context parallelism.
         """
-        mask, *hidden = (rows_of_this_rank(whole, self.dims, positions) for whole in states)
+        if isinstance(self.alignment, Distillation):
+            mask, *hidden = states  # logits have all rows, under tensor parallelism, too
+        else:
+            mask, *hidden = (rows_of_this_rank(whole, self.dims, positions) for whole in states)
         return {"teacher_hidden": self.states(hidden, mask), "align_mask": mask}
 
     def reduced_alignment(self, tokens: float | torch.Tensor) -> tuple[float, float]:

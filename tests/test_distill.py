@@ -11,7 +11,7 @@ from let_titan.distill import mixed_gradient
 from let_titan.errors import ConfigError
 from let_titan.teacher import read_head
 from let_titan.train import LetTrainer
-from tests.layouts import FSDP, MICRO_2
+from tests.layouts import FSDP, MICRO_2, TP, WHOLE_LOGITS
 from tests.support import (
     Lab,
     one_step,
@@ -104,6 +104,11 @@ def in_layouts(assets, folder):
         "fsdp": {**fsdp, "teacher__placement": "shard"},
         "fsdp, accumulation": {**fsdp, **MICRO_2},
         "fsdp, AC, compile": {**fsdp, **FULL_AC_COMPILE},
+        "tp": TP,
+        "tp, accumulation, AC": {**TP, **MICRO_2, "activation_checkpoint__mode": "full"},
+        "tp, whole logits": {**TP, **WHOLE_LOGITS},
+        "tp, reverse": {**TP, "distill__direction": "reverse"},
+        "tp, padded vocabulary": {**TP, "model__pad_vocab_to_multiple_of": 7},
     }
     return {name: one_step(rkd(lab, **layout)) for name, layout in layouts.items()}
 
@@ -113,7 +118,10 @@ def test_layouts_equal_one_process(assets, tmp_path):
     lab = Lab(assets, tmp_path)
     wanted = one_step(rkd(lab))
     found["accumulation"] = one_step(rkd(lab, **MICRO_2))
+    forward, reverse = wanted, one_step(rkd(lab, distill__direction="reverse"))
+    padded = one_step(rkd(lab, model__pad_vocab_to_multiple_of=7))
     for name, result in found.items():
+        wanted = {"tp, reverse": reverse, "tp, padded vocabulary": padded}.get(name, forward)
         assert worst_gradient(result["gradients"], wanted["gradients"]) < 1e-5, name
         for key in ("let/kd_loss", "let/kd_agreement", "loss_metrics/global_avg_loss"):
             assert result["line"][key] == pytest.approx(wanted["line"][key], rel=1e-5), (name, key)
@@ -137,8 +145,8 @@ def test_what_does_not_go_is_said(lab):
         (None, {"distill__method": "rkd", "distill__temperature": -1.0}, "distill.temperature"),
         (
             None,
-            {"distill__method": "rkd", "parallelism__tensor_parallel_degree": 2},
-            "needs whole logits",
+            {"distill__method": "rkd", "parallelism__pipeline_parallel_degree": 2},
+            "needs logits of whole sequences",
         ),
     ):
         mistakes = [str(m) for m in find_mistakes(lab.parsed(let, **changes), 2)]

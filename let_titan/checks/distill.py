@@ -44,10 +44,10 @@ def distill_mistakes(config: LetJobConfig) -> Mistakes:
 
 
 def layout_of_logits_mistakes(config: LetJobConfig) -> Mistakes:
-    for kind in ("tensor", "pipeline", "context"):
+    for kind in ("pipeline", "context"):
         degree = getattr(config.parallelism, f"{kind}_parallel_degree")
         if degree > 1:
             yield ConfigError(
-                f"[distill] needs whole logits, and parallelism.{kind}_parallel_degree = {degree} "
-                "cuts them: set it to 1 and shard with FSDP2."
+                f"[distill] needs logits of whole sequences in one stage, and parallelism.{kind}_"
+                f"parallel_degree = {degree} cuts them: set it to 1, and shard with FSDP2 or TP."
             )

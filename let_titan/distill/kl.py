@@ -10,12 +10,18 @@ both times T^2, so that gradients keep their size when T changes (Hinton et al.,
 
 import torch
 
+from let_titan.distill.shards import Shard
+
 CHUNK = 1024
 """Tokens whose distributions are held at once: 4 * CHUNK * V fp32 numbers, whatever the batch."""
 
 
+WHOLE = Shard()
+"""The whole vocabulary on one rank."""
+
+
 def divergence(
-    z: torch.Tensor, u: torch.Tensor, temperature: float, reverse: bool
+    z: torch.Tensor, u: torch.Tensor, temperature: float, reverse: bool, shard: Shard = WHOLE
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Returns T^2 KL of each row, [n], and its gradient with respect to ``z``, [n, V], in fp32.
 
@@ -23,16 +29,17 @@ def divergence(
         z, u: logits of student and teacher, [n, V].
         temperature: T.
         reverse: KL(q || p) in place of KL(p || q).
+        shard: whose columns z, u and the gradient have.
     """
-    ours, theirs = ((x.float() / temperature).log_softmax(-1) for x in (z, u))
+    ours, theirs = (shard.log_softmax(x.float() / temperature) for x in (z, u))
     q = ours.exp()
     if reverse:
         gap = ours - theirs
-        value = (q * gap).sum(-1)
+        value = shard.sum(q * gap)
         gradient = q * (gap - value.unsqueeze(-1))
     else:
         p = theirs.exp()
-        value = (p * (theirs - ours)).sum(-1)
+        value = shard.sum(p * (theirs - ours))
         gradient = q - p
     return temperature**2 * value, temperature * gradient
 
@@ -49,6 +56,7 @@ def mixed_gradient(
     temperature: float,
     reverse: bool,
     chunk: int = CHUNK,
+    shard: Shard = WHOLE,
 ) -> tuple[torch.Tensor, tuple[torch.Tensor, torch.Tensor]]:
     """Returns nll_share * grad_output + scale * the KL's gradient, and the sums for the log.
 
@@ -61,9 +69,10 @@ def mixed_gradient(
         logits: the student's, [B, S, V]; behind the head's rows they may be padded with -inf.
         teacher: the teacher's states after its final norm, [B, S, d_T].
         mask: [B, S] bool; where it is false, no KL counts.
-        head: the teacher's LM head, a row for each id of the tokenizer.
+        head: the teacher's LM head, a row for each id of the tokenizer that is among the columns.
         nll_share, temperature, reverse: the mixture.
         chunk: tokens.
+        shard: whose columns the logits have.
 
     Returns:
         ([B, S, V], (KL summed over valid tokens, how many of them have equal first choices)).
@@ -76,9 +85,9 @@ def mixed_gradient(
     sums = torch.zeros(2, device=logits.device)
     for out, above, z, states, valid in zip(*flat, mask.flatten().split(chunk), strict=True):
         u = states.to(head.dtype) @ head.T
-        value, gradient = divergence(z, u, temperature, reverse)
+        value, gradient = divergence(z, u, temperature, reverse, shard)
         kept = valid.unsqueeze(-1)
         out.copy_(nll_share * above + scale * torch.where(kept, gradient, 0.0))
-        agree = z.argmax(-1) == u.argmax(-1)
+        agree = shard.argmax(z) == shard.argmax(u)
         sums += torch.stack((torch.where(valid, value, 0.0).sum(), (agree & valid).sum()))
     return result, (sums[0], sums[1])

@@ -1,0 +1,46 @@
+"""A vocabulary that tensor parallelism has cut: what its ranks must tell each other of a row."""
+
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+
+
+@dataclass(frozen=True)
+class Shard:
+    """This rank's columns of logits: ``offset`` and on.
+
+    Attributes:
+        group: the ranks that hold the others; None: there are none.
+        offset: the first id here.
+    """
+
+    group: dist.ProcessGroup | None = None
+    offset: int = 0
+
+    def reduced(self, tensor: torch.Tensor, op: dist.ReduceOp.RedOpType) -> torch.Tensor:
+        """Reduces over the ranks, in place."""
+        if self.group is not None:
+            dist.all_reduce(tensor, op, self.group)
+        return tensor
+
+    def log_softmax(self, logits: torch.Tensor) -> torch.Tensor:
+        """Returns this rank's columns of the log-softmax over all, [n, V / ranks]."""
+        if self.group is None:
+            return logits.log_softmax(-1)
+        top = self.reduced(logits.amax(-1, keepdim=True), dist.ReduceOp.MAX)
+        total = self.sum((logits - top).exp()).unsqueeze(-1)
+        return logits - top - total.log()
+
+    def sum(self, columns: torch.Tensor) -> torch.Tensor:
+        """Returns the sum over all columns, [n]."""
+        return self.reduced(columns.sum(-1), dist.ReduceOp.SUM)
+
+    def argmax(self, logits: torch.Tensor) -> torch.Tensor:
+        """Returns the id of each row's largest logit, the first of equal ones, [n]."""
+        best, own = logits.max(-1)
+        if self.group is None:
+            return own
+        top = self.reduced(best.clone(), dist.ReduceOp.MAX)
+        none = torch.iinfo(own.dtype).max
+        return self.reduced(torch.where(best == top, own + self.offset, none), dist.ReduceOp.MIN)
