@@ -179,6 +179,26 @@ def test_layouts_differ_in_what_a_rank_holds(real):
     assert fsdp["buckets"] == 0 < ddp["buckets"] == ddp["gradients"]
 
 
+@pytest.mark.parametrize(
+    ("let", "more"),
+    [
+        ({"width_map": "linear"}, 4 * 4 * 64 * 48),  # W, gradient, two moments
+        ({"loss": "cca"}, 2 * 8 * (1 + 64 + 48) ** 2),
+        ({"width_map": "procrustes"}, 0),  # not counted: a matrix and its sums
+    ],
+    ids=["linear", "cca", "procrustes"],
+)
+def test_what_stands_beside_the_student_is_priced(let, more, lab):
+    plain, beside = (
+        examine(LetConfigManager().parse_args(write(lab, keys)), 1, A100).price
+        for keys in ({}, let)
+    )
+    memory = "memory_bytes_per_gpu"
+    assert beside[memory]["teacher"] == plain[memory]["teacher"] + more
+    flops = beside["teacher"]["flops_per_token"] - plain["teacher"]["flops_per_token"]
+    assert flops == (6 * 64 * 48 if "width_map" in let and more else 0)
+
+
 @pytest.mark.parametrize(("name", "layout"), PIPELINES.items())
 def test_each_rank_of_a_pipeline_holds_what_a_real_one_does(name, layout, real, lab):
     price = priced(lab, layout)
