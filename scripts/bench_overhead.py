@@ -1,4 +1,4 @@
-"""python scripts/bench_overhead.py SETTING [--rounds 3] [--out recipes/results/overhead]
+"""python scripts/bench_overhead.py SETTING [--rounds 3] [--seconds S]
 
 What the teacher costs, against a baseline that differs in nothing else: the arms run in turn, round
 after round, each in a process of its own. In the first half of a run LET and SALT have their
@@ -9,11 +9,13 @@ and "1.4B_float8" want one with 80 GB. Nothing is downloaded.
 
 import argparse
 import json
+import math
 import os
 import re
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
@@ -57,8 +59,16 @@ def timed(config: Path, warmup: int, keys: dict[str, str]) -> dict[str, Any]:
         return json.loads(out.read_text())
 
 
-def measure(name: str, rounds: int, half: int, chosen: list[str], work: Path) -> dict[str, Any]:
-    """Runs the rounds; returns what results.json holds."""
+def fits(done: int, elapsed: float, seconds: float) -> bool:
+    """Whether one more round ends within ``seconds`` if it takes as long as those ``done``."""
+    return done == 0 or elapsed * (done + 1) / done <= seconds
+
+
+def measure(
+    name: str, rounds: int, half: int, chosen: list[str], work: Path, seconds: float = math.inf
+) -> dict[str, Any]:
+    """Runs the rounds, as many as fit ``seconds``, but one; returns what results.json holds."""
+    begin = time.monotonic()
     setting = SETTINGS[name]
     common = {
         **make(setting, work),
@@ -69,14 +79,20 @@ def measure(name: str, rounds: int, half: int, chosen: list[str], work: Path) ->
         "checkpoint.enable": "false",
     }
     wanted = {arm: keys for arm, keys in arms(half).items() if arm in chosen}
-    turns = [(turn, arm) for turn in range(rounds) for arm in wanted]
-    runs: list[dict[str, Any]] = [{} for _ in range(rounds)]
-    for turn, arm in tqdm(turns, desc=name, unit="run"):
-        runs[turn][arm] = timed(setting.config, setting.warmup, {**common, **wanted[arm]})
+    runs: list[dict[str, Any]] = []
+    for _ in tqdm(range(rounds), desc=name, unit="round"):
+        if not fits(len(runs), time.monotonic() - begin, seconds):
+            break
+        runs.append(
+            {
+                arm: timed(setting.config, setting.warmup, {**common, **keys})
+                for arm, keys in wanted.items()
+            }
+        )
     first = runs[0]["baseline"]
     return {
         "setting": name,
-        "rounds": rounds,
+        "rounds": len(runs),
         "steps": 2 * half,
         "warmup": setting.warmup,
         **{key: first[key] for key in SHARED},
@@ -103,6 +119,9 @@ def main() -> None:
     )
     parser.add_argument("setting", choices=list(SETTINGS))
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument(
+        "--seconds", type=float, default=math.inf, help="begin no round that will not fit"
+    )
     parser.add_argument("--half", type=int, default=12, help="steps in either half of a run")
     parser.add_argument("--arms", nargs="+", default=["LET", "RKD", "SALT"], choices=list(arms(1)))
     parser.add_argument("--out", type=Path, default=ROOT / "recipes" / "results" / "overhead")
@@ -113,8 +132,9 @@ def main() -> None:
         parser.error(f"--half {options.half} must be at least {least}: warm-up, one step, the last")
     work = (options.work / options.setting).absolute()
     work.mkdir(parents=True, exist_ok=True)
+    arms_in_turn = ["baseline", *options.arms]
     results = measure(
-        options.setting, options.rounds, options.half, ["baseline", *options.arms], work
+        options.setting, options.rounds, options.half, arms_in_turn, work, options.seconds
     )
     hardware = results["hardware"]
     device = hardware.get("device_name") or f"cpu {hardware['cpu']}"

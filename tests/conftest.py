@@ -11,7 +11,7 @@ import torch.distributed as dist
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from tests.support import Lab, do_not_linger, free_port, set_rank
+from tests.support import BACKEND, Lab, do_not_linger, free_port, set_rank
 
 VOCAB = 320
 TEXTS = [
@@ -33,7 +33,7 @@ def single_process_world():
     do_not_linger()
     os.environ["HF_HUB_OFFLINE"] = "1"
     set_rank(0, 1, free_port())
-    dist.init_process_group("gloo")
+    dist.init_process_group(BACKEND)
     yield
     dist.destroy_process_group()
     gc.unfreeze()

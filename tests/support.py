@@ -30,6 +30,8 @@ from let_titan.record import VALIDATION_KEY
 from let_titan.train import LetTrainer
 
 SEQ_LEN = 64
+BACKEND = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+"""Of the tests' own process; spawned ranks, of which a machine has more than GPUs, take gloo."""
 
 BASE: dict[str, dict[str, Any]] = {
     "model": {"flavor": "debug", "init_scheme": "llama"},
@@ -267,7 +269,7 @@ def outside_the_world() -> Iterator[None]:
         yield
     finally:
         set_rank(0, 1, free_port())
-        dist.init_process_group("gloo")
+        dist.init_process_group(BACKEND)
 
 
 def _worker(

@@ -136,7 +136,7 @@ def test_float8_keeps_the_alignments_direction(lab, eager):
     assert worst_gradient(found, wanted) > 0  # float8 was on
 
 
-def alignment_only(lab, args):
+def alignment_only(lab, args, **changes):
     """Step 1's gradients of the alignment alone: the NLL is multiplied by zero."""
-    config = lab.config(LET, *args, training__local_batch_size=8)
+    config = lab.config(LET, *args, training__local_batch_size=8, **changes)
     return one_step(config, loss_fn=lambda logits, labels: 0.0 * logits.sum())["gradients"]

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from bench_overhead import fits
 from overhead.clock import PHASES, Clock
 from overhead.result import flop_floor, halves, summarise
 from overhead.setting import SETTINGS, make
@@ -104,6 +105,13 @@ def test_the_cpu_setting_has_the_cost_ratio_of_the_papers(tmp_path):
         teacher = AutoModel.from_config(made)
     found = flops_per_token(teacher, 256) / student("bench", setting.vocabulary, 256)
     assert found == pytest.approx(wanted, rel=0.03)
+
+
+def test_no_round_is_begun_that_will_not_fit():
+    assert fits(done=0, elapsed=0.0, seconds=1.0)  # one there is in any case
+    assert fits(done=2, elapsed=40.0, seconds=61.0)
+    assert not fits(done=2, elapsed=40.0, seconds=59.0)
+    assert fits(done=2, elapsed=1e9, seconds=float("inf"))
 
 
 def test_a_tiny_run_end_to_end(tmp_path):

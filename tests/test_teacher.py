@@ -331,7 +331,7 @@ def reloaded(trainer) -> nn.Module:
 def weights_of(model: nn.Module) -> list[bytes]:
     """Returns the bytes of this rank's part of every weight."""
     parts = [p.to_local() if isinstance(p, DTensor) else p for p in model.parameters()]
-    return [part.detach().contiguous().view(torch.uint8).numpy().tobytes() for part in parts]
+    return [part.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes() for part in parts]
 
 
 def bf16_tensors() -> int:
@@ -359,8 +359,11 @@ def assert_comes_and_goes(seen):
     } == students
 
 
-def test_beside_a_student_in_one_process(assets, tmp_path):
-    assert_comes_and_goes(life(assets, tmp_path, "replicate", False))
+@pytest.mark.parametrize(
+    "compiled", [False, pytest.param(True, marks=pytest.mark.gpu)], ids=["eager", "compile"]
+)
+def test_beside_a_student_in_one_process(compiled, assets, tmp_path):
+    assert_comes_and_goes(life(assets, tmp_path, "replicate", compiled))
 
 
 def both_placements_compiled(assets, folder):

@@ -1,0 +1,132 @@
+"""What only a GPU can show, in a time that is given: python recipes/gpu_check.py --seconds 570
+
+Runs the tests marked gpu and the overhead benchmark (LET and baseline in turn), each part in
+processes of its own that are stopped at a limit, and writes FOLDER/report.md after each with a
+sentence on every part: how it went, or why it is not there. scripts/gpu_check.sh brings the
+environment.
+"""
+
+import argparse
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+import tomllib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+TESTS_NEED = ("pytest>=8", "hypothesis")
+TO_STOP = 15
+"""Seconds by which a benchmark is told to end before its limit."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """One thing to run.
+
+    Attributes:
+        command: its arguments; "{seconds}" is the time to plan with, "{out}" the results' folder.
+        at_most: seconds it may take.
+        at_least: it is not begun with fewer left.
+    """
+
+    name: str
+    command: Sequence[str]
+    at_most: int
+    at_least: int
+
+
+def overhead(setting: str, at_most: int) -> Part:
+    command = [sys.executable, "scripts/bench_overhead.py", setting, "--arms", "LET"]
+    command += ["--seconds", "{seconds}", "--out", "{out}/overhead"]
+    return Part(f"overhead {setting}", command, at_most, at_least=90)
+
+
+TESTS = [sys.executable, "-m", "pytest", "-q", "-m", "gpu", "-rs", "-p", "no:cacheprovider"]
+PARTS = (
+    Part("tests", TESTS, at_most=240, at_least=30),
+    overhead("350M", 150),
+    overhead("1.4B", 240),
+    overhead("1.4B_float8", 240),
+)
+
+
+def run(part: Part, seconds: float, out: Path) -> str:
+    """Runs a part with ``seconds`` left; its output goes to log.txt.
+
+    Returns:
+        what became of it, as the end of a sentence.
+    """
+    limit = int(min(part.at_most, seconds))
+    if limit < part.at_least:
+        return f"left out: it wants {part.at_least} s, and {max(0, int(seconds))} s were left"
+    values = {"seconds": limit - TO_STOP, "out": out}
+    command = [argument.format(**values) for argument in part.command]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}  # let_titan need not be installed
+    begin = time.monotonic()
+    with (out / "log.txt").open("a") as log:
+        log.write(f"\n=== {part.name}: {' '.join(command)}\n")
+        log.flush()
+        process = subprocess.Popen(
+            command,
+            cwd=ROOT,
+            env=environment,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        try:
+            code = process.wait(limit)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)  # with the processes that it started
+            process.wait()
+            return f"stopped at its limit of {limit} s; what it had not written is lost"
+    took = f"in {time.monotonic() - begin:.0f} s"
+    return f"done {took}" if code == 0 else f"FAILED {took} (exit code {code}): see log.txt"
+
+
+def check(parts: Sequence[Part], seconds: float, out: Path, machine: Sequence[str]) -> bool:
+    """Runs all parts; returns whether none failed."""
+    end = time.monotonic() + seconds
+    lines = ["# One GPU, checked", "", *machine, ""]
+    for part in parts:
+        outcome = run(part, end - time.monotonic(), out)
+        lines.append(f"- {part.name}: {outcome}.")
+        print(lines[-1], flush=True)
+        (out / "report.md").write_text("\n".join(lines) + "\n")
+    return "FAILED" not in "\n".join(lines)
+
+
+def needs() -> list[str]:
+    """Returns what pip must find: our dependencies, and what the tests import."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    return [*project["dependencies"], *TESTS_NEED]
+
+
+def main(args: list[str] | None = None) -> int:
+    flags = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
+    flags.formatter_class = argparse.RawDescriptionHelpFormatter
+    flags.add_argument("--seconds", type=float, default=570)
+    flags.add_argument("--out", type=Path, help="recipes/results/gpu-DEVICE where none is given")
+    flags.add_argument("--needs", action="store_true", help="print what to install, and end")
+    own = flags.parse_args(args)
+    if own.needs:
+        print("\n".join(needs()))
+        return 0
+    import torch
+
+    device = torch.cuda.get_device_name()
+    slug = re.sub("[^a-z0-9]+", "-", device.lower())
+    out = (own.out or ROOT / "recipes" / "results" / f"gpu-{slug}").absolute()
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "log.txt").unlink(missing_ok=True)
+    machine = [f"`bash scripts/gpu_check.sh` on {device}; torch {torch.__version__}."]
+    return 0 if check(PARTS, own.seconds, out, machine) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,54 @@
+#!/usr/bin/env bash
+# What only a GPU can show, within ten minutes on a machine with one GPU and no network: the tests
+# marked gpu, then what LET costs at 350M and 1.4B, in bf16 and in float8.
+# Usage: scripts/gpu_check.sh [WHEELS]
+#   WHEELS   folder of wheels for what this machine's Python lacks; scripts/wheels if it is there.
+#            Torch (2.11 or later, with CUDA) is not among them: the machine has it. Elsewhere, for
+#            its Python 3.12:  pip download --python-version 3.12 --only-binary=:all: -d WHEELS ...
+# PYTHON=... takes another interpreter than python3; OUT=... another folder of results than
+# recipes/results/gpu-DEVICE; SECONDS_LEFT=... another limit than 570. Python's packages are
+# installed into a temporary environment beside its own; nothing else on the machine changes.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+python=${PYTHON:-python3}
+wheels=${1:-scripts/wheels}
+limit=${SECONDS_LEFT:-570}
+
+# refuse SENTENCE: ends with exit code 2
+refuse() {
+    echo "gpu_check: $1" >&2
+    exit 2
+}
+
+[[ $# -eq 0 || -d $1 ]] || refuse "'$1' is no folder: name one that holds wheels, or none."
+state=0
+"$python" - << 'EOF' || state=$?
+import importlib.util, sys
+if importlib.util.find_spec("torch") is None:
+    sys.exit(3)
+import torch
+sys.exit(0 if torch.cuda.is_available() else 4)
+EOF
+case $state in
+    0) ;;
+    3) refuse "'$python' has no torch: name an interpreter that has, as in PYTHON=/opt/bin/python3." ;;
+    4) refuse "torch finds no CUDA GPU here: run it on a machine that has one." ;;
+    *) refuse "'$python' cannot be run: name an interpreter, as in PYTHON=/opt/bin/python3." ;;
+esac
+
+if [[ -d $wheels ]]; then
+    environment=$(mktemp -d)
+    trap 'rm -rf "$environment"' EXIT
+    "$python" -m venv --system-site-packages "$environment"
+    # An interpreter that is itself an environment's gives a new one its base's packages only.
+    purelib='import sysconfig; print(sysconfig.get_path("purelib"))'
+    own=$("$python" -c "$purelib")
+    python=$environment/bin/python
+    echo "$own" > "$("$python" -c "$purelib")/own.pth"
+    "$python" recipes/gpu_check.py --needs > "$environment/needs.txt"
+    "$python" -m pip install -q --no-index --find-links "$wheels" -r "$environment/needs.txt" ||
+        refuse "'$wheels' lacks what is named above: add its wheels."
+fi
+
+"$python" recipes/gpu_check.py --seconds $((limit - SECONDS)) ${OUT:+--out "$OUT"}

@@ -1,0 +1,62 @@
+"""Step 1 with LET on, as long runs take it: in low precision, compiled, checkpointed.
+
+The same tests on a CPU and, with ``pytest -m gpu``, on a GPU, each against eager fp32 there.
+"""
+
+import pytest
+import torch
+from torchtitan.tools.utils import device_type
+
+from tests.support import cosine, one_step, worst_gradient
+from tests.test_gradients import LET, alignment_only
+
+ON_BOTH = pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+BATCH = {"training__local_batch_size": 8}
+BF16 = {"training__mixed_precision_param": "bfloat16"}
+COMPILE = {"compile__enable": True}
+OP_AC = {
+    "activation_checkpoint__mode": "selective",
+    "activation_checkpoint__selective_ac_option": "op",
+}
+LOGGED = ("loss_metrics/global_avg_loss", "let/align_loss", "let/align_cosine")
+FLOAT8 = ["--model.converters", "quantize.linear.float8"]
+
+
+@pytest.fixture(autouse=True)
+def there(request):
+    wanted = request.node.callspec.params["device"]
+    if wanted != device_type:
+        pytest.skip(f"runs take the {device_type} here")
+
+
+@ON_BOTH
+def test_bf16_and_checkpointing_stay_close(device, lab):
+    """Compiled, too, on a GPU."""
+    wanted = one_step(lab.config(LET, **BATCH))
+    compiled = COMPILE if device == "cuda" else {}
+    found = one_step(lab.config(LET, **BATCH, **BF16, **OP_AC, **compiled))
+    assert cosine(found["gradients"], wanted["gradients"]) > 0.999
+    assert worst_gradient(found["gradients"], wanted["gradients"]) > 1e-5  # bf16 was on
+    for key in LOGGED:
+        assert found["line"][key] == pytest.approx(wanted["line"][key], rel=0.02), key
+
+
+@pytest.mark.parametrize("device", [pytest.param("cuda", marks=pytest.mark.gpu)])
+def test_compiled_in_fp32_is_eager(device, lab):
+    """On a CPU this is test_gradients.py's."""
+    wanted = one_step(lab.config(LET, **BATCH))
+    found = one_step(lab.config(LET, **BATCH, **COMPILE))
+    assert worst_gradient(found["gradients"], wanted["gradients"]) < 1e-4
+    for key in LOGGED:
+        assert found["line"][key] == pytest.approx(wanted["line"][key], rel=1e-4), key
+
+
+@pytest.mark.parametrize("device", [pytest.param("cuda", marks=pytest.mark.gpu)])
+def test_float8_keeps_the_alignments_direction(device, lab):
+    """Real float8, compiled, in bf16; emulated on a CPU in test_gradients.py."""
+    if torch.cuda.get_device_capability() < (8, 9):
+        pytest.skip("float8 needs compute capability 8.9")
+    found = alignment_only(lab, FLOAT8, **BF16, **COMPILE)
+    wanted = alignment_only(lab, [])
+    assert cosine(found, wanted) >= 0.99
+    assert worst_gradient(found, alignment_only(lab, [], **BF16, **COMPILE)) > 1e-3  # it was on

@@ -1,0 +1,71 @@
+"""scripts/gpu_check.sh: what it says without a GPU, and what becomes of its parts."""
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from gpu_check import PARTS, Part, check, needs
+from overhead.setting import SETTINGS
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.mark.parametrize(
+    ("python", "wheels", "sentence"),
+    [
+        (sys.executable, [], "torch finds no CUDA GPU here: run it on a machine that has one."),
+        ("no-python", [], "'no-python' cannot be run: "),
+        (sys.executable, ["nowhere"], "'nowhere' is no folder: "),
+    ],
+    ids=["no GPU", "no Python", "no wheels"],
+)
+def test_where_it_cannot_run_it_is_one_sentence_and_exit_2(python, wheels, sentence, tmp_path):
+    here = {**os.environ, "PYTHON": python, "OUT": str(tmp_path), "CUDA_VISIBLE_DEVICES": ""}
+    command = ["bash", "scripts/gpu_check.sh", *wheels]
+    done = subprocess.run(command, cwd=ROOT, env=here, capture_output=True, text=True)
+    assert done.returncode == 2 and done.stdout == ""
+    assert done.stderr.splitlines()[-1].startswith(f"gpu_check: {sentence}")
+    assert "Traceback" not in done.stderr and list(tmp_path.iterdir()) == []
+
+
+def part(name, code, at_most=20, at_least=1):
+    return Part(name, [sys.executable, "-c", code], at_most, at_least)
+
+
+def test_each_part_gets_a_sentence(tmp_path):
+    mark = tmp_path / "mark"
+    child = f"import time, pathlib; time.sleep(2); pathlib.Path({str(mark)!r}).touch()"
+    slow = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {child!r}])"
+    parts = [
+        part("good", "print('said')"),
+        part("slow", slow, at_most=1),
+        part("bad", "raise SystemExit(3)"),
+        part("large", "", at_least=1000),
+    ]
+    begin = time.monotonic()
+    assert not check(parts, 100, tmp_path, ["a machine"])
+    told = (tmp_path / "report.md").read_text()
+    assert told.startswith("# One GPU, checked\n\na machine\n")
+    assert "- good: done in 0 s.\n" in told
+    assert "- slow: stopped at its limit of 1 s; what it had not written is lost.\n" in told
+    assert "- bad: FAILED in 0 s (exit code 3): see log.txt.\n" in told
+    assert "- large: left out: it wants 1000 s, and " in told
+    assert "said" in (tmp_path / "log.txt").read_text()
+    assert check(parts[:1], 100, tmp_path, [])
+    time.sleep(max(0.0, 3.5 - (time.monotonic() - begin)))
+    assert not mark.exists()  # the slow part's child was stopped, too
+
+
+def test_parts_are_real_and_begin_within_ten_minutes():
+    names = [part.name for part in PARTS]
+    assert names == ["tests", "overhead 350M", "overhead 1.4B", "overhead 1.4B_float8"]
+    assert {name.partition(" ")[2] for name in names[1:]} <= SETTINGS.keys()
+    # What comes before may take all it is given: the main benchmark is begun all the same.
+    assert sum(part.at_most for part in PARTS[:2]) + PARTS[2].at_least < 570
+
+
+def test_needs_are_what_pip_can_read():
+    assert "torchtitan==0.2.2" in needs() and any(need.startswith("pytest") for need in needs())
