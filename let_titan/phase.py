@@ -11,7 +11,7 @@ from torchtitan.components.optimizer import OptimizersContainer
 from torchtitan.config import TORCH_DTYPE_MAP
 from torchtitan.distributed import ParallelDims
 
-from let_titan.alignment import LEARNED, map_flops, rows_of_this_rank
+from let_titan.alignment import LEARNED, map_flops, rows_of_this_rank, share_of_batch
 from let_titan.build_alignment import build_alignment, build_diagnostics, build_fit
 from let_titan.config import Let, LetJobConfig, compiles
 from let_titan.data.loader import gathered
@@ -191,7 +191,9 @@ class LetPhase:
     def whole_states(
         self, batch: dict[str, torch.Tensor], labels: torch.Tensor
     ) -> tuple[torch.Tensor, ...] | None:
-        """Returns the mask [B, S] and the teacher's [B, S, d_T], of whole sequences; or None.
+        """Returns the mask [B, S] and the teacher's states of whole sequences; or None.
+
+        Of the states [B, S, d_T] those of this rank's ``share_of_batch``.
 
         Args:
             batch: as the loader gives it, "input" [B, S] and with it "positions" or not. What is
@@ -202,12 +204,15 @@ class LetPhase:
         targets = batch.pop("teacher_targets", None)
         if self.teacher is None:
             return None
-        mask = labels != IGNORE_INDEX
+        mask, mine = labels != IGNORE_INDEX, slice(None)
+        if not isinstance(self.alignment, Distillation):  # which wants all rows on each rank
+            mine = share_of_batch(len(labels), self.dims)
         if self.targets is None:
-            return mask, *self.teacher(**batch)
+            return mask, *self.teacher(**{name: values[mine] for name, values in batch.items()})
         assert own["input"] is not None and targets is not None
-        states = self.teacher(own["input"].clamp_min(0), own["positions"])
-        return mask & (targets >= 0), *(at_targets(each, targets) for each in states)
+        positions = None if own["positions"] is None else own["positions"][mine]
+        states = self.teacher(own["input"][mine].clamp_min(0), positions)
+        return mask & (targets >= 0), *(at_targets(each, targets[mine]) for each in states)
 
     def aligned_tokens(self, valid: float | torch.Tensor) -> float | torch.Tensor:
         """Returns the step's global number of aligned tokens; every rank calls.
@@ -237,7 +242,8 @@ class LetPhase:
         if isinstance(self.alignment, Distillation):
             mask, *hidden = states  # logits have all rows, under tensor parallelism, too
         else:
-            mask, *hidden = (rows_of_this_rank(whole, self.dims, positions) for whole in states)
+            rows = len(states[0])
+            mask, *hidden = (rows_of_this_rank(each, rows, self.dims, positions) for each in states)
         return {"teacher_hidden": self.states(hidden, mask), "align_mask": mask}
 
     def reduced_alignment(self, tokens: float | torch.Tensor) -> tuple[float, float]:

@@ -71,32 +71,50 @@ def examine(config: LetJobConfig, world_size: int, gpu: Gpu, mfu: float | None =
     reading = reading_of(config, plan, findings)
     student, teacher, ranks = measure(config, world_size, plan)
     memory = max(ranks, key=lambda rank: rank.total)
-    assumed = mfu or (gpu.mfu_float8 if uses_float8(config) else None) or gpu.mfu
-    batch = batch_facts(config, world_size)
-    degrees = config.parallelism
-    cost = Cost(
-        student_flops=student.flops_per_token,
-        teacher_flops=teacher_flops(teacher, reading),
-        tokens=batch["tokens"],
-        let_share=plan.s_stop / config.training.steps,
-        flops_per_s=world_size * gpu.peak_flops * assumed,
-        n_gpus=world_size,
-        teacher_times=degrees.tensor_parallel_degree * degrees.pipeline_parallel_degree,
-        busy=pipeline_busy(config),
-    )
+    cost = cost_of(config, world_size, plan, gpu, student, teacher_flops(teacher, reading), mfu)
     advise(findings, config, plan, gpu, student, memory)
     price = {
         "student": student_facts(config, student),
         "teacher": teacher,
         "teacher_reading": asdict(reading) if reading else None,
         "let": asdict(plan) if plan.pairs else None,
-        "batch": batch,
+        "batch": batch_facts(config, world_size),
         "memory_bytes_per_gpu": memory_facts(memory, gpu),
         "memory_bytes_by_pipeline_rank": [memory_facts(rank, gpu) for rank in ranks],
-        "cost": cost_facts(cost, assumed, mfu, gpu),
+        "cost": cost_facts(cost, assumed_mfu(config, gpu, mfu), mfu, gpu),
         "checkpoints": checkpoint_facts(config, student),
     }
     return Report(run, findings, None if findings.mistakes else price)
+
+
+def assumed_mfu(config: LetJobConfig, gpu: Gpu, mfu: float | None) -> float:
+    return mfu or (gpu.mfu_float8 if uses_float8(config) else None) or gpu.mfu
+
+
+def cost_of(
+    config: LetJobConfig,
+    world_size: int,
+    plan: LetPlan,
+    gpu: Gpu,
+    student: Student,
+    teacher_flops: int,
+    mfu: float | None = None,
+) -> Cost:
+    """Reckons the run's price; the teacher's FLOPs are for a token of the student's."""
+    parallelism = config.parallelism
+    times = parallelism.pipeline_parallel_degree
+    if config.training.local_batch_size % parallelism.tensor_parallel_degree:
+        times *= parallelism.tensor_parallel_degree  # which cannot share its rows
+    return Cost(
+        student_flops=student.flops_per_token,
+        teacher_flops=teacher_flops,
+        tokens=batch_facts(config, world_size)["tokens"],
+        let_share=plan.s_stop / config.training.steps,
+        flops_per_s=world_size * gpu.peak_flops * assumed_mfu(config, gpu, mfu),
+        n_gpus=world_size,
+        teacher_times=times,
+        busy=pipeline_busy(config),
+    )
 
 
 def measure(

@@ -133,7 +133,7 @@ def flops_rows(cost: dict[str, Any]) -> list[tuple[str, str]]:
             ("over the run", f"{cost['overhead_over_run']:.2%}, at least"),
         ]
         if cost["teacher_times"] > 1:
-            rows.append(("its time counts", f"{cost['teacher_times']} times: TP x pipeline ranks"))
+            rows.append(("its time counts", f"{cost['teacher_times']} times: other ranks wait"))
     return rows
 
 
