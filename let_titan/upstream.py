@@ -151,3 +151,14 @@ def memory_tracker(model: nn.Module, inputs: list[torch.Tensor]) -> Any:
         tracker = MemTracker()
         tracker.track_external(model, *inputs)
     return tracker
+
+
+def forget_shardings() -> None:
+    """Empties DTensor's caches, for the end of a world.
+
+    In torch 2.13 another rank's mesh of the same shape equals that of a world that is gone, whose
+    groups nobody can resolve.
+    """
+    from torch.distributed.tensor.debug import _clear_sharding_prop_cache
+
+    _clear_sharding_prop_cache()

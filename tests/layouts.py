@@ -33,6 +33,8 @@ LOOPED = {**PP, "parallelism__pipeline_parallel_schedule": "LoopedBFS"}
 PAIRS = {"parallelism__pipeline_parallel_microbatch_size": 2}
 SHARD, REPLICATE = {"teacher__placement": "shard"}, {"teacher__placement": "replicate"}
 COMPILE = {"compile__enable": True}
+GRAPHS = {**COMPILE, "compile__backend": "aot_eager"}
+"""All of compile but its kernels, which take a CPU a minute."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,8 @@ CASES = {
     "DDP": Case(2, DDP),
     "DDP, accumulation, full AC": Case(2, {**DDP, **MICRO_2, **FULL_AC}),
     "TP": Case(2, {**TP, **MICRO_8}),
-    "TP, accumulation, op AC": Case(2, {**TP, **MICRO_2, **OP_AC}),
+    "TP, accumulation, op AC": Case(2, {**TP, **MICRO_1, **OP_AC}),
+    "TP, compile": Case(2, {**TP, **MICRO_8, **GRAPHS}),
     "TP, whole logits, full AC": Case(2, {**TP, **WHOLE_LOGITS, **FULL_AC}),
     "CP": Case(2, {**CP, **MICRO_8, **SHARD}),
     "CP, accumulation, full AC": Case(2, {**CP, **MICRO_2, **FULL_AC}),

@@ -15,11 +15,22 @@ import let_titan.student.model
 import let_titan.student.parallelize
 from let_titan.checks import check_config
 from let_titan.metrics import LetMetricsProcessor
+from let_titan.preflight.student import whole_student
+from let_titan.preflight.world import fake_world
+from let_titan.student import parallelize_student
 from let_titan.student.pipeline import PipelineLoss
 from let_titan.train import LetTrainer
 from tests.context_parallel import checked, stand_in
-from tests.layouts import CP, DDP, FSDP, MICRO_8, PP
-from tests.support import FixedBatches, Lab, one_step, relative_error, run_world, worst_gradient
+from tests.layouts import CP, DDP, FSDP, GRAPHS, MICRO_8, PP, TP, WHOLE_LOGITS
+from tests.support import (
+    FixedBatches,
+    Lab,
+    one_step,
+    outside_the_world,
+    relative_error,
+    run_world,
+    worst_gradient,
+)
 
 LAYOUTS = {
     "pipeline": {**PP, **MICRO_8},
@@ -187,3 +198,24 @@ def test_a_sharded_start_does_not_repeat_itself(found, one_process):
     assert torch.equal(mended, one_process[0]["weights"][name])
     assert torch.linalg.matrix_rank(mended) == 64
     assert torch.linalg.matrix_rank(plain) == 32
+
+
+def compiled_backward(config, dims):
+    """One rank's backward in a world in which nothing is sent; returns the embedding's gradient."""
+    model = whole_student(config, 320).model
+    parallelize_student(model, dims, config)
+    model.to_empty(device="cpu")
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter.to_local())
+    model(torch.zeros(2, 64, dtype=torch.int64)).sum().backward()
+    return model.tok_embeddings.weight.grad
+
+
+def test_compiled_blocks_do_not_lose_the_embeddings_gradient(lab, monkeypatch):
+    """pytorch pull request 179506, in torch 2.13, on any device."""
+    config = lab.parsed(None, **TP, **GRAPHS, **WHOLE_LOGITS)
+    with outside_the_world(), fake_world(config, 2) as dims:
+        assert compiled_backward(config, dims) is not None
+        monkeypatch.setattr(let_titan.student.parallelize, "await_embeddings", lambda _: None)
+        with pytest.raises(AttributeError, match="_local_tensor"):
+            compiled_backward(config, dims)

@@ -1,12 +1,14 @@
 """What this machine cannot do; where a run is only looked at from another one, nobody asks."""
 
 import torch
+from torchtitan.tools.utils import device_type
 
 from let_titan.checks.float8 import FLOAT8, MXFP8
 from let_titan.checks.mistakes import Mistakes
-from let_titan.config import LetJobConfig
+from let_titan.config import LetJobConfig, compiles
 from let_titan.device import HAS_ACCELERATOR
 from let_titan.errors import ConfigError
+from let_titan.student.probe import compiled_tensor_parallel_error
 
 FLOAT8_CAPABILITY = (8, 9)
 MXFP8_CAPABILITY = (10, 0)
@@ -14,6 +16,7 @@ MXFP8_CAPABILITY = (10, 0)
 
 def machine_mistakes(config: LetJobConfig) -> Mistakes:
     yield from precision_mistakes(config)
+    yield from compiled_tensor_parallel_mistakes(config)
     if HAS_ACCELERATOR:
         return
     if config.data.document_attention:
@@ -54,4 +57,19 @@ def precision_mistakes(config: LetJobConfig) -> Mistakes:
         yield ConfigError(
             f"model.converters has {MXFP8!r}, which needs a GPU of compute capability 10.0 or "
             f"later ({here}): leave it out."
+        )
+
+
+def compiled_tensor_parallel_mistakes(config: LetJobConfig) -> Mistakes:
+    """Not every torch compiles tensor-parallel blocks; this one is asked, whatever the device."""
+    degree = config.parallelism.tensor_parallel_degree
+    if degree <= 1 or not compiles(config, "model"):
+        return
+    error = compiled_tensor_parallel_error(config)
+    if error:
+        yield ConfigError(
+            f"parallelism.tensor_parallel_degree = {degree} with compiled blocks and "
+            f"activation_checkpoint.mode = {config.activation_checkpoint.mode!r} fails in torch "
+            f'{torch.__version__} on a {device_type} ({error}): compile "loss" alone '
+            "(compile.components), or change activation_checkpoint."
         )

@@ -8,6 +8,7 @@ from torchtitan.distributed import ParallelDims
 
 from let_titan.checks import data_parallel_degrees
 from let_titan.config import LetJobConfig
+from let_titan.upstream import forget_shardings
 
 
 def is_replicated(config: LetJobConfig, world_size: int) -> bool:
@@ -47,3 +48,4 @@ def fake_world(
         )
     finally:
         dist.destroy_process_group()
+        forget_shardings()

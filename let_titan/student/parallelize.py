@@ -1,4 +1,4 @@
-"""torchtitan's parallelisation of Llama 3, with DDP's division mended and with what gloo needs."""
+"""torchtitan's parallelisation of Llama 3, mended for DDP, compiled TP, and gloo."""
 
 import torch
 import torch.distributed as dist
@@ -7,7 +7,7 @@ from torch.distributed.fsdp import FSDPModule
 from torchtitan.distributed import ParallelDims
 from torchtitan.models.llama3 import parallelize_llama
 
-from let_titan.config import LetJobConfig
+from let_titan.config import LetJobConfig, compiles
 from let_titan.device import HAS_ACCELERATOR
 
 
@@ -16,6 +16,8 @@ def parallelize_student(
 ) -> nn.Module:
     """Applies TP, activation checkpointing, compile and FSDP2 or DDP by torchtitan's function."""
     model = parallelize_llama(model, parallel_dims, job_config)
+    if parallel_dims.tp_enabled and compiles(job_config, "model"):
+        await_embeddings(model)
     if is_ddp(parallel_dims):
         sum_over_replicas(model, parallel_dims.get_mesh("dp_replicate").get_group())
     if not HAS_ACCELERATOR:
@@ -25,6 +27,18 @@ def parallelize_student(
 
 def is_ddp(parallel_dims: ParallelDims) -> bool:
     return parallel_dims.dp_replicate_enabled and not parallel_dims.fsdp_enabled
+
+
+def await_embeddings(model: nn.Module) -> None:
+    """Lets the first compiled block have embeddings that have arrived.
+
+    Tensor parallelism's are on their way still, in a wrapper that has their place in the graph of
+    autograd. torch 2.13 unwraps what a compiled function is given and loses that place (pytorch
+    pull request 179506), so that backward ends before the embedding, in an AttributeError. Any op
+    on the wrapper waits and gives an ordinary tensor.
+    """
+    if model.tok_embeddings is not None:
+        model.tok_embeddings.register_forward_hook(lambda *call: call[-1].clone())  # type: ignore[operator,union-attr]
 
 
 def sum_over_replicas(model: nn.Module, group: dist.ProcessGroup) -> None:

@@ -1,0 +1,65 @@
+"""Does compiled tensor parallelism work in this torch, on this device? One tiny step tells."""
+
+from copy import deepcopy
+
+import torch
+import torch.distributed as dist
+from torchtitan.config.job_config import Parallelism
+from torchtitan.distributed import ParallelDims
+from torchtitan.tools.utils import device_type
+
+from let_titan.config import LetJobConfig
+from let_titan.student.flavors import FLAVORS
+from let_titan.student.model import LetTransformer
+from let_titan.student.parallelize import parallelize_student
+from let_titan.upstream import forget_shardings
+
+BACKEND = "aot_eager"
+"""All of compile but its kernels: what goes wrong does so in tracing."""
+
+
+def compiled_tensor_parallel_error(config: LetJobConfig) -> str:
+    """Takes forward and backward of two small blocks, as one of two ranks that nobody answers.
+
+    Precision, activation checkpointing and what is compiled are the run's. Seconds; the random
+    state and the compiler's stay as they were.
+
+    Args:
+        config: of a run with tensor parallelism and compiled blocks.
+
+    Returns:
+        what went wrong, "" if nothing did or if a world is there already and none can be made.
+    """
+    if dist.is_initialized():
+        return ""
+    config = deepcopy(config)
+    config.compile.backend = BACKEND
+    config.parallelism = Parallelism(
+        tensor_parallel_degree=2, data_parallel_shard_degree=1, disable_loss_parallel=True
+    )
+    dist.init_process_group("fake", rank=0, world_size=2)
+    try:
+        with torch.random.fork_rng():
+            backward(config)
+    except Exception as error:
+        return f"{type(error).__name__}: {str(error)[:100]}"
+    finally:
+        dist.destroy_process_group()
+        forget_shardings()
+        torch.compiler.reset()
+    return ""
+
+
+def backward(config: LetJobConfig) -> None:
+    dims = ParallelDims(dp_replicate=1, dp_shard=1, cp=1, tp=2, pp=1, ep=1, etp=1, world_size=2)
+    args = FLAVORS["debug"]
+    args.vocab_size, args.max_seq_len, args.n_layers = 64, 32, 2
+    with torch.device("meta"):
+        model = LetTransformer(args)
+    parallelize_student(model, dims, config)
+    model.to_empty(device=device_type)
+    for parameter in model.parameters():
+        torch.nn.init.zeros_(parameter)
+    model.freqs_cis.zero_()
+    tokens = torch.zeros(1, args.max_seq_len, dtype=torch.int64, device=device_type)
+    model(tokens).sum().backward()
