@@ -1,6 +1,6 @@
-"""Does every shipped config fit its GPUs, on 8 of them and on 32?
+"""Does every shipped config fit its GPUs: 8 of them and 32, or those that its layout names?
 
-    python recipes/preflight_all.py [--jobs 2]
+    python recipes/preflight_all.py [--jobs 2] [--only let_70b let_70b_baseline]
 
 Runs preflight on each file of train_configs/ as a user does, one process a run, and writes what
 it said to recipes/results/preflight/ (results.json, report.md).
@@ -8,10 +8,11 @@ it said to recipes/results/preflight/ (results.json, report.md).
 
 import argparse
 import json
+import math
 import subprocess
 import sys
+import tomllib
 from concurrent.futures import ThreadPoolExecutor
-from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,16 @@ from let_titan.summary import surroundings
 ROOT = Path(__file__).parents[1]
 OUT = Path(__file__).parent / "results" / "preflight"
 WORLDS = (8, 32)
+DEGREES = ("data_parallel_replicate", "data_parallel_shard", "tensor_parallel", "pipeline_parallel")
 PARTS = ("weights", "gradients", "adam", "buffers", "activations", "teacher")
+
+
+def worlds_of(config: Path) -> tuple[int, ...]:
+    """Returns the numbers of GPUs on which a config runs as it stands, of those we care for."""
+    parallelism = tomllib.loads(config.read_text()).get("parallelism", {})
+    degrees = [parallelism.get(f"{name}_degree", 1) for name in DEGREES]
+    shards_over_all = parallelism.get("data_parallel_shard_degree", -1) < 0
+    return WORLDS if shards_over_all else (math.prod(degrees),)
 
 
 def preflight(config: Path, world_size: int) -> dict[str, Any]:
@@ -63,7 +73,7 @@ def report(runs: list[dict[str, Any]]) -> list[str]:
     fit = sum(r["memory_bytes_per_gpu"]["total"] <= r["memory_bytes_per_gpu"]["of"] for r in runs)
     fullest = max(runs, key=lambda r: r["memory_bytes_per_gpu"]["total"])
     return [
-        "# Every shipped config, priced on 8 and on 32 GPUs",
+        "# Every shipped config, priced on 8 and on 32 GPUs, or on those that its layout names",
         "",
         f"{fit} of {len(runs)} runs fit 80 GB; the fullest is {fullest['config']} on "
         f"{fullest['world_size']} with {gib(fullest['memory_bytes_per_gpu']['total'])}.",
@@ -96,11 +106,19 @@ def main(args: list[str] | None = None) -> None:
     flags = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
     flags.formatter_class = argparse.RawDescriptionHelpFormatter
     flags.add_argument("--jobs", type=int, default=1, help="how many at a time (1)")
+    flags.add_argument("--only", nargs="+", help="price these anew, and keep the others' figures")
     flags.add_argument("--out", type=Path, default=OUT, help="folder of the results")
     own = flags.parse_args(args)
     configs = sorted((ROOT / "train_configs").glob("*.toml"))
+    kept = []
+    if own.only:
+        kept = json.loads((own.out / "results.json").read_text())["runs"]
+        kept = [run for run in kept if run["config"] not in own.only]
+        configs = [config for config in configs if config.stem in own.only]
+    wanted = [(config, n) for config in configs for n in worlds_of(config)]
     with ThreadPoolExecutor(own.jobs) as pool:
-        runs = list(pool.map(preflight, *zip(*product(configs, WORLDS), strict=True)))
+        runs = [*kept, *pool.map(preflight, *zip(*wanted, strict=True))]
+    runs.sort(key=lambda run: (run["config"], run["world_size"]))
     write(runs, own.out)
 
 

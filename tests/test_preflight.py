@@ -226,6 +226,17 @@ def test_each_rank_of_a_pipeline_holds_what_a_real_one_does(name, layout, real, 
     assert price["memory_bytes_per_gpu"] == max(told, key=lambda rank: rank["total"])
 
 
+def test_each_rank_of_a_pipeline_of_tensor_parallel_ranks_is_priced(lab):
+    """Matrices are halved, norms are not."""
+    layout = {**PP, "training__seq_len": SEQ_LEN}
+    whole = examine(lab.parsed({}, **layout), 2, A100).price["memory_bytes_by_pipeline_rank"]
+    layout["parallelism__tensor_parallel_degree"] = 2
+    halves = examine(lab.parsed({}, **layout), 4, A100).price["memory_bytes_by_pipeline_rank"]
+    for one, half in zip(whole, halves, strict=True):
+        assert one["weights"] / 2 < half["weights"] < 0.51 * one["weights"]
+        assert half["activations"] < one["activations"]
+
+
 OWNER = {"pp x fsdp": 0, "interleaved x fsdp": 1, "pp of four": 1}
 """The rank of the second block: stages hold 2 + 2 blocks, or 1 + 2 + 1 + 0."""
 

@@ -1,5 +1,6 @@
 """The student, built on meta in the run's layout."""
 
+import warnings
 from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
@@ -64,7 +65,9 @@ def build_pipeline(student: Student, config: LetJobConfig, dims: ParallelDims) -
     config = eager(config)
     # After a pipeline's first backward all weights stay gathered, whatever was asked for.
     config.parallelism.fsdp_reshard_after_forward = "never"
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+        # A stage lacks what others have: told for each with the whole model's text.
+        warnings.filterwarnings("ignore", message="Parallelize plan key")
         schedule, *_ = pipeline_student(
             student.model,
             dims,
