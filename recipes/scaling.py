@@ -1,0 +1,201 @@
+"""How does LET's cost scale with student, teacher, sequence and ranks?
+
+    python recipes/scaling.py [--out FOLDER]
+
+Asks preflight's model of cost (no weights, no data, a minute on one core) and compares it with
+every measurement in recipes/results/overhead/. Writes recipes/results/scaling/: results.json,
+report.md, overhead.png. docs/scaling.md says what follows.
+"""
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from scaling_chart import draw
+from tqdm import tqdm
+
+from let_titan.config import LetConfigManager
+from let_titan.plan import resolve_plan
+from let_titan.preflight.examination import cost_of
+from let_titan.preflight.findings import vocabulary_of
+from let_titan.preflight.gpus import GPUS
+from let_titan.preflight.student import whole_student
+from let_titan.preflight.teacher import price_teacher
+from let_titan.preflight.units import gib
+from let_titan.preflight.world import fake_world
+
+RESULTS = Path(__file__).parent / "results"
+CONFIG = Path(__file__).parents[1] / "train_configs" / "let_7b.toml"
+"""Its batch, s_stop (15 % of the steps) and layout hold where nothing else is said."""
+
+SMOLLM, LLAMA_1B, LLAMA_8B = (
+    "HuggingFaceTB/SmolLM-135M",
+    "meta-llama/Llama-3.2-1B",
+    "meta-llama/Llama-3.1-8B",
+)
+STUDENTS = ("350M", "1.4B", "3B", "7B", "70B")
+LENGTHS = (2048, 4096, 8192, 16384, 32768)
+RANKS = (8, 32, 256)
+DEPTHS = (1, 2, 4, 8)
+
+Row = dict[str, Any]
+
+
+def priced(student: str, teacher: str, seq_len: int = 2048, ranks: int = 256, **keys: int) -> Row:
+    """Prices a run of ``student`` under ``teacher``; ``keys`` are of [parallelism]."""
+    args = ["--job.config_file", str(CONFIG), "--model.flavor", student]
+    args += ["--teacher.checkpoint", teacher, "--model.hf_assets_path", f"assets/hf/{teacher}"]
+    args += ["--training.seq_len", str(seq_len), "--training.local_batch_size", "64"]
+    for name, value in keys.items():
+        args += [f"--parallelism.{name}", str(value)]
+    config = LetConfigManager().parse_args(args)
+    plan = resolve_plan(config)
+    built = whole_student(config, vocabulary_of(config))
+    with fake_world(config, ranks) as dims:
+        facts = price_teacher(config, plan, dims)
+    cost = cost_of(config, ranks, plan, GPUS["a100"], built, facts["flops_per_token"])
+    return {
+        "student": student,
+        "student_parameters": built.parameters,
+        "teacher": teacher.rpartition("/")[2],
+        "seq_len": seq_len,
+        "ranks": ranks,
+        **keys,
+        "flops_ratio": cost.teacher_flops / cost.student_flops,
+        "teacher_times": cost.teacher_times,
+        "overhead_in_let_phase": cost.overhead_in_let_phase,
+        "overhead_over_run": cost.overhead_over_run,
+        "placement": facts["placement"],
+        "teacher_bytes_per_gpu": facts["bytes_per_gpu"],
+    }
+
+
+def by_size() -> list[Row]:
+    return [priced(s, t) for s in tqdm(STUDENTS) for t in (SMOLLM, LLAMA_1B, LLAMA_8B)]
+
+
+def by_length() -> list[Row]:
+    """SmolLM is not here: its context ends at 2,048."""
+    pairs = (("7B", LLAMA_1B), ("70B", LLAMA_8B))
+    return [priced(s, t, n) for s, t in tqdm(pairs) for n in LENGTHS]
+
+
+def by_ranks() -> list[Row]:
+    pairs = (("7B", LLAMA_1B), ("70B", LLAMA_8B))
+    return [priced(s, t, ranks=n) for s, t in tqdm(pairs) for n in RANKS]
+
+
+def by_depth() -> list[Row]:
+    """The pipeline's ranks wait for the one that has the teacher."""
+    found = [(t, p) for t in (LLAMA_1B, LLAMA_8B) for p in DEPTHS]
+    shape = {"tensor_parallel_degree": 8, "pipeline_parallel_microbatch_size": 2}
+    return [priced("70B", t, **shape, pipeline_parallel_degree=p) for t, p in tqdm(found)]
+
+
+def measured(folder: Path) -> list[Row]:
+    """What scripts/bench_overhead.py found, beside what the same model of cost says of it.
+
+    "phase" is the teacher's time over the baseline's step; "step" is by how much LET's step is
+    longer, the median of the rounds with the smallest and the largest.
+    """
+    rows = []
+    for path in sorted(folder.glob("*/results.json")):
+        results = json.loads(path.read_text())
+        let, baseline = (results["arms"][arm]["with_teacher"] for arm in ("LET", "baseline"))
+        ratio = let["tokens_per_s_ratio"]
+        rows.append(
+            {
+                "name": path.parent.name,
+                "rounds": results["rounds"],
+                "predicted": results["teacher"]["flops_per_token"]
+                / results["student_flops_per_token"],
+                "phase": let["phases"]["teacher"] / baseline["step_s"],
+                "step": [1 / ratio[key] - 1 for key in ("median", "max", "min")],
+            }
+        )
+    return rows
+
+
+def report(results: dict[str, list[Row]]) -> str:
+    """Returns report.md."""
+    lines = [
+        "# What LET costs at other sizes",
+        "",
+        "Made by `python recipes/scaling.py`. Predicted, by preflight's model: the FLOPs of both "
+        "models at one utilisation, and who waits for whom. Overheads are of the student's time "
+        "while the teacher is there, and over a run whose s_stop is 15 % of its steps; both are "
+        "floors.",
+        "",
+        "![Overhead by student, by sequence and by the pipeline's ranks](overhead.png)",
+        "",
+    ]
+    for title, name, columns in TABLES:
+        lines += [f"## {title}", "", *table(results[name], columns), ""]
+    lines += ["## Against measurements", ""]
+    if not results["measured"]:
+        return "\n".join([*lines, "There are none in recipes/results/overhead/.", ""])
+    lines += [
+        "| measured in | rounds | predicted | teacher's phase | whole step (of the rounds) |",
+        "|---|--:|--:|--:|--:|",
+    ]
+    for row in results["measured"]:
+        median, low, high = row["step"]
+        lines.append(
+            f"| [{row['name']}](../overhead/{row['name']}/report.md) | {row['rounds']} "
+            f"| {row['predicted']:.1%} | {row['phase']:.1%} "
+            f"| {median:+.1%} ({low:+.1%} to {high:+.1%}) |"
+        )
+    return "\n".join([*lines, ""])
+
+
+COLUMNS = {
+    "student": lambda row: row["student"],
+    "teacher": lambda row: row["teacher"],
+    "tokens a sequence": lambda row: f"{row['seq_len']:,}",
+    "GPUs": lambda row: f"{row['ranks']}",
+    "pipeline's ranks": lambda row: f"{row['pipeline_parallel_degree']}",
+    "with the teacher": lambda row: f"{row['overhead_in_let_phase']:.1%}",
+    "over the run": lambda row: f"{row['overhead_over_run']:.1%}",
+    "teacher on a GPU": lambda row: f"{gib(row['teacher_bytes_per_gpu'])}, {row['placement']}",
+}
+BOTH = ("with the teacher", "over the run")
+TABLES = (
+    ("By student and teacher (2,048 tokens)", "by_size", ("student", "teacher", *BOTH)),
+    ("By sequence", "by_length", ("student", "teacher", "tokens a sequence", *BOTH)),
+    ("By ranks of FSDP2", "by_ranks", ("student", "teacher", "GPUs", *BOTH, "teacher on a GPU")),
+    (
+        "By the pipeline's ranks (TP 8, 256 GPUs)",
+        "by_depth",
+        ("student", "teacher", "pipeline's ranks", *BOTH, "teacher on a GPU"),
+    ),
+)
+
+
+def table(rows: list[Row], columns: tuple[str, ...]) -> list[str]:
+    lines = [f"| {' | '.join(columns)} |", "|---|---|" + "--:|" * (len(columns) - 2)]
+    return lines + [f"| {' | '.join(COLUMNS[name](row) for name in columns)} |" for row in rows]
+
+
+def main(args: list[str] | None = None) -> None:
+    flags = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
+    flags.formatter_class = argparse.RawDescriptionHelpFormatter
+    flags.add_argument(
+        "--out", type=Path, default=RESULTS / "scaling", help="folder of the results"
+    )
+    own = flags.parse_args(args)
+    results = {
+        "by_size": by_size(),
+        "by_length": by_length(),
+        "by_ranks": by_ranks(),
+        "by_depth": by_depth(),
+        "measured": measured(RESULTS / "overhead"),
+    }
+    own.out.mkdir(parents=True, exist_ok=True)
+    (own.out / "results.json").write_text(json.dumps(results, indent=1) + "\n")
+    (own.out / "report.md").write_text(report(results))
+    draw(results, own.out / "overhead.png")
+
+
+if __name__ == "__main__":
+    main()
