@@ -79,6 +79,14 @@ def test_a_run_is_trained_once_and_shared(lab, place, monkeypatch, capsys):
     main(more, ["--report"], place)
     assert len(trained) == 3  # nothing was trained for it
     assert "1 of 2 seeds" in (place.results / "first" / "report.md").read_text()
+    slow = {"slow": {"let.k": "1"}}
+    third = Recipe("third", "It helps.", "The loss.", {"let": let, **slow}, (0,), {})
+    main(third, ["--report"], place)  # of two arms one is there
+    text = (place.results / "third" / "report.md").read_text()
+    assert "To come: slow." in text and "let is" in text and "slow is" not in text
+    none = Recipe("none", "It helps.", "The loss.", slow, (0,), {})
+    main(none, ["--report"], place)
+    assert "nothing to report" in capsys.readouterr().out and not (place.results / "none").exists()
     found = place.results / "lab" / runs.key_of(place, {"debug.seed": "0"}) / "summary.json"
     summary = json.loads(found.read_text())
     summary["config"]["optimizer"]["beta2"] = 0.9  # as if that default had been another one then

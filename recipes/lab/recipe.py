@@ -71,27 +71,42 @@ def run_all(
         pool.shutdown(cancel_futures=True)
 
 
-def finished_seeds(recipe: Recipe, place: Place) -> list[int]:
-    """Returns the seeds of which every arm is there."""
-    missing = {seed for _, seed, keys in recipe.settings() if not is_finished(place, keys)}
-    return [seed for seed in recipe.seeds if seed not in missing]
+def finished(recipe: Recipe, place: Place) -> tuple[list[str], list[int]]:
+    """Returns the arms and the seeds that can be reported: all runs of them are there.
+
+    Arms that are there with every seed come first, since those decide; where there is none, the
+    seeds that are there with every arm.
+    """
+    done = {(arm, seed) for arm, seed, keys in recipe.settings() if is_finished(place, keys)}
+
+    def with_every_seed(arm: str) -> bool:
+        return all((arm, seed) in done for seed in recipe.seeds)
+
+    arms = [arm for arm in recipe.arms if with_every_seed(arm)]
+    if arms and with_every_seed("baseline"):
+        return arms, list(recipe.seeds)
+    wanted = ("baseline", *recipe.arms)
+    seeds = [seed for seed in recipe.seeds if all((arm, seed) in done for arm in wanted)]
+    return (list(recipe.arms) if seeds else []), seeds
 
 
 def report(recipe: Recipe, place: Place) -> list[str]:
-    """Writes compare's report of the finished seeds of all arms; returns a verdict for each."""
-    seeds = finished_seeds(recipe, place)
-    if not seeds:
-        return [f"No seed of {recipe.name} is finished in all arms: nothing to report."]
+    """Writes compare's report of what is finished; returns a verdict for each arm."""
+    names, seeds = finished(recipe, place)
+    if not names:
+        return [f"No arm and no seed of {recipe.name} is whole: nothing to report."]
     arms: dict[str, list[Run]] = {}
     for arm, seed, keys in recipe.settings():
-        if seed in seeds:
+        if seed in seeds and arm in ("baseline", *names):
             arms.setdefault(arm, []).append(load(place, keys, f"{arm}-seed{seed}"))
-    runs = [run for name in recipe.arms for run in arms[name]]
+    runs = [run for name in names for run in arms[name]]
     comparison = compare(runs, arms["baseline"], ["hardware"], {id(r) for r in runs})
+    missing = [arm for arm in recipe.arms if arm not in names]
+    to_come = f" To come: {', '.join(missing)}." if missing else ""
     note = (
         f"{recipe.hypothesis} Deciding: {recipe.metric} {seeds_in_words(recipe.seeds, seeds)} "
-        f"{arms['baseline'][0].train[-1]['tokens']:,} tokens an arm. Clocks do not count: runs "
-        "are shared between recipes and were made at different times."
+        f"{arms['baseline'][0].train[-1]['tokens']:,} tokens an arm.{to_come} Clocks do not count: "
+        "runs are shared between recipes and were made at different times."
     )
     write(comparison, place.results / recipe.name, note)
     return [verdict(result) for result in comparison.results]
@@ -126,10 +141,10 @@ def main(recipe: Recipe, args: list[str] | None = None, place: Place | None = No
     if not options.report:
         threads = max(1, (os.cpu_count() or 1) // options.jobs)
         os.environ.setdefault("OMP_NUM_THREADS", str(threads))
-        known = finished_seeds(recipe, place)
+        known = finished(recipe, place)
         for _ in run_all(recipe, place, lambda line: print(line, flush=True), options.jobs):
-            if finished_seeds(recipe, place) != known:  # what is stopped leaves what it found
-                known = finished_seeds(recipe, place)
+            if finished(recipe, place) != known:  # what is stopped leaves what it found
+                known = finished(recipe, place)
                 report(recipe, place)
     for line in report(recipe, place):
         print(line)
