@@ -95,7 +95,10 @@ def test_a_run_is_trained_once_and_shared(lab, place, monkeypatch, capsys):
         main(first, ["--list"], place)
     del summary["config"]["optimizer"]["beta2"]  # a key that there was not, then
     found.write_text(json.dumps(summary))
-    main(first, ["--list"], place)
+    main(more, [], place)  # trains seed 1, whose summary has it
+    assert len(trained) == 5
+    report = json.loads((place.results / "first" / "report.json").read_text())
+    assert "beta2" not in json.dumps(report)
 
 
 def test_the_key_is_of_what_is_trained(place, lab):

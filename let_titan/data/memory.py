@@ -1,11 +1,17 @@
-"""What of its memory a program gives back: glibc's heap under documents of unlike lengths."""
+"""What of its memory a program gives back: glibc's heap under documents of very different lengths.
+
+Where the C library has no ``mallopt`` and ``malloc_trim`` nothing is done.
+"""
 
 import ctypes
+from collections.abc import Callable
 
 M_MMAP_THRESHOLD = -3
 """mallopt's name for the size from which a block is mapped by itself (malloc.h)."""
 MAPPED_FROM = 2**17
 """Bytes: glibc's own threshold at the start of a program."""
+
+LIBC = ctypes.CDLL(None)
 
 
 def give_back_large_blocks() -> None:
@@ -13,8 +19,16 @@ def give_back_large_blocks() -> None:
 
     By itself glibc raises that threshold, up to 32 MiB, to the size of what was freed. Below it
     blocks share a heap, in which a long document leaves holes that the next one does not fit into.
-    Does nothing where the C library has no ``mallopt``.
     """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is not None:
-        mallopt(M_MMAP_THRESHOLD, MAPPED_FROM)
+    call("mallopt", M_MMAP_THRESHOLD, MAPPED_FROM)
+
+
+def give_back_free_pages() -> None:
+    """Has glibc return the free pages of all threads' heaps: those that small blocks have left."""
+    call("malloc_trim", 0)
+
+
+def call(name: str, *arguments: int) -> None:
+    function: Callable[..., int] | None = getattr(LIBC, name, None)
+    if function is not None:
+        function(*arguments)

@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from let_titan.data.documents import Document
 from let_titan.data.files import File, data_files
-from let_titan.data.memory import give_back_large_blocks
+from let_titan.data.memory import give_back_free_pages, give_back_large_blocks
 from let_titan.data.policy import Policy, policy_of
 from let_titan.data.reading import read_file
 from let_titan.data.settings import Data
@@ -85,6 +85,7 @@ def tokenize(
                         totals["tokens"] += len(tokens)
                     totals["documents"] += len(batch)
                     bar.update(len(batch))
+                    give_back_free_pages()
     return totals
 
 

@@ -120,5 +120,21 @@ def finish(place: Place, keys: Mapping[str, str]) -> None:
 
 
 def load(place: Place, keys: Mapping[str, str], name: str) -> Run:
-    """Reads a finished run, under the name that its recipe gives it."""
-    return replace(Run.load(place.results / "lab" / key_of(place, keys)), name=name)
+    """Reads a finished run, under the name that its recipe gives it.
+
+    A key that the config has gained since stands at its default, which the run trained with.
+    """
+    run = Run.load(place.results / "lab" / key_of(place, keys))
+    config = filled(run.summary["config"], LetJobConfig().to_dict())
+    return replace(run, name=name, summary={**run.summary, "config": config})
+
+
+def filled(found: dict[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns ``found`` with what is missing from it at any depth taken from ``defaults``."""
+    missing = {key: value for key, value in defaults.items() if key not in found}
+    inner = {
+        key: filled(value, defaults[key])
+        for key, value in found.items()
+        if isinstance(value, dict) and isinstance(defaults.get(key), dict)
+    }
+    return {**found, **inner, **missing}
