@@ -1,12 +1,13 @@
 """What torchtitan 0.2.2 gets wrong (docs/layouts.md): without its mend each figure is wrong."""
 
 import contextlib
+from types import SimpleNamespace
 from unittest import mock
 
 import pytest
 import torch
 from datasets import load_dataset
-from torchtitan.components.loss import IGNORE_INDEX
+from torchtitan.components.loss import IGNORE_INDEX, cross_entropy_loss
 from torchtitan.components.validate import Validator
 from torchtitan.hf_datasets import DatasetConfig
 from torchtitan.hf_datasets.text_datasets import DATASETS
@@ -18,7 +19,7 @@ from let_titan.metrics import LetMetricsProcessor
 from let_titan.preflight.student import whole_student
 from let_titan.preflight.world import fake_world
 from let_titan.student import parallelize_student
-from let_titan.student.pipeline import PipelineLoss
+from let_titan.student.pipeline import PipelineLoss, build_loss
 from let_titan.train import LetTrainer
 from tests.context_parallel import checked, stand_in
 from tests.layouts import CP, DDP, FSDP, GRAPHS, MICRO_8, PP, TP, WHOLE_LOGITS
@@ -219,3 +220,11 @@ def test_compiled_blocks_do_not_lose_the_embeddings_gradient(lab, monkeypatch):
         monkeypatch.setattr(let_titan.student.parallelize, "await_embeddings", lambda _: None)
         with pytest.raises(AttributeError, match="_local_tensor"):
             compiled_backward(config, dims)
+
+
+@pytest.mark.parametrize(("layout", "compiled"), [({}, True), (TP, False), (WHOLE_LOGITS, True)])
+def test_the_loss_is_not_compiled_where_logits_are_shards(layout, compiled, lab):
+    """A number twice too large, at the demo's size (docs/layouts.md)."""
+    config = lab.parsed(None, **{**TP, **layout}, compile__enable=True)
+    dims = SimpleNamespace(tp_enabled=layout != {}, pp_enabled=False)
+    assert (build_loss(config, dims) is not cross_entropy_loss) == compiled
