@@ -17,4 +17,4 @@ echo "test: the teacher"
 # Two files of tests at a time; those that start several ranks make more threads slower, not faster.
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
 echo "test: pytest, OMP_NUM_THREADS=$OMP_NUM_THREADS"
-.venv/bin/python -m pytest -n 2 --dist loadfile --durations=15 "$@"
+.venv/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --durations=15 "$@"
