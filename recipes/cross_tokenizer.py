@@ -18,7 +18,7 @@ import argparse
 import os
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -30,7 +30,7 @@ import torch
 
 from let_titan.data.align import Slice, Twin, meet
 from let_titan.data.build import pile_loader
-from let_titan.data.files import data_files
+from let_titan.data.files import data_files, file_digests
 from let_titan.data.lanes import TOKENISE_AT_ONCE
 from let_titan.data.policy import policy_of
 from let_titan.data.settings import Data
@@ -149,7 +149,7 @@ def table(pairs: dict[str, dict[str, Any]]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def report(pairs: dict[str, dict[str, Any]], teacher: str, corpus: list[str]) -> str:
+def report(pairs: dict[str, dict[str, Any]], teacher: str, corpus: Iterable[str]) -> str:
     tokens = min(found["tokens"] for found in pairs.values())
     return (
         "# A teacher with another tokenizer: what it reaches\n\n"
@@ -174,10 +174,10 @@ def main() -> None:
     for name, path in students.items():
         pairs[name] = measure(path, args.teacher, args.corpus, args.tokens)
         print(name, pairs[name], flush=True)
-    teacher, files = Path(args.teacher).name, [file.name for file in data_files(args.corpus)]
+    teacher, files = Path(args.teacher).name, file_digests(args.corpus)
     args.out.mkdir(parents=True, exist_ok=True)
     (args.out / "report.md").write_text(report(pairs, teacher, files))
-    facts = {"teacher": teacher, "corpus": files, **surroundings()}
+    facts = {"teacher": teacher, "corpus_sha256": files, **surroundings()}
     write_summary(args.out / "results.json", {**facts, "pairs": pairs})
 
 

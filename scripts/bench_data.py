@@ -9,7 +9,6 @@ several times, so that a busy machine slows all alike: the best turn counts.
 import let_titan  # noqa: F401  # isort: skip  # it must be imported before torchtitan
 
 import argparse
-import hashlib
 import json
 import os
 import subprocess
@@ -29,7 +28,7 @@ from torchtitan.hf_datasets import DatasetConfig
 from torchtitan.hf_datasets.text_datasets import DATASETS, HuggingFaceTextDataset
 
 from let_titan.data.build import pile_loader
-from let_titan.data.files import data_files
+from let_titan.data.files import data_files, file_digests
 from let_titan.data.lanes import TOKENISE_AT_ONCE
 from let_titan.data.policy import policy_of
 from let_titan.data.settings import Data
@@ -153,15 +152,6 @@ def table(best: dict[str, dict[str, float]]) -> str:
     return "\n".join(rows)
 
 
-def digests(pattern: str) -> dict[str, str]:
-    """Returns {name: sha256} of the corpus's files."""
-    found = {}
-    for file in data_files(pattern):
-        with open(file.path, "rb") as raw:
-            found[file.name] = hashlib.file_digest(raw, "sha256").hexdigest()
-    return found
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("corpus", help="pattern of files of text")
@@ -178,7 +168,7 @@ def main() -> None:
     best = compare(args.corpus, args.tokenizer, args.tokens, args.deep, args.turns)
     print(table(best))
     if args.out:
-        facts = {"corpus_sha256": digests(args.corpus), "seq_len": SEQ_LEN, "batch": BATCH}
+        facts = {"corpus_sha256": file_digests(args.corpus), "seq_len": SEQ_LEN, "batch": BATCH}
         write_summary(args.out / "bench.json", {**facts, **surroundings(), "best": best})
         (args.out / "bench.md").write_text(table(best) + "\n")
 

@@ -18,9 +18,8 @@ from collections import Counter
 from pathlib import Path
 
 import psutil
-from bench_data import digests
 
-from let_titan.data.files import data_files
+from let_titan.data.files import data_files, file_digests
 from let_titan.data.policy import Policy
 from let_titan.data.reading import read_file
 
@@ -104,7 +103,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         text = Path(scratch) / "text.jsonl"
         facts = {
-            "corpus_sha256": digests(args.corpus),
+            "corpus_sha256": file_digests(args.corpus),
             "text_bytes": write_text(args.corpus, text, int(args.gb * 1e9)),
             "tokenizer": args.tokenizer,
         }

@@ -74,6 +74,15 @@ def corpus_digest(files: list[File]) -> str:
     return hashlib.sha256(repr(names).encode()).hexdigest()
 
 
+def file_digests(pattern: str) -> dict[str, str]:
+    """Returns {name: sha256} of what local files hold, for results to name their corpus."""
+    found = {}
+    for file in data_files(pattern):
+        with open(file.path, "rb") as raw:
+            found[file.name] = hashlib.file_digest(raw, "sha256").hexdigest()
+    return found
+
+
 def data_fingerprint(name: str, pattern: str | None) -> dict[str, Any]:
     """Returns what tells one corpus from another: its files' names and sizes, and their hash."""
     if name != PILE:
