@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 import zstandard
 
-from let_titan.data.build import IDENTITY, pile_loader
+from let_titan.data.build import pile_loader
 from let_titan.data.documents import Document, text_hash
 from let_titan.data.files import File
 from let_titan.data.lanes import Corpus
@@ -46,7 +46,7 @@ def test_a_fraction_of_a_set_is_another_one_in_each_epoch():
     assert 50 < sum(a and b for a, b in zip(first, second, strict=True)) < 150  # a quarter
 
 
-@pytest.mark.parametrize("key", IDENTITY)
+@pytest.mark.parametrize("key", OTHER)
 def test_a_position_is_of_the_keys_that_made_it(key, assets):
     section = SimpleNamespace(
         dataset_path=str(assets / "train.jsonl"),
