@@ -198,3 +198,13 @@ def test_bad_input_is_a_sentence(corpus, capsys):
     assert tokenize(corpus, "--bad-lines", "stop") == 2
     assert "line" in capsys.readouterr().err
     assert not list((corpus.folder / "shards").glob("c*.arrow"))
+
+
+def test_memory_is_given_back_while_shards_are_made(corpus, monkeypatch):
+    """What a call gives back is held in test_lean_start.py."""
+    told = []
+    for name in ("give_back_large_blocks", "give_back_free_pages"):
+        monkeypatch.setattr(f"let_titan.data.tokenize.{name}", lambda name=name: told.append(name))
+    assert tokenize(corpus) == 0
+    assert told[0] == "give_back_large_blocks"
+    assert len(told) > 3 and set(told[1:]) == {"give_back_free_pages"}  # three files and more
