@@ -34,6 +34,23 @@ def resident_bytes() -> int:
     return psutil.Process().memory_info().rss
 
 
+def peak_resident_bytes(pid: int | str = "self") -> int:
+    """Returns the most bytes that a process has had resident so far, by the kernel's own count.
+
+    That is ``VmHWM`` of /proc (Linux). getrusage's figure would be that of the process which
+    started it, where that one was larger. 0 when the process has ended.
+
+    Raises:
+        RuntimeError: the system keeps no such count.
+    """
+    status = Path(f"/proc/{pid}/status")
+    if not Path("/proc/self/status").exists():
+        raise RuntimeError("The peak of a process's memory is read from /proc: that needs Linux.")
+    lines = status.read_text().splitlines() if status.exists() else []
+    found = [line.split()[1] for line in lines if line.startswith("VmHWM:")]  # in kB
+    return int(found[0]) * 1024 if found else 0
+
+
 def memory_gib() -> float:
     """Returns this process's memory now, in GiB: reserved on the GPU, resident on a CPU."""
     n_bytes = torch.cuda.memory_reserved() if torch.cuda.is_available() else resident_bytes()

@@ -2,16 +2,15 @@
 
     python recipes/export_memory.py [--flavor 7B] [--vocabulary 32000] [--folder SCRATCH]
 
-Writes a DCP checkpoint of the flavor's shape, made-up float32 weights in one file, and exports it
-to bfloat16 with python -m let_titan.export as a user does: its largest resident memory as the
-kernel counts it, and its time. Then every tensor's first and last row is looked at. Needs about
-1.6 x the checkpoint on disk (43 GB at 7B), which is deleted at the end. Writes
-recipes/results/export/ (results.json, report.md).
+Writes a DCP checkpoint of the flavor's shape, made-up float32 weights, and exports it to bfloat16
+with python -m let_titan.export as a user does: its largest resident memory as the kernel counts
+it, and its time. Then every tensor's first and last row is looked at. Needs about 1.6 x the
+checkpoint on disk (43 GB at 7B), which is deleted at the end. Writes recipes/results/export/
+(results.json, report.md).
 """
 
 import argparse
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -20,12 +19,14 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import psutil
 import torch
 import torch.distributed.checkpoint as dcp
 from safetensors import safe_open
 from tokenizers import Tokenizer, models
 
 from let_titan.checkpoint.checksums import ChecksumWriter, read_metadata
+from let_titan.device import peak_resident_bytes
 from let_titan.export.shape import parameter_shapes
 from let_titan.export.weights import WeightStream
 from let_titan.student import FLAVORS, LetModelArgs
@@ -39,7 +40,7 @@ SEQ_LEN = 2048
 def made_up(args: LetModelArgs) -> dict[str, torch.Tensor]:
     """Returns the student's parameters: all rows of a matrix are alike, and stored once.
 
-    So the whole model takes a few megabytes here; DCP writes it out in full.
+    So the whole model takes a few megabytes here; DCP writes it out in full, tensor by tensor.
     """
     generator = torch.Generator().manual_seed(0)
     return {
@@ -64,7 +65,9 @@ def write_run(flavor: str, vocabulary: int, run: Path) -> LetModelArgs:
     args.vocab_size, args.max_seq_len = vocabulary, SEQ_LEN
     weights = made_up(args)
     folder = run / "checkpoint" / "step-1"
-    dcp.save(weights, storage_writer=ChecksumWriter(str(folder)), no_dist=True)
+    # A file per tensor: DCP keeps a file's tensors in memory until the file is whole.
+    writer = ChecksumWriter(str(folder), single_file_per_rank=False)
+    dcp.save(weights, storage_writer=writer, no_dist=True)
     path = str(run / "tokenizer")
     summary = {
         "config": {
@@ -85,16 +88,18 @@ def write_run(flavor: str, vocabulary: int, run: Path) -> LetModelArgs:
 def export(run: Path, out: Path) -> dict[str, float]:
     """Exports in a process of its own; returns its peak memory, its seconds and CPU seconds."""
     command = [sys.executable, "-m", "let_titan.export", str(run), str(out), "--dtype", "bfloat16"]
-    begin = time.monotonic()
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-    _, status, usage = os.wait4(process.pid, 0)  # of this child alone
-    process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
-        raise subprocess.CalledProcessError(process.returncode, command)
+    begin, peak = time.monotonic(), 0
+    started = psutil.Popen(command, stdout=subprocess.DEVNULL)
+    while started.status() != psutil.STATUS_ZOMBIE:
+        peak = max(peak, peak_resident_bytes(started.pid))  # of this child alone
+        time.sleep(0.05)
+    used = started.cpu_times()  # a zombie's are still there
+    if started.wait():
+        raise subprocess.CalledProcessError(started.returncode, command)
     return {
-        "peak_rss_gb": usage.ru_maxrss * 1024 / 1e9,
+        "peak_rss_gb": peak / 1e9,
         "seconds": time.monotonic() - begin,
-        "cpu_seconds": usage.ru_utime + usage.ru_stime,
+        "cpu_seconds": used.user + used.system,
     }
 
 
@@ -144,7 +149,7 @@ def report(found: dict[str, Any]) -> str:
     return (
         f"# Export of a {found['flavor']}-shaped checkpoint\n\n"
         f"{found['parameters']:,} parameters ({found['vocabulary']:,} ids): "
-        f"{found['checkpoint_gb']:.1f} GB of float32 in one file to {found['exported_gb']:.1f} GB "
+        f"{found['checkpoint_gb']:.1f} GB of float32 to {found['exported_gb']:.1f} GB "
         f"of bfloat16, by `python -m let_titan.export` on one thread. Made by "
         "`python recipes/export_memory.py`.\n\n"
         "| largest RSS | time | CPU time |\n|--:|--:|--:|\n"

@@ -9,7 +9,6 @@ as the kernel counts it (VmHWM: getrusage's would be that of the process which s
 import argparse
 import json
 import os
-import re
 import subprocess
 import sys
 import tempfile
@@ -22,6 +21,7 @@ import psutil
 from let_titan.data.files import data_files, file_digests
 from let_titan.data.policy import Policy
 from let_titan.data.reading import read_file
+from let_titan.device import peak_resident_bytes
 
 
 def write_text(pattern: str, path: Path, size: int) -> int:
@@ -50,12 +50,6 @@ def resident(process: psutil.Process) -> int:
     return found
 
 
-def own_peak(pid: int) -> int:
-    """Returns the most bytes that a process has had resident so far; 0 when it has ended."""
-    found = re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())
-    return int(found.group(1)) * 1024 if found else 0
-
-
 def measure(text: Path, tokenizer: str, out: Path, workers: int) -> dict[str, float]:
     """Makes shards of ``text`` in a process of its own."""
     command = [sys.executable, "-m", "let_titan.data.tokenize", str(text)]
@@ -65,7 +59,7 @@ def measure(text: Path, tokenizer: str, out: Path, workers: int) -> dict[str, fl
     process = psutil.Process(started.pid)
     while process.status() != psutil.STATUS_ZOMBIE:
         peak = max(peak, resident(process))
-        high_water = max(high_water, own_peak(started.pid))
+        high_water = max(high_water, peak_resident_bytes(started.pid))
         time.sleep(0.1)
     _, status, usage = os.wait4(started.pid, 0)
     started.returncode = os.waitstatus_to_exitcode(status)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import torch
 
-from let_titan.device import free_cached_memory, resident_bytes
+from let_titan.device import free_cached_memory, peak_resident_bytes, resident_bytes
 
 
 def reset_peak() -> None:
@@ -21,7 +21,4 @@ def peak_bytes() -> int:
     """Returns the peak since ``reset_peak``: allocated by torch on a GPU, resident on a CPU."""
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated()
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith("VmHWM:"):
-            return int(line.split()[1]) * 1024
-    raise RuntimeError("/proc/self/status has no VmHWM: the CPU benchmark needs Linux.")
+    return peak_resident_bytes()
