@@ -167,10 +167,12 @@ class Teacher:
     output (from 1), before any final norm; "middle" is block round(n_blocks / 2)
     """
 
-    placement: Literal["auto", "shard", "replicate"] = "auto"
+    placement: Literal["auto", "shard", "node", "replicate"] = "auto"
     """
-    "shard": FSDP2 over the data-parallel ranks, block by block. "replicate": whole on every rank.
-    "auto": replicate below 1 GiB of weights or without sharding ranks, else shard
+    "shard": FSDP2 over the ranks that shard the student, block by block. "node": likewise over all
+    ranks of each node (of a pipeline's stage), with a copy on every node, so that no weight travels
+    between nodes. "replicate": whole on every rank. "auto": replicate below 1 GiB of weights or
+    without ranks that shard the student, else shard
     """
 
     dtype: Literal["bfloat16", "float32"] = "bfloat16"

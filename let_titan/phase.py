@@ -22,6 +22,7 @@ from let_titan.plan import LetPlan
 from let_titan.student.flavors import FLAVORS
 from let_titan.targets import Batch, TargetCount, at_targets
 from let_titan.teacher import Teacher, TeacherStates, load_teacher, prepare_teacher, read_head
+from let_titan.teacher.placement import processes_per_node, shard_mesh
 from let_titan.tokenizer import vocab_size
 
 
@@ -88,7 +89,7 @@ class LetPhase:
             dtype=TORCH_DTYPE_MAP[config.dtype],
             device=self.device,
             seq_len=self.config.training.seq_len,
-            mesh=self.dims.get_optional_mesh("fsdp"),
+            mesh=shard_mesh(config.placement, self.dims, processes_per_node()),
             placement=config.placement,
             compile_backend=self.config.compile.backend
             if config.compile and compiles(self.config, "model")

@@ -14,7 +14,7 @@ HSDP = {
     "parallelism__data_parallel_shard_degree": 2,
     "parallelism__data_parallel_replicate_degree": 2,
 }
-DDP = {"parallelism__data_parallel_replicate_degree": 2}
+DDP, DDP_4 = ({"parallelism__data_parallel_replicate_degree": n} for n in (2, 4))
 MICRO_1, MICRO_2, MICRO_8 = ({"training__local_batch_size": size} for size in (1, 2, 8))
 FULL_AC = {"activation_checkpoint__mode": "full"}
 OP_AC = {
@@ -32,6 +32,7 @@ ZBV = {**PP, "parallelism__pipeline_parallel_schedule": "ZBVZeroBubble"}
 LOOPED = {**PP, "parallelism__pipeline_parallel_schedule": "LoopedBFS"}
 PAIRS = {"parallelism__pipeline_parallel_microbatch_size": 2}
 SHARD, REPLICATE = {"teacher__placement": "shard"}, {"teacher__placement": "replicate"}
+NODE = {"teacher__placement": "node"}
 COMPILE = {"compile__enable": True}
 GRAPHS = {**COMPILE, "compile__backend": "aot_eager"}
 """All of compile but its kernels, which take a CPU a minute."""
@@ -51,6 +52,10 @@ class Case:
     ranks: int
     keys: dict[str, Any]
     blocks: tuple[int, ...] = (2,)
+
+
+NODE_SIZE = 2
+"""Processes that take themselves for one node's."""
 
 
 def pipeline(ranks: int, keys: dict[str, Any]) -> Case:
@@ -82,15 +87,19 @@ CASES = {
     "PP InterleavedZeroBubble, accumulation, full AC": Case(2, {**ZERO_BUBBLE, **FULL_AC}),
     "PP ZBVZeroBubble": pipeline(2, {**ZBV, **MICRO_8}),
     "FSDP2 of 4, accumulation": Case(4, {**FSDP, **SHARD, **MICRO_2}),
+    "FSDP2 over two nodes, teacher within each, accumulation": Case(4, {**FSDP, **NODE, **MICRO_1}),
+    "DDP over two nodes, teacher within each": Case(4, {**DDP_4, **NODE, **MICRO_2}),
     "HSDP 2 x 2": Case(4, {**HSDP, **SHARD, **MICRO_2}),
     "HSDP 2 x 2, accumulation": Case(4, {**HSDP, **MICRO_1}),
     "TP of 4": Case(4, {"parallelism__tensor_parallel_degree": 4}),
     "FSDP2 x TP": Case(4, {**FSDP, **TP, **SHARD}),
+    "FSDP2 x TP, teacher over the TP ranks of each node": Case(4, {**FSDP, **TP, **NODE}),
     "FSDP2 x TP, whole logits, accumulation": Case(4, {**FSDP, **TP, **WHOLE_LOGITS, **MICRO_2}),
     "FSDP2 x CP": Case(4, {**FSDP, **CP, **SHARD}),
     "replicas x CP (HSDP)": Case(4, {**DDP, "parallelism__data_parallel_shard_degree": 1, **CP}),
     "CP x TP": Case(4, {**CP, **TP, **MICRO_8}),
     "PP x FSDP2": pipeline(4, {**PP, **FSDP, **SHARD}),
+    "PP x FSDP2, teacher within its stage's node": pipeline(4, {**PP, **FSDP, **NODE}),
     "PP Interleaved1F1B x FSDP2": pipeline(4, {**INTERLEAVED, **FSDP}),
     "PP InterleavedZeroBubble x FSDP2": Case(4, {**ZERO_BUBBLE, **FSDP}),
     "PP x TP": pipeline(4, {**PP, **TP, **MICRO_8}),

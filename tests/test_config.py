@@ -283,6 +283,17 @@ def test_low_precision_needs_a_gpu_that_has_it(capability, lab, monkeypatch):
         assert len(mistakes) == 1 and converter in mistakes[0] and found in mistakes[0]
 
 
+@pytest.mark.parametrize(("per_node", "refused"), [(None, True), ("3", True), ("2", False)])
+def test_a_teacher_within_nodes_needs_to_know_them(per_node, refused, lab, monkeypatch):
+    config = lab.parsed({}, "--teacher.placement", "node")
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    if per_node is not None:
+        monkeypatch.setenv("LOCAL_WORLD_SIZE", per_node)
+    told = " ".join(map(str, find_mistakes(config)))
+    assert ('teacher.placement = "node" needs equally many processes' in told) == refused
+    assert find_mistakes(config, 4, elsewhere=True) == []
+
+
 def test_emulated_float8(lab):
     emulate = ["--model.converters=quantize.linear.float8", "--quantize.linear.float8.emulate"]
     assert find_mistakes(lab.parsed(None, *emulate)) == []

@@ -3,12 +3,14 @@
 ``pytest tests/test_layouts.py --write-docs`` writes the table of docs/layouts.md.
 """
 
+import os
+
 import pytest
 import torch
 
 from let_titan.checks import check_config
 from tests.context_parallel import checked, stand_in
-from tests.layouts import CASES, CP, committed, promised, rows, write
+from tests.layouts import CASES, CP, NODE_SIZE, committed, promised, rows, write
 from tests.support import Lab, one_step, run_world, worst_gradient
 
 LOGGED = ("loss_metrics/global_avg_loss", "grad_norm", "let/align_loss", "let/align_cosine")
@@ -37,6 +39,7 @@ def config_of(lab, let, layout):
 
 def step_in_each(assets, folder, ranks):
     """Returns {(layout, k): its step}."""
+    os.environ["LOCAL_WORLD_SIZE"] = str(NODE_SIZE)
     lab = Lab(assets, folder)
     with stand_in():
         return {

@@ -72,6 +72,11 @@ LAYOUTS = {
     },
     "ddp": {**MICRO, "parallelism__data_parallel_replicate_degree": 4},
 }
+NODES = {
+    "fsdp over nodes": {**MICRO, "teacher__placement": "node"},
+    "ddp over nodes": {**LAYOUTS["ddp"], "teacher__placement": "node"},
+}
+NODE_SIZE = 2
 PIPELINES = {
     "pp x fsdp": PP,
     "interleaved x fsdp": {**PP, "parallelism__pipeline_parallel_schedule": "Interleaved1F1B"},
@@ -114,6 +119,7 @@ def noted_buckets():
 def bytes_of_a_run(assets, folder, layouts):
     """Takes two real steps in each layout; returns what each rank of the pipeline then holds."""
     found = {}
+    os.environ["LOCAL_WORLD_SIZE"] = str(NODE_SIZE)
     for name, layout in layouts.items():
         config = Lab(assets, folder).config({}, **layout)
         depth = config.parallelism.pipeline_parallel_degree
@@ -129,7 +135,7 @@ def bytes_of_a_run(assets, folder, layouts):
             with recorded() as record:
                 trainer.train_step(batches)
         parameters = [p for part in trainer.model_parts for p in part.parameters()]
-        gradients = {p.grad.untyped_storage().data_ptr() for p in parameters if name == "ddp"}
+        gradients = {p.grad.untyped_storage().data_ptr() for p in parameters if "ddp" in name}
         assert gradients.isdisjoint(buckets), "DDP keeps gradients in its buckets"
         optimizers = trainer.optimizers.optimizers
         teacher = trainer.phase.teacher
@@ -158,15 +164,15 @@ def bytes_of_a_run(assets, folder, layouts):
 def real(assets, tmp_path_factory):
     """What was found of each layout in a run on four ranks."""
     folder = tmp_path_factory.mktemp("real")
-    return run_world(4, bytes_of_a_run, folder, assets, folder, LAYOUTS | PIPELINES)
+    return run_world(4, bytes_of_a_run, folder, assets, folder, LAYOUTS | NODES | PIPELINES)
 
 
 def priced(lab, layout):
     config = LetConfigManager().parse_args(write(lab, {}, **layout))
-    return examine(config, 4, A100).price
+    return examine(config, 4, A100, per_node=NODE_SIZE).price
 
 
-@pytest.mark.parametrize(("name", "layout"), LAYOUTS.items())
+@pytest.mark.parametrize(("name", "layout"), (LAYOUTS | NODES).items())
 def test_bytes_flops_and_tokens_are_those_of_a_real_run_on_four_ranks(name, layout, real, lab):
     ((held, run, _),) = real[name]
     price = priced(lab, layout)
@@ -184,6 +190,8 @@ def test_layouts_differ_in_what_a_rank_holds(real):
     fsdp, hsdp, ddp = (real[name][0][0] for name in LAYOUTS)
     assert fsdp["weights"] < hsdp["weights"] < ddp["weights"]
     assert fsdp["adam"] > 2 * fsdp["weights"] and fsdp["teacher"] < hsdp["teacher"]
+    for name in NODES:  # half of it on each of a node's two, whatever shards the student
+        assert real[name][0][0]["teacher"] == pytest.approx(ddp["teacher"] / 2, rel=0.01)
     assert fsdp["buckets"] == 0 < ddp["buckets"] == ddp["gradients"]
 
 

@@ -10,8 +10,10 @@ from torch import nn
 from torch._subclasses.fake_tensor import FakeTensor
 from torch.distributed.checkpoint import FileSystemReader
 from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import (
     AutoModelForCausalLM,
@@ -24,8 +26,8 @@ from transformers import (
 
 from let_titan.errors import ConfigError
 from let_titan.teacher import check_teacher, load_teacher, prepare_teacher, read_tokenizer
-from let_titan.teacher.load import shards
 from let_titan.teacher.model import block_list
+from let_titan.teacher.placement import ranks_of_node, shards
 from let_titan.train import LetTrainer
 from tests.support import Lab, clean_name, relative_error, run_world, use_fixed_batches
 
@@ -266,7 +268,55 @@ def test_what_cannot_teach_is_refused(checkpoints, tmp_path):
 
 def test_auto_placement_goes_by_bytes():
     assert not shards("auto", 2**30 - 1) and shards("auto", 2**30)
-    assert shards("shard", 1) and not shards("replicate", 2**40)
+    assert shards("shard", 1) and shards("node", 1) and not shards("replicate", 2**40)
+
+
+def test_the_ranks_of_a_node_share_a_teacher_within_a_stage():
+    assert [ranks_of_node(rank, 16, 8) for rank in (0, 9)] == [[*range(8)], [*range(8, 16)]]
+    # the pipeline's ranks are outermost: here both stages are on one node, and there on two
+    assert [ranks_of_node(rank, 8, 8, 2) for rank in (1, 6)] == [[0, 1, 2, 3], [4, 5, 6, 7]]
+    assert ranks_of_node(5, 16, 8, 2) == [*range(8)]
+    assert ranks_of_node(3, 4, 1) == [3]
+
+
+class Order(TorchDispatchMode):
+    """Notes each all-gather as it is issued, and each block as it begins to compute."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.seen: list[str] = []
+        for i, block in enumerate(block_list(model), start=1):
+            first = next(m for m in block.modules() if not list(m.children()))
+            first.register_forward_pre_hook(lambda *_, i=i: self.seen.append(f"block {i}"))
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if "allgather" in func.__name__:
+            self.seen.append("gather")
+        return func(*args, **(kwargs or {}))
+
+
+def order_of_gathers(checkpoints):
+    """Returns what a sharded teacher does, as it is placed and with FSDP2's own prefetching."""
+    mesh, found = init_device_mesh("cpu", (2,)), []
+    for prefetches in (True, False):
+        teacher = load(checkpoints / "llama", ["last"], mesh=mesh, placement="shard")
+        for module in teacher.model.modules():
+            if isinstance(module, FSDPModule) and not prefetches:
+                module.set_modules_to_forward_prefetch([])
+        with Order(teacher.model) as order:
+            teacher(tokens())
+        found.append(order.seen)
+    return found
+
+
+def test_a_blocks_weights_are_asked_for_before_the_block_ahead_computes(checkpoints, tmp_path):
+    placed, plain = run_world(2, order_of_gathers, tmp_path, checkpoints)
+    blocks = [f"block {i}" for i in (1, 2, 3, 4)]
+    assert plain == ["gather", *(event for block in blocks for event in ("gather", block))]
+    one, two, three, four = blocks
+    # the root's and block 1's, then each block's one block ahead of its turn
+    ahead = ["gather", "gather", "gather", one, "gather", two, "gather", three, four]
+    assert placed == ahead
 
 
 @pytest.mark.parametrize("name", CONFIGS)

@@ -1,9 +1,12 @@
 """What this machine cannot do; where a run is only looked at from another one, nobody asks."""
 
+import os
+
 import torch
 from torchtitan.tools.utils import device_type
 
 from let_titan.checks.float8 import FLOAT8, MXFP8
+from let_titan.checks.layout import started_processes
 from let_titan.checks.mistakes import Mistakes
 from let_titan.config import LetJobConfig, compiles
 from let_titan.device import HAS_ACCELERATOR
@@ -17,6 +20,7 @@ MXFP8_CAPABILITY = (10, 0)
 def machine_mistakes(config: LetJobConfig) -> Mistakes:
     yield from precision_mistakes(config)
     yield from compiled_tensor_parallel_mistakes(config)
+    yield from node_mistakes(config)
     if HAS_ACCELERATOR:
         return
     if config.data.document_attention:
@@ -57,6 +61,19 @@ def precision_mistakes(config: LetJobConfig) -> Mistakes:
         yield ConfigError(
             f"model.converters has {MXFP8!r}, which needs a GPU of compute capability 10.0 or "
             f"later ({here}): leave it out."
+        )
+
+
+def node_mistakes(config: LetJobConfig) -> Mistakes:
+    """Whether the processes know their node, which torchrun tells them."""
+    world, per_node = started_processes(), os.environ.get("LOCAL_WORLD_SIZE", "")
+    if config.teacher.placement != "node" or world == 1:
+        return
+    if not per_node.isdecimal() or int(per_node) < 1 or world % int(per_node):
+        yield ConfigError(
+            f'teacher.placement = "node" needs equally many processes on every node, and '
+            f"LOCAL_WORLD_SIZE = {per_node!r} does not divide {world}: start them with torchrun "
+            '--nproc_per_node N, which sets it, or choose "shard" or "replicate".'
         )
 
 

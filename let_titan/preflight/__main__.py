@@ -11,7 +11,7 @@ from let_titan.config import LetConfigManager
 from let_titan.errors import ConfigError
 from let_titan.preflight.examination import choose_gpu, examine
 from let_titan.preflight.findings import Findings
-from let_titan.preflight.gpus import GPUS
+from let_titan.preflight.gpus import GPUS, GPUS_PER_NODE
 from let_titan.preflight.table import show
 from let_titan.upstream import check_version
 
@@ -27,7 +27,8 @@ def main(args: list[str] | None = None) -> int:
         config = LetConfigManager().parse_args(rest)
     except ConfigError as error:
         return refuse(Findings(mistakes=[str(e) for e in (error, *error.others)]), own.json)
-    report = examine(config, own.world_size, choose_gpu(config, own.gpu), own.mfu)
+    gpu = choose_gpu(config, own.gpu)
+    report = examine(config, own.world_size, gpu, own.mfu, own.gpus_per_node)
     if report.findings.mistakes:
         return refuse(report.findings, own.json)
     if own.json:
@@ -49,6 +50,12 @@ def parser() -> argparse.ArgumentParser:
     )
     flags.add_argument(
         "--gpu", choices=GPUS, help="of which kind (a100, or h100 where the config asks for float8)"
+    )
+    flags.add_argument(
+        "--gpus-per-node",
+        type=positive,
+        default=GPUS_PER_NODE,
+        help='GPUs of a node (8), for teacher.placement = "node"',
     )
     flags.add_argument("--mfu", type=fraction, help="model FLOPs utilisation to reckon with")
     flags.add_argument("--json", action="store_true", help="one JSON object instead of a table")

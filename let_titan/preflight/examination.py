@@ -16,7 +16,7 @@ from let_titan.preflight.advice import (
 )
 from let_titan.preflight.cost import Cost, busy_share
 from let_titan.preflight.findings import Findings, look, uses_float8, vocabulary_of
-from let_titan.preflight.gpus import GPUS, Gpu
+from let_titan.preflight.gpus import GPUS, GPUS_PER_NODE, Gpu
 from let_titan.preflight.memory import StepMemory, measure_step
 from let_titan.preflight.pipeline import measure_pipeline
 from let_titan.preflight.reading import NOT_MEASURED, TeacherReading, measure_reading
@@ -50,7 +50,13 @@ def choose_gpu(config: LetJobConfig, name: str | None) -> Gpu:
     return GPUS[name or ("h100" if uses_float8(config) else "a100")]
 
 
-def examine(config: LetJobConfig, world_size: int, gpu: Gpu, mfu: float | None = None) -> Report:
+def examine(
+    config: LetJobConfig,
+    world_size: int,
+    gpu: Gpu,
+    mfu: float | None = None,
+    per_node: int = GPUS_PER_NODE,
+) -> Report:
     """Checks and prices a config on one CPU; nothing is loaded but the tokenizer.
 
     Args:
@@ -58,6 +64,7 @@ def examine(config: LetJobConfig, world_size: int, gpu: Gpu, mfu: float | None =
         world_size: the number of processes (GPUs) of the run.
         gpu: of which kind.
         mfu: the utilisation to reckon with; None: what the GPU's source measured.
+        per_node: processes on each node.
     """
     run = {"world_size": world_size, "gpu": gpu.name, "flavor": config.model.flavor}
     findings = look(config, world_size, gpu)
@@ -69,7 +76,7 @@ def examine(config: LetJobConfig, world_size: int, gpu: Gpu, mfu: float | None =
         return Report(run, findings, None)
     plan = resolve_plan(config)
     reading = reading_of(config, plan, findings)
-    student, teacher, ranks = measure(config, world_size, plan)
+    student, teacher, ranks = measure(config, world_size, plan, per_node)
     memory = max(ranks, key=lambda rank: rank.total)
     cost = cost_of(config, world_size, plan, gpu, student, teacher_flops(teacher, reading), mfu)
     advise(findings, config, plan, gpu, student, memory)
@@ -118,7 +125,7 @@ def cost_of(
 
 
 def measure(
-    config: LetJobConfig, world_size: int, plan: LetPlan
+    config: LetJobConfig, world_size: int, plan: LetPlan, per_node: int
 ) -> tuple[Student, dict[str, Any] | None, list[StepMemory]]:
     """Builds student and teacher in the run's layout.
 
@@ -126,12 +133,15 @@ def measure(
         the student, the teacher's facts, and the memory of one GPU of each rank of the pipeline.
     """
     vocabulary = vocabulary_of(config)
+    teacher = None
+    if plan.pairs:
+        with fake_world(config, world_size, for_ddp=False) as dims:
+            teacher = price_teacher(config, plan, dims, per_node)
+    width = teacher["width"] if teacher else 0
+    if config.let.width_map in BEFORE_THE_STUDENT:
+        width = FLAVORS[config.model.flavor].dim
+    teacher_bytes = teacher["bytes_per_gpu"] if teacher else 0
     with fake_world(config, world_size) as dims:
-        teacher = price_teacher(config, plan, dims) if plan.pairs else None
-        width = teacher["width"] if teacher else 0
-        if config.let.width_map in BEFORE_THE_STUDENT:
-            width = FLAVORS[config.model.flavor].dim
-        teacher_bytes = teacher["bytes_per_gpu"] if teacher else 0
         if not dims.pp_enabled:
             student = build_student(config, vocabulary, dims)
             memory = measure_step(student.model, config, dims, plan, width)

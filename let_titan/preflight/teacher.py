@@ -10,10 +10,12 @@ from let_titan.alignment import LEARNED, cca_bytes, map_bytes, map_flops
 from let_titan.config import LetJobConfig
 from let_titan.errors import NotFoundHere
 from let_titan.plan import LetPlan
+from let_titan.preflight.gpus import GPUS_PER_NODE
 from let_titan.preflight.memory import local_bytes
 from let_titan.student.flavors import FLAVORS
 from let_titan.teacher.facts import facts_of
-from let_titan.teacher.load import build_part, describe, place
+from let_titan.teacher.load import build_part, describe
+from let_titan.teacher.placement import place, shard_mesh
 from let_titan.teacher.sources import read_config
 
 
@@ -33,8 +35,16 @@ def find_teacher(config: LetJobConfig) -> tuple[PretrainedConfig, str]:
         return facts.config(), facts.source
 
 
-def price_teacher(config: LetJobConfig, plan: LetPlan, dims: ParallelDims) -> dict[str, Any]:
+def price_teacher(
+    config: LetJobConfig, plan: LetPlan, dims: ParallelDims, per_node: int = GPUS_PER_NODE
+) -> dict[str, Any]:
     """Builds the part of the teacher that the plan needs, without weights, and places it.
+
+    Args:
+        config: as parsed.
+        plan: with pairs.
+        dims: the run's layout, of which this process is a rank.
+        per_node: processes on each node.
 
     Returns:
         what summary.json will say of it, with "source" and "bytes_per_gpu", in which learned width
@@ -46,15 +56,15 @@ def price_teacher(config: LetJobConfig, plan: LetPlan, dims: ParallelDims) -> di
     dtype = TORCH_DTYPE_MAP[teacher.dtype]
     model, resolved = build_part(found, layers, dtype, teacher.trust_remote_code)
     facts = describe(model, teacher.checkpoint, resolved, dtype, config.training.seq_len)
-    mesh = dims.get_optional_mesh("fsdp")
-    sharded = place(model, mesh, teacher.placement, facts["bytes"])
+    mesh = shard_mesh(teacher.placement, dims, per_node)
+    placement = place(model, mesh, teacher.placement, facts["bytes"])
     widths = (FLAVORS[config.model.flavor].dim, facts["width"])
     beside = len(plan.pairs) * cca_bytes(*widths) if config.let.loss == "cca" else 0
     if config.let.width_map in LEARNED:
         beside = len(plan.pairs) * map_bytes(*widths)
         facts["flops_per_token"] += len(plan.pairs) * map_flops(*widths)
     return facts | {
-        "placement": "shard" if sharded else "replicate",
+        "placement": placement,
         "source": source,
         "bytes_per_gpu": local_bytes(model.parameters()) + beside,
     }

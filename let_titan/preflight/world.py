@@ -19,18 +19,19 @@ def is_replicated(config: LetJobConfig, world_size: int) -> bool:
 
 @contextmanager
 def fake_world(
-    config: LetJobConfig, world_size: int, pipeline_rank: int = 0
+    config: LetJobConfig, world_size: int, pipeline_rank: int = 0, for_ddp: bool = True
 ) -> Iterator[ParallelDims]:
     """Gives the config's layout over ``world_size`` processes.
 
     This process is the first of those that hold the same part of a pipeline, whose ranks are
     torchtitan's outermost dimension.
 
-    Under DDP it is alone: what one process holds is what each does, and DDP's reducer, which asks
-    for storage, is not built. What that reducer holds is for the caller to add.
+    With ``for_ddp`` it is alone under DDP: what one process holds of the student is what each does,
+    and DDP's reducer, which asks for storage, is not built. What that reducer holds is for the
+    caller to add.
     """
     replicate, shard = data_parallel_degrees(config, world_size)
-    if is_replicated(config, world_size):
+    if for_ddp and is_replicated(config, world_size):
         world_size = replicate = 1
     stages = config.parallelism.pipeline_parallel_degree
     rank = pipeline_rank * (world_size // stages)

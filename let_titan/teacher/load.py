@@ -11,7 +11,6 @@ import torch.distributed.checkpoint as dcp
 from torch import nn
 from torch.distributed.checkpoint import HuggingFaceStorageReader
 from torch.distributed.device_mesh import DeviceMesh
-from torch.distributed.fsdp import fully_shard
 from torch.overrides import TorchFunctionMode
 from transformers import AutoConfig, AutoModel
 
@@ -19,11 +18,9 @@ from let_titan.errors import ConfigError
 from let_titan.plan import Layer
 from let_titan.teacher.attention import attention_of
 from let_titan.teacher.model import ResolvedLayer, Teacher, block_list, flops_per_token
+from let_titan.teacher.placement import place
 
 logger = logging.getLogger(__name__)
-
-REPLICATE_BELOW_BYTES = 1 << 30
-"""``placement = "auto"``: a smaller teacher is cheaper to keep whole than to gather every step."""
 
 
 def load_teacher(
@@ -50,7 +47,7 @@ def load_teacher(
         device: where the teacher lives.
         seq_len: tokens per sequence, for its cost.
         mesh: the ranks to shard over; None: nothing to shard over.
-        placement: "shard", "replicate" or "auto".
+        placement: "shard", "node", "replicate" or "auto".
         compile_backend: torch.compile's, for the blocks; None leaves them eager.
         trust_remote_code: allow the checkpoint's own code.
 
@@ -62,8 +59,7 @@ def load_teacher(
     model, resolved = build_part(config, layers, dtype, trust_remote_code)
     facts = describe(model, folder.name, resolved, dtype, seq_len)
     n_bytes = facts["bytes"]
-    sharded = place(model, mesh, placement, n_bytes)
-    facts["placement"] = "shard" if sharded else "replicate"
+    facts["placement"] = place(model, mesh, placement, n_bytes)
     materialise(model, device)
     read_weights(model, folder)
     if compile_backend is not None:
@@ -71,7 +67,7 @@ def load_teacher(
     facts["compiled"] = compile_backend is not None
     logger.info(
         f"Teacher {folder.name}: {config.num_hidden_layers} blocks of width {config.hidden_size}, "
-        f"{n_bytes / 2**30:.2f} GiB in {dtype}, {'sharded' if sharded else 'replicated'}, "
+        f"{n_bytes / 2**30:.2f} GiB in {dtype}, placement {facts['placement']}, "
         f"loaded in {time.monotonic() - begin:.1f} s"
     )
     return Teacher(model, resolved, facts)
@@ -92,20 +88,6 @@ def build_part(
     return build_without_weights(config, dtype, trust_remote_code), resolved
 
 
-def place(model: nn.Module, mesh: DeviceMesh | None, placement: str, n_bytes: int) -> bool:
-    """Shards a teacher of ``n_bytes`` over ``mesh`` block by block, or leaves it whole.
-
-    Returns:
-        Whether it was sharded.
-    """
-    if mesh is None or not shards(placement, n_bytes):
-        return False
-    for block in block_list(model):
-        fully_shard(block, mesh=mesh, reshard_after_forward=True)
-    fully_shard(model, mesh=mesh, reshard_after_forward=True)
-    return True
-
-
 def compile_blocks(model: nn.Module, backend: str) -> None:
     """Compiles each block's forward, one graph for all of them.
 
@@ -113,11 +95,6 @@ def compile_blocks(model: nn.Module, backend: str) -> None:
     """
     for block in block_list(model):
         block.forward = torch.compile(block.forward, backend=backend)
-
-
-def shards(placement: str, n_bytes: int) -> bool:
-    """Whether a teacher of ``n_bytes`` is sharded under ``placement``."""
-    return placement == "shard" or (placement == "auto" and n_bytes >= REPLICATE_BELOW_BYTES)
 
 
 def describe(
