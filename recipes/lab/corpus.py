@@ -5,7 +5,7 @@ import hashlib
 import io
 import json
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import zstandard
@@ -59,14 +59,22 @@ def pieces(text: str, part: str) -> list[str]:
 
 def deal(pattern: str, folder: Path) -> None:
     """Writes ``folder``/{teacher,student,validation}.jsonl.zst, shuffled."""
-    folder.mkdir(parents=True, exist_ok=True)
     parts: dict[str, list[bytes]] = {"teacher": [], "student": [], "validation": []}
     for document in documents(pattern):
         text = str(document["text"])
         name = part_of(text)
-        for piece in pieces(text, name):
-            line = json.dumps({"text": piece, "meta": document["meta"]})
-            parts[name].append(line.encode() + b"\n")
+        parts[name] += [line_of(piece, document) for piece in pieces(text, name)]
+    write_shuffled(parts, folder)
+
+
+def line_of(piece: str, document: Mapping[str, object]) -> bytes:
+    """Returns a piece of a document as a line of a file."""
+    return json.dumps({"text": piece, "meta": document["meta"]}).encode() + b"\n"
+
+
+def write_shuffled(parts: Mapping[str, list[bytes]], folder: Path) -> None:
+    """Writes ``folder``/NAME.jsonl.zst of each part, its lines shuffled, in place, by seed."""
+    folder.mkdir(parents=True, exist_ok=True)
     for name, lines in parts.items():
         random.Random(SEED).shuffle(lines)
         with zstandard.open(folder / f"{name}.jsonl.zst", "wb") as out:

@@ -1,0 +1,1 @@
+"""What becomes of LET's students later: fine-tuned on domains that they never read."""
