@@ -10,20 +10,24 @@ from let_titan.student.flavors import FLAVORS
 from let_titan.teacher.states import Fit
 
 
-def build_alignment(plan: LetPlan, config: LetJobConfig, tp: int = 1) -> Alignment | None:
-    """Builds what the student is given; None without pairs."""
-    if not plan.pairs:
+def build_alignment(plan: LetPlan, config: LetJobConfig) -> Alignment | None:
+    """Builds what aligns the student's blocks; None without pairs, or with [distill]."""
+    if not plan.pairs or config.distill.method != "none":
         return None
-    distill = config.distill
-    if distill.method != "none":
-        (pair,) = plan.pairs
-        reverse = distill.direction == "reverse"
-        return Distillation(pair.block, distill.weight, distill.temperature, reverse, tp)
     return Alignment(
         [(pair.block, pair.weight) for pair in plan.pairs],
         alignment_loss(config.let.loss, config.let.alpha),
         config.compile.backend if compiles(config, "loss") else None,
     )
+
+
+def build_distillation(config: LetJobConfig, tp: int) -> Distillation | None:
+    """Builds what the student's head is distilled by; None without [distill]."""
+    distill = config.distill
+    if distill.method == "none":
+        return None
+    reverse = distill.direction == "reverse"
+    return Distillation(distill.weight, distill.temperature, reverse, copies=tp)
 
 
 def build_fit(let: Let, width: int) -> Fit | None:

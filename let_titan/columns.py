@@ -1,4 +1,4 @@
-"""Which of the vocabulary's columns a rank holds of logits."""
+"""Which of the vocabulary's columns a rank holds of logits, or which rows of an LM head."""
 
 import torch
 from torch.distributed.tensor import DTensor
@@ -8,11 +8,14 @@ def local_columns(logits: torch.Tensor) -> tuple[torch.Tensor, int]:
     """Returns this rank's columns, as a view, and the id of the first of them."""
     if not isinstance(logits, DTensor):
         return logits, 0
-    [placement] = logits.placements
-    local = logits.to_local()
-    if not placement.is_shard(logits.ndim - 1):
-        return local, 0
-    mesh = logits.device_mesh
+    return logits.to_local(), first_of_shard(logits, logits.ndim - 1)
+
+
+def first_of_shard(tensor: DTensor, dim: int) -> int:
+    """Returns where this rank's part begins along ``dim``; 0 where that is not cut."""
+    [placement] = tensor.placements
+    if not placement.is_shard(dim):
+        return 0
+    mesh = tensor.device_mesh
     # As torch.chunk cuts it: all shards but the last ones have this many.
-    size = -(-logits.shape[-1] // mesh.size())
-    return local, size * mesh.get_local_rank()
+    return -(-tensor.shape[dim] // mesh.size()) * mesh.get_local_rank()

@@ -12,11 +12,16 @@ from torchtitan.config import TORCH_DTYPE_MAP
 from torchtitan.distributed import ParallelDims
 
 from let_titan.alignment import LEARNED, map_flops, rows_of_this_rank, share_of_batch
-from let_titan.build_alignment import build_alignment, build_diagnostics, build_fit
+from let_titan.build_alignment import (
+    build_alignment,
+    build_diagnostics,
+    build_distillation,
+    build_fit,
+)
 from let_titan.config import Let, LetJobConfig, compiles
 from let_titan.data.loader import gathered
 from let_titan.device import free_cached_memory, memory_gib
-from let_titan.distill import Distillation, selected, sequence_scores
+from let_titan.distill import selected, sequence_scores
 from let_titan.learned_maps import LearnedMaps
 from let_titan.plan import LetPlan
 from let_titan.student.flavors import FLAVORS
@@ -35,7 +40,7 @@ class LetPhase:
         plan: what is aligned with what. Without pairs nothing here does anything.
         config: the run's.
         dims: its layout.
-        model_parts: the student, or this rank's stages of it; each is given the alignment.
+        model_parts: the student, or this rank's stages of it; each is given what the plan asks for.
         device: where the teacher will be.
         optimizers: of the student, and of learned width maps.
     """
@@ -51,7 +56,8 @@ class LetPhase:
     ) -> None:
         self.plan, self.config, self.dims = plan, config, dims
         self.device = device
-        self.alignment = build_alignment(plan, config, dims.tp)
+        self.alignment = build_alignment(plan, config)
+        self.distillation = build_distillation(config, dims.tp)
         self.diagnostics = build_diagnostics(plan, config, device)
         self.teacher: Teacher | None = None
         let = config.let if config.distill.method == "none" else Let()
@@ -62,10 +68,9 @@ class LetPhase:
         self.targets: TargetCount | None = None
         if plan.pairs and config.teacher.tokenizer == "align":
             self.targets = TargetCount(dims, device)
-        self._blocks_here = {int(name) + 1 for part in model_parts for name in part.layers}
-        self._blocks_here |= {part.logits_block for part in model_parts if part.output is not None}
         for part in model_parts:
-            part.alignment = self.alignment
+            part.alignment, part.distillation = self.alignment, self.distillation
+        self._teaches = teaches(plan, model_parts)
 
     def load(self) -> None:
         """Loads the teacher where a block is that it aligns: of a pipeline's ranks, on few."""
@@ -74,14 +79,14 @@ class LetPhase:
         assert facts is not None
         self.states.start(facts["width"], self.device)
         self.maps.start(facts["width"], self.device)
-        assert self.alignment is not None
-        self.alignment.fitted = self.states.fitted
-        self.alignment.learned = self.maps.maps
+        if self.alignment is not None:
+            self.alignment.fitted = self.states.fitted
+            self.alignment.learned = self.maps.maps
 
     def _load_here(self) -> None:
         config = self.config.teacher
         folder = prepare_teacher(config.checkpoint, config.trust_remote_code)
-        if self._blocks_here.isdisjoint(pair.block for pair in self.plan.pairs):
+        if not self._teaches:
             return
         self.teacher = load_teacher(
             folder,
@@ -96,8 +101,8 @@ class LetPhase:
             else None,
             trust_remote_code=config.trust_remote_code,
         )
-        if isinstance(self.alignment, Distillation):
-            self.alignment.head = self._load_head(folder)
+        if self.distillation is not None:
+            self.distillation.head = self._load_head(folder)
             if self.config.distill.select_of > 1:  # it reads all that is drawn, to choose
                 self.teacher.facts["flops_per_token"] *= 1 + self.config.distill.select_of
         if self.maps.name in LEARNED:
@@ -124,8 +129,8 @@ class LetPhase:
         free_cached_memory()  # so that the difference is the teacher alone
         before = memory_gib()
         self.teacher = None
-        if isinstance(self.alignment, Distillation):
-            self.alignment.head = None
+        if self.distillation is not None:
+            self.distillation.head = None
         self.states.stop()
         self.maps.stop()
         if self.alignment is not None:
@@ -140,6 +145,8 @@ class LetPhase:
 
     def begin_step(self, step: int) -> None:
         """Starts the sums of torchtitan's ``step`` (from 1)."""
+        if self.distillation is not None:
+            self.distillation.meter.reset()
         if self.alignment is None:
             return
         if self.targets is not None:
@@ -170,12 +177,12 @@ class LetPhase:
         return selected(stream, pool, per_step, lambda: self.plan.teacher_in(step()), teacher)
 
     def _score(self, batch: Batch) -> torch.Tensor:
-        assert self.teacher is not None and isinstance(self.alignment, Distillation)
-        assert self.alignment.head is not None
+        assert self.teacher is not None and self.distillation is not None
+        assert self.distillation.head is not None
         inputs = {name: x.to(self.device) for name, x in batch[0].items()}
         (states,) = self.teacher(**inputs)
         labels, top_k = batch[1].to(self.device), self.config.distill.select_top_k
-        return sequence_scores(states, labels, self.alignment.head, top_k).cpu()
+        return sequence_scores(states, labels, self.distillation.head, top_k).cpu()
 
     def watched(self, batches: Iterator[Batch], step: int) -> Iterator[Batch]:
         """Returns the step's batches, whose targets are counted as they are taken."""
@@ -206,7 +213,7 @@ class LetPhase:
         if self.teacher is None:
             return None
         mask, mine = labels != IGNORE_INDEX, slice(None)
-        if not isinstance(self.alignment, Distillation):  # which wants all rows on each rank
+        if self.distillation is None:  # which wants all rows on each rank
             mine = share_of_batch(len(labels), self.dims)
         if self.targets is None:
             return mask, *self.teacher(**{name: values[mine] for name, values in batch.items()})
@@ -232,31 +239,36 @@ class LetPhase:
         return tokens if self.targets is None else self.targets.positions
 
     def arguments(
-        self, states: tuple[torch.Tensor, ...], positions: torch.Tensor | None
+        self,
+        states: tuple[torch.Tensor, ...],
+        labels: torch.Tensor,
+        positions: torch.Tensor | None,
     ) -> dict[str, Any]:
         """Returns the student's keyword arguments but the coefficient.
 
         Args:
             states: from ``whole_states``.
+            labels: of this rank's tokens, [B, S / cp].
             positions: of this rank's tokens, [B, S / cp], under context parallelism.
         """
-        if isinstance(self.alignment, Distillation):
-            mask, *hidden = states  # logits have all rows, under tensor parallelism, too
-        else:
-            rows = len(states[0])
-            mask, *hidden = (rows_of_this_rank(each, rows, self.dims, positions) for each in states)
+        if self.distillation is not None:  # its head has all rows, under tensor parallelism, too
+            here = slice(None) if positions is None else positions[0]
+            return {"teacher_hidden": [each[:, here] for each in states[1:]], "labels": labels}
+        rows = len(states[0])
+        mask, *hidden = (rows_of_this_rank(each, rows, self.dims, positions) for each in states)
         return {"teacher_hidden": self.states(hidden, mask), "align_mask": mask}
 
     def reduced_alignment(self, tokens: float | torch.Tensor) -> tuple[float, float]:
-        """Returns the step's alignment loss and mean cosine per aligned token.
+        """Returns the step's alignment loss and mean cosine, or KL and agreement, per token.
 
         In every layout a token's state after a block lies on one rank, so all ranks' sums add up.
 
         Args:
             tokens: from ``aligned_tokens``.
         """
-        assert self.alignment is not None
-        sums = self.alignment.meter.sums(self.device).clone()
+        source = self.alignment or self.distillation
+        assert source is not None
+        sums = source.meter.sums(self.device).clone()
         dist.all_reduce(sums)
         loss, cosine = (sums / tokens).tolist()
         return loss, cosine / len(self.plan.pairs)
@@ -272,3 +284,11 @@ class LetPhase:
         self.maps.load_state_dict(state)
         if self.targets is not None:
             self.targets.load_state_dict(state)
+
+
+def teaches(plan: LetPlan, model_parts: Sequence[Any]) -> bool:
+    """Whether a block that ``plan`` aligns is among these parts of the student, or its head, which
+    distillation counts as the block after the last."""
+    blocks = {int(name) + 1 for part in model_parts for name in part.layers}
+    heads = {part.n_layers + 1 for part in model_parts if part.output is not None}
+    return not (blocks | heads).isdisjoint(pair.block for pair in plan.pairs)

@@ -182,7 +182,7 @@ class LetTrainer(Trainer):
         )
         if states is not None:
             # Context parallelism has said here which positions this rank holds.
-            extra_kwargs |= self.phase.arguments(states, extra_kwargs.get("positions"))
+            extra_kwargs |= self.phase.arguments(states, labels, extra_kwargs.get("positions"))
             extra_kwargs["align_coefficient"] = self._coefficient
         return inputs, labels, extra_inputs, extra_kwargs
 

@@ -15,6 +15,7 @@ from unittest import mock
 import torch
 import torchtitan.components.metrics as titan_metrics
 import torchtitan.distributed.pipeline_parallel as pipeline_parallel
+import torchtitan.models.llama3.infra.parallelize as llama_parallelize
 import torchtitan.protocols.model_converter as model_converter
 import torchtitan.protocols.train_spec as train_spec
 import torchtitan.train
@@ -22,6 +23,8 @@ from torch import nn
 from torch.distributed.fsdp import FSDPModule
 from torch.distributed.pipelining import PipelineStage
 from torch.distributed.pipelining.schedules import PipelineScheduleSingle
+from torch.distributed.tensor import DTensor
+from torch.distributed.tensor.parallel import ColwiseParallel
 from torchtitan.components.checkpoint import CheckpointManager
 from torchtitan.distributed import utils as dist_utils
 
@@ -100,6 +103,26 @@ class StageWithoutAlignment(PipelineStage):
 def pipeline_stage_without_alignment() -> Iterator[None]:
     """While active, torchtitan splits a model into such stages: its function takes no class."""
     with mock.patch.object(pipeline_parallel, "PipelineStage", StageWithoutAlignment):
+        yield
+
+
+class ColwiseParallelOrLoss(ColwiseParallel):
+    """torch's, for a layer that may give a loss, the same on all ranks, in place of columns."""
+
+    @staticmethod
+    def _prepare_output_fn(
+        output_layouts: Any, use_local_output: Any, mod: Any, outputs: Any, device_mesh: Any
+    ) -> torch.Tensor:
+        if not isinstance(outputs, DTensor):
+            return outputs
+        arguments = output_layouts, use_local_output, mod, outputs, device_mesh
+        return ColwiseParallel._prepare_output_fn(*arguments)
+
+
+@contextmanager
+def columns_or_loss() -> Iterator[None]:
+    """While active, torchtitan shards an LM head so that it may give a loss."""
+    with mock.patch.object(llama_parallelize, "ColwiseParallel", ColwiseParallelOrLoss):
         yield
 
 

@@ -142,8 +142,7 @@ class Alignment:
         Returns:
             ``hidden``, to be used in its stead.
         """
-        # Behind the last block come the logits, which distillation calls a block
-        if self.diagnostics is not None and block <= self.diagnostics.n_blocks:
+        if self.diagnostics is not None:
             of_pairs = [
                 (self.projected(i, hidden), self.mapped(i, teacher))
                 for i, teacher in enumerate(teacher_hidden)

@@ -2,6 +2,7 @@
 
 import math
 
+from let_titan.checks.float8 import FLOAT8, MXFP8
 from let_titan.checks.mistakes import Mistakes
 from let_titan.config import LetJobConfig
 from let_titan.errors import ConfigError
@@ -40,14 +41,22 @@ def distill_mistakes(config: LetJobConfig) -> Mistakes:
             f"distill.method = {distill.method!r} needs teacher.checkpoint: give a hub id, a local "
             "folder or a .gguf file."
         )
-    yield from layout_of_logits_mistakes(config)
+    yield from head_mistakes(config)
 
 
-def layout_of_logits_mistakes(config: LetJobConfig) -> Mistakes:
-    for kind in ("pipeline", "context"):
-        degree = getattr(config.parallelism, f"{kind}_parallel_degree")
-        if degree > 1:
+def head_mistakes(config: LetJobConfig) -> Mistakes:
+    """The student's LM head gives the loss, of states, weight and labels, in its own call."""
+    stages = config.parallelism.pipeline_parallel_degree
+    if stages > 1:
+        yield ConfigError(
+            f"[distill] with parallelism.pipeline_parallel_degree = {stages}: the LM head gives a "
+            "loss, and a pipeline takes logits from its last stage. Set it to 1, and shard with "
+            "FSDP2, TP or CP."
+        )
+    linear = config.quantize.linear
+    for name, section in ((FLOAT8, linear.float8), (MXFP8, linear.mx)):
+        if name in config.model.converters and "output" not in section.filter_fqns:
             yield ConfigError(
-                f"[distill] needs logits of whole sequences in one stage, and parallelism.{kind}_"
-                f"parallel_degree = {degree} cuts them: set it to 1, and shard with FSDP2 or TP."
+                f"[distill] with {name!r} in model.converters: the LM head that gives the loss "
+                f'stays as it is. Add "output" to {name}.filter_fqns.'
             )

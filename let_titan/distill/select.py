@@ -13,7 +13,7 @@ from itertools import islice
 import torch
 from torchtitan.components.loss import IGNORE_INDEX
 
-from let_titan.distill.kl import CHUNK
+from let_titan.distill.chunks import CHUNK
 from let_titan.targets import Batch
 
 

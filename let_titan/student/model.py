@@ -1,20 +1,24 @@
-"""The student: torchtitan's Llama 3 with an alignment at the output of block k."""
+"""The student: torchtitan's Llama 3 with an alignment at the output of block k, or distilled."""
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch
 from torchtitan.models.llama3 import Transformer
 
 from let_titan.alignment import Alignment
+from let_titan.distill import Distillation
 from let_titan.document_mask import block_mask
 from let_titan.student.args import LetModelArgs
+from let_titan.student.head import LossHead
 from let_titan.student.init import init_like_one_process, init_llama, is_drawn_whole
 from let_titan.student.padding import hide_padding
 
 
 class LetTransformer(Transformer):
-    """torchtitan's Transformer, bit for bit, until it is given an alignment and teacher states.
+    """torchtitan's Transformer, bit for bit, until it is given teacher states, for an alignment
+    or for distillation.
 
     Block k's output is taken in this module's own loop: hooks do not capture under
     ``fullgraph=True`` and fire again when a checkpointed block is recomputed.
@@ -22,11 +26,11 @@ class LetTransformer(Transformer):
 
     model_args: LetModelArgs
     alignment: Alignment | None = None
+    distillation: Distillation | None = None
 
-    @property
-    def logits_block(self) -> int:
-        """The number by which distillation names the logits: one more than the last block's."""
-        return self.model_args.n_layers + 1
+    def __init__(self, model_args: LetModelArgs) -> None:
+        super().__init__(model_args)
+        self.output: LossHead | None = LossHead.of(self.output)  # type: ignore[arg-type]
 
     def init_weights(self, buffer_device: torch.device | None = None) -> None:
         """Initialises by ``model.init_scheme``; the same weights in every layout on a CPU."""
@@ -79,39 +83,42 @@ class LetTransformer(Transformer):
         teacher_hidden: Sequence[torch.Tensor] | None = None,
         align_mask: torch.Tensor | None = None,
         align_coefficient: float | torch.Tensor = 0.0,
+        labels: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """Computes logits; with teacher states, attaches the alignment on the way.
+        """Computes logits; with teacher states, attaches the alignment on the way, or distills.
 
         Args:
             tokens: [B, S] ids (or [B, S, d_M] from the previous pipeline stage).
             attention_masks: as torchtitan's.
             positions: as torchtitan's.
-            teacher_hidden: one [B, S, d_T] per aligned block, or None for a plain forward.
+            teacher_hidden: one [B, S, d_T] per aligned block, for distillation one, or None for a
+                plain forward.
             align_mask: [B, S] bool, true where the label is not IGNORE_INDEX.
             align_coefficient: lambda(s) / global number of valid tokens.
+            labels: [B, S], for distillation in the place of mask and coefficient.
 
         Returns:
-            Logits [B, S, V] (or [B, S, d_M] before the last pipeline stage).
+            Logits [B, S, V] (or [B, S, d_M] before the last pipeline stage); with labels the loss.
         """
         if teacher_hidden is None:
             return self._of_tokenizer(super().forward(tokens, attention_masks, positions))
-        assert self.alignment is not None and align_mask is not None
         hidden = tokens if self.tok_embeddings is None else self.tok_embeddings(tokens)
         for name, block in self.layers.items():
             # Called as torchtitan calls it, or the compiled blocks would compile anew after s_stop.
             hidden = block(
                 hidden, self.freqs_cis, attention_masks=attention_masks, positions=positions
             )
-            hidden = self.alignment.inject(
-                int(name) + 1, hidden, teacher_hidden, align_mask, align_coefficient
-            )
+            if self.alignment is not None:
+                assert align_mask is not None
+                hidden = self.alignment.inject(
+                    int(name) + 1, hidden, teacher_hidden, align_mask, align_coefficient
+                )
         hidden = hidden if self.norm is None else self.norm(hidden)
         if self.output is None:
             return hidden
-        return self.alignment.inject(
-            self.logits_block,
-            self._of_tokenizer(self.output(hidden)),
-            teacher_hidden,
-            align_mask,
-            align_coefficient,
-        )
+        if self.distillation is None:
+            return self._of_tokenizer(self.output(hidden))
+        assert labels is not None
+        (teacher,) = teacher_hidden
+        loss = partial(self.distillation.loss, teacher=teacher, labels=labels)
+        return self.output(hidden, loss=loss)

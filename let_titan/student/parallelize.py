@@ -1,4 +1,5 @@
-"""torchtitan's parallelisation of Llama 3, mended for DDP, compiled TP, and gloo."""
+"""torchtitan's parallelisation of Llama 3, mended for a head that gives a loss, for DDP, compiled
+TP, and gloo."""
 
 import torch
 import torch.distributed as dist
@@ -9,13 +10,15 @@ from torchtitan.models.llama3 import parallelize_llama
 
 from let_titan.config import LetJobConfig, compiles
 from let_titan.device import HAS_ACCELERATOR
+from let_titan.upstream import columns_or_loss
 
 
 def parallelize_student(
     model: nn.Module, parallel_dims: ParallelDims, job_config: LetJobConfig
 ) -> nn.Module:
     """Applies TP, activation checkpointing, compile and FSDP2 or DDP by torchtitan's function."""
-    model = parallelize_llama(model, parallel_dims, job_config)
+    with columns_or_loss():
+        model = parallelize_llama(model, parallel_dims, job_config)
     if parallel_dims.tp_enabled and compiles(job_config, "model"):
         await_embeddings(model)
     if is_ddp(parallel_dims):

@@ -48,7 +48,14 @@ def build_loss(job_config: JobConfig, parallel_dims: ParallelDims) -> LossFuncti
     loss_fn: LossFunction = build_cross_entropy_loss(job_config)
     if parallel_dims.tp_enabled and not job_config.parallelism.disable_loss_parallel:
         loss_fn = cross_entropy_loss
+    if job_config.distill.method != "none":  # type: ignore[attr-defined]
+        loss_fn = or_given(loss_fn)
     return PipelineLoss(loss_fn) if parallel_dims.pp_enabled else loss_fn
+
+
+def or_given(loss_fn: LossFunction) -> LossFunction:
+    """Returns ``loss_fn`` for a student that gives its loss itself while it is distilled."""
+    return lambda output, labels: output if output.ndim == 0 else loss_fn(output, labels)
 
 
 def pipeline_student(model: Any, parallel_dims: ParallelDims, *args: Any) -> Any:

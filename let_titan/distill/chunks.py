@@ -1,0 +1,83 @@
+"""A linear layer and a loss of its outputs, which are there for a few tokens at a time.
+
+Of all tokens at once there are neither outputs nor their gradient: those of a chunk are computed,
+lost on, and multiplied back into the gradients of the layer's inputs and weight while they are
+there. So that is done in forward, where the loss is; backward only scales. Nothing is computed
+twice.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+CHUNK = 1024
+"""Tokens whose outputs are held at once, at most."""
+
+PARTS = 8
+"""Of fewer tokens there are so many chunks: what a chunk takes, six times its outputs, stays less
+than all outputs would."""
+
+# (outputs [n, V] in fp32, of which inputs) -> (summed loss, its gradient [n, V])
+LossOfRows = Callable[[torch.Tensor, slice], tuple[torch.Tensor, torch.Tensor]]
+
+
+class _LossOfLinear(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        inputs: torch.Tensor,
+        weight: torch.Tensor,
+        loss: LossOfRows,
+        outputs: int,
+        chunk: int,
+    ) -> torch.Tensor:
+        dtype = dtype_of_products(weight)
+        matrix = weight[:outputs].to(dtype)
+        of_inputs = torch.empty_like(inputs)
+        of_weight = torch.zeros_like(weight, dtype=torch.float32)
+        total = torch.zeros((), device=inputs.device)
+        with torch.autocast(inputs.device.type, enabled=False):
+            for begin in range(0, len(inputs), chunk):
+                rows = slice(begin, begin + chunk)
+                states = inputs[rows].to(dtype)
+                value, gradient = loss((states @ matrix.T).float(), rows)
+                gradient = gradient.to(dtype)
+                of_inputs[rows] = gradient @ matrix
+                of_weight[:outputs] += gradient.T @ states
+                total += value
+        ctx.gradients = of_inputs, of_weight, weight.dtype
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, grad_output: torch.Tensor) -> Any:
+        of_inputs, of_weight, dtype = ctx.gradients
+        del ctx.gradients  # they are scaled in place, once
+        return of_inputs.mul_(grad_output), of_weight.mul_(grad_output).to(dtype), *(None,) * 3
+
+
+def loss_of_linear(
+    inputs: torch.Tensor,
+    weight: torch.Tensor,
+    loss: LossOfRows,
+    outputs: int,
+    chunk: int | None = None,
+) -> torch.Tensor:
+    """Returns the sum of ``loss`` over the rows of inputs @ weight[:outputs].T, in fp32.
+
+    Backward can be taken once. The weight's gradient is summed in fp32.
+
+    Args:
+        inputs: [N, d].
+        weight: [V, d]. Products are in its dtype, or in autocast's, as those of a linear layer.
+        loss: of a chunk's outputs, with their gradient.
+        outputs: rows of the weight in use; the others have the gradient zero.
+        chunk: rows; None: ``CHUNK``, or a ``PARTS``th of them all.
+    """
+    chunk = chunk or min(CHUNK, -(-len(inputs) // PARTS))
+    return _LossOfLinear.apply(inputs, weight, loss, outputs, chunk)  # type: ignore[no-untyped-call]
+
+
+def dtype_of_products(weight: torch.Tensor) -> torch.dtype:
+    device = weight.device.type
+    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else weight.dtype
