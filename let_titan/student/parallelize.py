@@ -1,7 +1,10 @@
 """torchtitan's parallelisation of Llama 3, mended for a head that gives a loss, for DDP, compiled
 TP, and gloo."""
 
+import os
+
 import torch
+import torch.compiler.config
 import torch.distributed as dist
 from torch import nn
 from torch.distributed.fsdp import FSDPModule
@@ -19,8 +22,10 @@ def parallelize_student(
     """Applies TP, activation checkpointing, compile and FSDP2 or DDP by torchtitan's function."""
     with columns_or_loss():
         model = parallelize_llama(model, parallel_dims, job_config)
-    if parallel_dims.tp_enabled and compiles(job_config, "model"):
-        await_embeddings(model)
+    if parallel_dims.tp_enabled:
+        part_compile_caches(parallel_dims.get_mesh("tp").get_local_rank())
+        if compiles(job_config, "model"):
+            await_embeddings(model)
     if is_ddp(parallel_dims):
         sum_over_replicas(model, parallel_dims.get_mesh("dp_replicate").get_group())
     if not HAS_ACCELERATOR:
@@ -30,6 +35,18 @@ def parallelize_student(
 
 def is_ddp(parallel_dims: ParallelDims) -> bool:
     return parallel_dims.dp_replicate_enabled and not parallel_dims.fsdp_enabled
+
+
+def part_compile_caches(tp_rank: int) -> None:
+    """Keeps the compiled code of each tensor-parallel rank for that rank.
+
+    What the ranks trace is one graph of DTensors, and torch's cache on disk goes by it. What it is
+    compiled to is not: cross entropy over a shard of the vocabulary counts labels from the shard's
+    first id. So a second start took one rank's code for all, and its loss and gradients were wrong
+    without a word (pytorch issue 188390, mended for ranks on different GPUs of one machine).
+    """
+    own = os.environ.get("TORCH_COMPILE_CACHE_KEY_TAG", "")
+    torch.compiler.config.cache_key_tag = f"{own}tp{tp_rank}"
 
 
 def await_embeddings(model: nn.Module) -> None:
