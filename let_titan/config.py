@@ -178,6 +178,12 @@ class Teacher:
     dtype: Literal["bfloat16", "float32"] = "bfloat16"
     """dtype of the teacher's weights and hidden states"""
 
+    float8: bool = False
+    """
+    Multiply in float8 in the teacher's linear layers (compute capability 8.9 or later), weights and
+    states as in teacher.dtype; recipe and emulation are [quantize.linear.float8]'s
+    """
+
     compile: bool = True
     """
     Compile the teacher's blocks where the student's are compiled ([compile], "model" among its

@@ -27,6 +27,7 @@ from let_titan.plan import LetPlan
 from let_titan.student.flavors import FLAVORS
 from let_titan.targets import Batch, TargetCount, at_targets
 from let_titan.teacher import Teacher, TeacherStates, load_teacher, prepare_teacher, read_head
+from let_titan.teacher.float8 import build_float8
 from let_titan.teacher.placement import processes_per_node, shard_mesh
 from let_titan.tokenizer import vocab_size
 
@@ -88,6 +89,7 @@ class LetPhase:
         folder = prepare_teacher(config.checkpoint, config.trust_remote_code)
         if not self._teaches:
             return
+        compiled = config.compile and compiles(self.config, "model")
         self.teacher = load_teacher(
             folder,
             [pair.layer for pair in self.plan.pairs],
@@ -96,9 +98,8 @@ class LetPhase:
             seq_len=self.config.training.seq_len,
             mesh=shard_mesh(config.placement, self.dims, processes_per_node()),
             placement=config.placement,
-            compile_backend=self.config.compile.backend
-            if config.compile and compiles(self.config, "model")
-            else None,
+            float8=build_float8(self.config, self.dims, compiled) if config.float8 else None,
+            compile_backend=self.config.compile.backend if compiled else None,
             trust_remote_code=config.trust_remote_code,
         )
         if self.distillation is not None:

@@ -60,3 +60,17 @@ def test_float8_keeps_the_alignments_direction(device, lab):
     wanted = alignment_only(lab, [])
     assert cosine(found, wanted) >= 0.99
     assert worst_gradient(found, alignment_only(lab, [], **BF16, **COMPILE)) > 1e-3  # it was on
+
+
+@pytest.mark.parametrize("device", [pytest.param("cuda", marks=pytest.mark.gpu)])
+@pytest.mark.parametrize("recipe", ["tensorwise", "rowwise"])
+def test_a_float8_teacher_keeps_the_alignments_direction(device, recipe, lab):
+    """Real float8, compiled; emulated on a CPU in test_teacher_float8.py."""
+    if torch.cuda.get_device_capability() < (8, 9):
+        pytest.skip("float8 needs compute capability 8.9")
+    args = ["--teacher.float8", "--quantize.linear.float8.recipe_name", recipe]
+    args += ["--teacher.dtype", "bfloat16"]
+    found = alignment_only(lab, args, **BF16, **COMPILE)
+    plain = alignment_only(lab, ["--teacher.dtype", "bfloat16"], **BF16, **COMPILE)
+    assert cosine(found, plain) >= 0.9
+    assert worst_gradient(found, plain) > 1e-3  # it was on

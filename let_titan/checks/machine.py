@@ -5,7 +5,7 @@ import os
 import torch
 from torchtitan.tools.utils import device_type
 
-from let_titan.checks.float8 import FLOAT8, MXFP8
+from let_titan.checks.float8 import FLOAT8, MXFP8, TEACHER, teacher_in_float8
 from let_titan.checks.layout import started_processes
 from let_titan.checks.mistakes import Mistakes
 from let_titan.config import LetJobConfig, compiles
@@ -51,12 +51,16 @@ def precision_mistakes(config: LetJobConfig) -> Mistakes:
     capability = torch.cuda.get_device_capability() if torch.cuda.is_available() else (0, 0)
     here = f"this GPU has {capability[0]}.{capability[1]}" if any(capability) else "here is none"
     emulated = config.quantize.linear.float8.emulate
-    if FLOAT8 in config.model.converters and capability < FLOAT8_CAPABILITY and not emulated:
-        yield ConfigError(
-            f"model.converters has {FLOAT8!r}, which needs a GPU of compute capability 8.9 or "
-            f"later ({here}): leave it out and train in bfloat16, or, for a test, set "
-            "quantize.linear.float8.emulate = true."
-        )
+    missing = capability < FLOAT8_CAPABILITY and not emulated
+    for asked, wanted in (
+        (f"model.converters has {FLOAT8!r}, which", FLOAT8 in config.model.converters),
+        (TEACHER, teacher_in_float8(config)),
+    ):
+        if wanted and missing:
+            yield ConfigError(
+                f"{asked} needs a GPU of compute capability 8.9 or later ({here}): leave it out "
+                "and stay in bfloat16, or, for a test, set quantize.linear.float8.emulate = true."
+            )
     if MXFP8 in config.model.converters and capability < MXFP8_CAPABILITY:
         yield ConfigError(
             f"model.converters has {MXFP8!r}, which needs a GPU of compute capability 10.0 or "

@@ -9,6 +9,7 @@ from torchtitan.tools.logging import logger
 
 from let_titan.checks.align import teacher_tokenizer_mistakes
 from let_titan.checks.checkpoint import resume_step
+from let_titan.checks.float8 import float8_teacher_mistakes
 from let_titan.checks.mistakes import Mistakes, raised_by
 from let_titan.config import LetJobConfig
 from let_titan.plan import LetPlan
@@ -53,6 +54,8 @@ def teacher_mistakes(config: LetJobConfig, plan: LetPlan | None) -> Mistakes:
         )
     )
     yield from unfit
+    if not unfit and plan is not None:
+        yield from float8_teacher_mistakes(config, plan)
     yield from raised_by(check_weights, teacher.checkpoint)
     if not same:
         yield from [] if unfit else teacher_tokenizer_mistakes(config)

@@ -5,6 +5,7 @@ from typing import Any
 
 from let_titan.alignment import BEFORE_THE_STUDENT
 from let_titan.checks import data_parallel_degrees
+from let_titan.checks.float8 import teacher_in_float8
 from let_titan.checks.pipeline import count_stages
 from let_titan.config import LetJobConfig
 from let_titan.plan import LetPlan, resolve_plan
@@ -47,7 +48,8 @@ class Report:
 
 def choose_gpu(config: LetJobConfig, name: str | None) -> Gpu:
     """Returns the GPU of that name; without one the paper's A100, or an H100 for float8."""
-    return GPUS[name or ("h100" if uses_float8(config) else "a100")]
+    wanted = uses_float8(config) or teacher_in_float8(config)
+    return GPUS[name or ("h100" if wanted else "a100")]
 
 
 def examine(

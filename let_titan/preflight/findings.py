@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from let_titan.checks import find_mistakes
+from let_titan.checks.float8 import TEACHER, teacher_in_float8
 from let_titan.checks.mistakes import Mistakes, raised_by
 from let_titan.checks.teacher import needs_teacher
 from let_titan.config import LetJobConfig, compiles
@@ -101,16 +102,22 @@ def shape_mistakes(config: LetJobConfig) -> Mistakes:
 def gpu_mistakes(config: LetJobConfig, gpu: Gpu) -> Mistakes:
     """float8 needs a GPU that has it; torchtitan emulates it in eager mode alone."""
     emulated = config.quantize.linear.float8.emulate and not compiles(config, "model")
-    if not uses_float8(config) or emulated or gpu.capability >= FLOAT8_CAPABILITY:
+    if emulated or gpu.capability >= FLOAT8_CAPABILITY:
         return
     have, need = (".".join(map(str, pair)) for pair in (gpu.capability, FLOAT8_CAPABILITY))
-    yield ConfigError(
-        f"model.converters asks for float8, which needs CUDA capability {need}; {gpu.name} has "
-        f"{have}: take --gpu h100, or drop the converter."
-    )
+    for asked, wanted in (
+        ("model.converters asks for float8, which", uses_float8(config)),
+        (TEACHER, teacher_in_float8(config)),
+    ):
+        if wanted:
+            yield ConfigError(
+                f"{asked} needs CUDA capability {need}; {gpu.name} has {have}: take --gpu h100, or "
+                "leave it out."
+            )
 
 
 def uses_float8(config: LetJobConfig) -> bool:
+    """Whether the student does."""
     return any("float8" in converter for converter in config.model.converters)
 
 

@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from transformers import AutoConfig, AutoModel
 from let_titan.errors import ConfigError
 from let_titan.plan import Layer
 from let_titan.teacher.attention import attention_of
+from let_titan.teacher.float8 import float8_linears
 from let_titan.teacher.model import ResolvedLayer, Teacher, block_list, flops_per_token
 from let_titan.teacher.placement import place
 
@@ -32,6 +33,7 @@ def load_teacher(
     seq_len: int,
     mesh: DeviceMesh | None = None,
     placement: str = "auto",
+    float8: Callable[[nn.Module], None] | None = None,
     compile_backend: str | None = None,
     trust_remote_code: bool = False,
 ) -> Teacher:
@@ -48,6 +50,7 @@ def load_teacher(
         seq_len: tokens per sequence, for its cost.
         mesh: the ranks to shard over; None: nothing to shard over.
         placement: "shard", "node", "replicate" or "auto".
+        float8: from ``build_float8``; None: matrices are multiplied in ``dtype``.
         compile_backend: torch.compile's, for the blocks; None leaves them eager.
         trust_remote_code: allow the checkpoint's own code.
 
@@ -59,6 +62,9 @@ def load_teacher(
     model, resolved = build_part(config, layers, dtype, trust_remote_code)
     facts = describe(model, folder.name, resolved, dtype, seq_len)
     n_bytes = facts["bytes"]
+    facts["float8_linears"] = float8_linears(model) if float8 is not None else 0
+    if float8 is not None:
+        float8(model)
     facts["placement"] = place(model, mesh, placement, n_bytes)
     materialise(model, device)
     read_weights(model, folder)
