@@ -1,5 +1,8 @@
 """From [let] and [distill] to what the student is given, as plan and config have it."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import torch
 
 from let_titan.alignment import Alignment, Cca, Diagnostics, Procrustes, alignment_loss
@@ -53,3 +56,11 @@ def build_diagnostics(
         FLAVORS[config.model.flavor].n_layers,
         device,
     )
+
+
+def teaches(plan: LetPlan, model_parts: Sequence[Any]) -> bool:
+    """Whether a block that ``plan`` aligns is among these parts of the student, or its head, which
+    distillation counts as the block after the last."""
+    blocks = {int(name) + 1 for part in model_parts for name in part.layers}
+    heads = {part.n_layers + 1 for part in model_parts if part.output is not None}
+    return not (blocks | heads).isdisjoint(pair.block for pair in plan.pairs)

@@ -11,22 +11,36 @@ from torchtitan.components.optimizer import OptimizersContainer
 from torchtitan.config import TORCH_DTYPE_MAP
 from torchtitan.distributed import ParallelDims
 
-from let_titan.alignment import LEARNED, map_flops, rows_of_this_rank, share_of_batch
+from let_titan.alignment import (
+    LEARNED,
+    all_rows,
+    map_flops,
+    rows_of_this_rank,
+    share_of_batch,
+)
 from let_titan.build_alignment import (
     build_alignment,
     build_diagnostics,
     build_distillation,
     build_fit,
+    teaches,
 )
-from let_titan.config import Let, LetJobConfig, compiles
+from let_titan.config import LetJobConfig, compiles
 from let_titan.data.loader import gathered
 from let_titan.device import free_cached_memory, memory_gib
-from let_titan.distill import selected, sequence_scores
+from let_titan.distill import selected, sequence_scores, times_read
 from let_titan.learned_maps import LearnedMaps
-from let_titan.plan import LetPlan
+from let_titan.plan import LetPlan, let_in_use
 from let_titan.student.flavors import FLAVORS
 from let_titan.targets import Batch, TargetCount, at_targets
-from let_titan.teacher import Teacher, TeacherStates, load_teacher, prepare_teacher, read_head
+from let_titan.teacher import (
+    Teacher,
+    TeacherStates,
+    facts_with_head,
+    load_teacher,
+    prepare_teacher,
+    read_head,
+)
 from let_titan.teacher.float8 import build_float8
 from let_titan.teacher.placement import processes_per_node, shard_mesh
 from let_titan.tokenizer import vocab_size
@@ -61,7 +75,7 @@ class LetPhase:
         self.distillation = build_distillation(config, dims.tp)
         self.diagnostics = build_diagnostics(plan, config, device)
         self.teacher: Teacher | None = None
-        let = config.let if config.distill.method == "none" else Let()
+        let = let_in_use(config)
         pairs, width = len(plan.pairs), FLAVORS[config.model.flavor].dim
         fit = build_fit(let, width)
         self.states = TeacherStates(let.teacher_norm, let.width_map, pairs, width, fit)
@@ -104,8 +118,6 @@ class LetPhase:
         )
         if self.distillation is not None:
             self.distillation.head = self._load_head(folder)
-            if self.config.distill.select_of > 1:  # it reads all that is drawn, to choose
-                self.teacher.facts["flops_per_token"] *= 1 + self.config.distill.select_of
         if self.maps.name in LEARNED:
             facts = self.teacher.facts
             a_map = map_flops(self.maps.width, facts["width"])
@@ -117,8 +129,8 @@ class LetPhase:
         vocabulary = vocab_size(self.config.model.hf_assets_path)
         dtype = TORCH_DTYPE_MAP[self.config.teacher.dtype]
         head = read_head(folder, self.teacher.model, vocabulary, dtype)
-        self.teacher.facts["flops_per_token"] += 2 * head.numel()
-        self.teacher.facts["bytes"] += head.nbytes
+        reads = times_read(self.config.distill.select_of)
+        self.teacher.facts |= facts_with_head(self.teacher.facts, vocabulary, dtype, reads)
         return head.to(self.device)
 
     def release(self) -> tuple[float, float]:
@@ -213,9 +225,7 @@ class LetPhase:
         targets = batch.pop("teacher_targets", None)
         if self.teacher is None:
             return None
-        mask, mine = labels != IGNORE_INDEX, slice(None)
-        if self.distillation is None:  # which wants all rows on each rank
-            mine = share_of_batch(len(labels), self.dims)
+        mask, mine = labels != IGNORE_INDEX, share_of_batch(len(labels), self.dims)
         if self.targets is None:
             return mask, *self.teacher(**{name: values[mine] for name, values in batch.items()})
         assert own["input"] is not None and targets is not None
@@ -252,10 +262,10 @@ class LetPhase:
             labels: of this rank's tokens, [B, S / cp].
             positions: of this rank's tokens, [B, S / cp], under context parallelism.
         """
-        if self.distillation is not None:  # its head has all rows, under tensor parallelism, too
-            here = slice(None) if positions is None else positions[0]
-            return {"teacher_hidden": [each[:, here] for each in states[1:]], "labels": labels}
-        rows = len(states[0])
+        rows = len(labels)
+        if self.distillation is not None:  # its head has all tokens, under tensor parallelism, too
+            hidden = [all_rows(each, rows, self.dims, positions) for each in states[1:]]
+            return {"teacher_hidden": hidden, "labels": labels}
         mask, *hidden = (rows_of_this_rank(each, rows, self.dims, positions) for each in states)
         return {"teacher_hidden": self.states(hidden, mask), "align_mask": mask}
 
@@ -285,11 +295,3 @@ class LetPhase:
         self.maps.load_state_dict(state)
         if self.targets is not None:
             self.targets.load_state_dict(state)
-
-
-def teaches(plan: LetPlan, model_parts: Sequence[Any]) -> bool:
-    """Whether a block that ``plan`` aligns is among these parts of the student, or its head, which
-    distillation counts as the block after the last."""
-    blocks = {int(name) + 1 for part in model_parts for name in part.layers}
-    heads = {part.n_layers + 1 for part in model_parts if part.output is not None}
-    return not (blocks | heads).isdisjoint(pair.block for pair in plan.pairs)

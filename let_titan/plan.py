@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from let_titan.config import LetJobConfig
+from let_titan.config import Let, LetJobConfig
 from let_titan.errors import ConfigError
 from let_titan.schedule import lambda_at
 from let_titan.student.flavors import FLAVORS
@@ -87,6 +87,11 @@ def distillation(config: LetJobConfig) -> LetPlan:
         s_stop=steps if distill.method == "rkd" else distill.n_kd,
         schedule="constant",
     )
+
+
+def let_in_use(config: LetJobConfig) -> Let:
+    """Returns [let], none of whose keys counts beside [distill]."""
+    return config.let if config.distill.method == "none" else Let()
 
 
 def blocks_by_letter(config: LetJobConfig) -> dict[str, int]:

@@ -14,6 +14,9 @@ from let_titan.errors import NotFoundHere
 from let_titan.evaluate import __main__ as tasks
 from let_titan.evaluate import perplexity
 from let_titan.export.__main__ import parse as parse_export
+from let_titan.preflight import examination, examine
+from let_titan.preflight.gpus import GPUS
+from let_titan.preflight.memory import StepMemory
 from tests.support import outside_the_world
 
 PAGE = Path("docs/reproduce-the-paper.md")
@@ -54,13 +57,27 @@ def configs():
 def test_hours_are_preflights_for_32_a100():
     runs = json.loads(PRICED.read_text())["runs"]
     priced = {run["config"]: run for run in runs if run["world_size"] == 32}
-    cells = re.findall(r"\| `(let_\w+)`[^|]*\| (?:over )?([\d,]+)", PAGE.read_text())
+    cells = re.findall(r"\| `(let_\w+)` \| ([\d,]+)", PAGE.read_text())
     assert {"let_1_4b", "let_7b", "let_3b_baseline", "let_1_4b_opt"} <= {name for name, _ in cells}
     for name, hours in cells:
         assert priced[name]["gpu"].startswith("A100")
         assert hours == f"{priced[name]['gpu_hours']:,.0f}", name
     shown = {name for name, _ in cells}
     assert {Path(file).stem for file, _ in trained()} == shown
+
+
+def test_hours_of_distillation_are_preflights_for_32_a100(configs, outside, monkeypatch):
+    monkeypatch.setattr(examination, "measure_step", lambda *_: StepMemory(0, 0, 0, 0, 0))
+    rows = re.findall(
+        r"\| (RKD|SALT) \|.*`(let_\w+)` with the flags.*\| ([\d,]+) \|", PAGE.read_text()
+    )
+    said = {(method.lower(), name): hours for method, name, hours in rows}
+    found = {}
+    for (file, _), config in zip(trained(), configs, strict=True):
+        if config.distill.method != "none":
+            price = examine(config, 32, GPUS["a100"]).price
+            found[config.distill.method, Path(file).stem] = f"{price['cost']['gpu_hours']:,.0f}"
+    assert found == said and len(said) == 4
 
 
 def test_every_run_is_a_sound_config_for_32_gpus(configs, outside):

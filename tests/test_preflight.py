@@ -22,6 +22,7 @@ from torchtitan.tools.utils import device_type
 from transformers import AutoModelForCausalLM
 
 from let_titan.alignment import Alignment, cosine_alignment
+from let_titan.build_alignment import build_distillation
 from let_titan.config import LetConfigManager
 from let_titan.data.loader import gathered
 from let_titan.plan import LetPlan, resolve_plan
@@ -34,6 +35,7 @@ from let_titan.preflight.memory import (
     batch_of,
     local_bytes,
     measure_activations,
+    teacher_head,
     tensors_in,
     use_flash_attention,
 )
@@ -42,6 +44,7 @@ from let_titan.preflight.student import build_student
 from let_titan.preflight.table import sections, show
 from let_titan.preflight.world import fake_world
 from let_titan.student import LetTransformer, parallelize
+from let_titan.student.pipeline import or_given
 from let_titan.teacher.facts import all_facts
 from let_titan.teacher.load import build_without_weights, flops_per_token, materialise
 from let_titan.train import LetTrainer
@@ -72,6 +75,15 @@ LAYOUTS = {
     },
     "ddp": {**MICRO, "parallelism__data_parallel_replicate_degree": 4},
 }
+DISTILLED = {
+    "fsdp, rkd": {**LAYOUTS["fsdp"], "distill__method": "rkd"},
+    "ddp, salt-ds": {
+        **LAYOUTS["ddp"],
+        "distill__method": "salt",
+        "distill__n_kd": 4,
+        "distill__select_of": 2,
+    },
+}
 NODES = {
     "fsdp over nodes": {**MICRO, "teacher__placement": "node"},
     "ddp over nodes": {**LAYOUTS["ddp"], "teacher__placement": "node"},
@@ -93,6 +105,14 @@ PIPELINES = {
 def no_world():
     with outside_the_world():
         yield
+
+
+def with_teacher(lab: Lab, layout):
+    """Returns (let, keys) of a run in ``layout``: distilled, if it says so, or aligned."""
+    if "distill__method" not in layout:
+        return {}, layout
+    teacher = {"teacher__checkpoint": str(lab.assets / "teacher"), "teacher__dtype": "float32"}
+    return None, {**teacher, **layout}
 
 
 def write(lab: Lab, let=None, **changes) -> list[str]:
@@ -121,7 +141,9 @@ def bytes_of_a_run(assets, folder, layouts):
     found = {}
     os.environ["LOCAL_WORLD_SIZE"] = str(NODE_SIZE)
     for name, layout in layouts.items():
-        config = Lab(assets, folder).config({}, **layout)
+        lab = Lab(assets, folder)
+        let, keys = with_teacher(lab, layout)
+        config = lab.config(let, **keys)
         depth = config.parallelism.pipeline_parallel_degree
         with noted_buckets() as buckets:
             trainer = LetTrainer(config)
@@ -138,7 +160,9 @@ def bytes_of_a_run(assets, folder, layouts):
         gradients = {p.grad.untyped_storage().data_ptr() for p in parameters if "ddp" in name}
         assert gradients.isdisjoint(buckets), "DDP keeps gradients in its buckets"
         optimizers = trainer.optimizers.optimizers
-        teacher = trainer.phase.teacher
+        teacher, distillation = trainer.phase.teacher, trainer.phase.distillation
+        frozen = [] if teacher is None else list(teacher.model.parameters())
+        frozen += [] if distillation is None else [distillation.head]
         mine = {
             "weights": local_bytes(parameters),
             "gradients": local_bytes(p.grad for p in parameters),
@@ -147,7 +171,7 @@ def bytes_of_a_run(assets, folder, layouts):
             ),
             "buffers": local_bytes(b for part in trainer.model_parts for b in part.buffers()),
             "buckets": sum(buckets.values()),
-            "teacher": 0 if teacher is None else local_bytes(teacher.model.parameters()),
+            "teacher": local_bytes(frozen),
         }
         run = {
             "parameters": sum(p.numel() for p in parameters),
@@ -164,15 +188,18 @@ def bytes_of_a_run(assets, folder, layouts):
 def real(assets, tmp_path_factory):
     """What was found of each layout in a run on four ranks."""
     folder = tmp_path_factory.mktemp("real")
-    return run_world(4, bytes_of_a_run, folder, assets, folder, LAYOUTS | NODES | PIPELINES)
+    return run_world(
+        4, bytes_of_a_run, folder, assets, folder, LAYOUTS | DISTILLED | NODES | PIPELINES
+    )
 
 
 def priced(lab, layout):
-    config = LetConfigManager().parse_args(write(lab, {}, **layout))
+    let, keys = with_teacher(lab, layout)
+    config = LetConfigManager().parse_args(write(lab, let, **keys))
     return examine(config, 4, A100, per_node=NODE_SIZE).price
 
 
-@pytest.mark.parametrize(("name", "layout"), (LAYOUTS | NODES).items())
+@pytest.mark.parametrize(("name", "layout"), (LAYOUTS | DISTILLED | NODES).items())
 def test_bytes_flops_and_tokens_are_those_of_a_real_run_on_four_ranks(name, layout, real, lab):
     ((held, run, _),) = real[name]
     price = priced(lab, layout)
@@ -279,9 +306,13 @@ def without_storage(config) -> LetTransformer:
         return build_student(config, vocabulary_of(config), dims).model
 
 
-def fill(model: LetTransformer, plan: LetPlan) -> None:
+def fill(model: LetTransformer, config, plan: LetPlan) -> None:
     model.to_empty(device=device_type)
-    model.alignment = Alignment([(pair.block, 1.0) for pair in plan.pairs], cosine_alignment)
+    model.distillation = build_distillation(config, 1)
+    if model.distillation is None:
+        model.alignment = Alignment([(pair.block, 1.0) for pair in plan.pairs], cosine_alignment)
+    else:
+        model.distillation.head = teacher_head(config, model.model_args, 48)
 
 
 def recorded() -> profile:
@@ -315,7 +346,7 @@ def allocated_peak(model: LetTransformer, batch, precision) -> int:
 
     def step():
         with precision:
-            loss = cross_entropy_loss(model(**batch), batch["tokens"])
+            loss = or_given(cross_entropy_loss)(model(**batch), batch["tokens"])
         loss.backward()
 
     # The profiler misses the beginning of the first, in which a GPU's libraries take workspaces.
@@ -329,10 +360,10 @@ def told_and_taken(config, precision) -> tuple[int, int]:
     if device_type != "cpu":
         use_flash_attention(model)
     with fake_tensors():
-        fill(model, plan)
+        fill(model, config, plan)
         told = measure_activations(model, batch_of(config, plan, 48), precision)
     model = without_storage(config)
-    fill(model, plan)
+    fill(model, config, plan)
     with torch.no_grad():
         model.init_weights()
     batch = batch_of(config, plan, 48)
@@ -349,11 +380,22 @@ def checkpointing(mode):
 MODES = pytest.mark.parametrize("mode", ["none", "full", "selective"])
 
 
-@pytest.mark.parametrize("let", [None, {}], ids=["baseline", "let"])
+METHODS = ("baseline", "let", "rkd")
+
+
+def keys_of(method, lab):
+    """Returns (let, keys) of a run by ``method``."""
+    distilled = {"distill__method": "rkd"} if method == "rkd" else {}
+    return (None, {}) if method == "baseline" else with_teacher(lab, distilled)
+
+
+@pytest.mark.parametrize("method", METHODS)
 @MODES
-def test_activations_are_what_a_cpu_allocates(mode, let, lab):
+def test_activations_are_what_a_cpu_allocates(mode, method, lab):
     sizes = {"training__seq_len": 128, "training__local_batch_size": 8}
-    told, taken = told_and_taken(lab.config(let, **checkpointing(mode), **sizes), nullcontext())
+    let, keys = keys_of(method, lab)
+    config = lab.config(let, **keys, **checkpointing(mode), **sizes)
+    told, taken = told_and_taken(config, nullcontext())
     assert told == pytest.approx(taken, rel=0.1)
 
 
@@ -374,6 +416,20 @@ def test_checkpointing_costs_less_memory_than_none(lab):
         config = lab.config({}, activation_checkpoint__mode=mode)
         told[mode] = examine(config, 4, A100).price["memory_bytes_per_gpu"]["activations"]
     assert told["full"] < told["selective"] < told["none"]
+
+
+def test_what_takes_most_of_salt_are_its_plain_steps(lab):
+    """The distilled ones hold no logits; in RKD there are no others."""
+    keys = {"training__seq_len": 128, "training__local_batch_size": 8}
+    salt = {"distill__method": "salt", "distill__n_kd": 2}
+    layouts = {"plain": None, "salt": salt, "rkd": {"distill__method": "rkd"}}
+    told = {}
+    for name, method in layouts.items():
+        let, more = (None, {}) if method is None else with_teacher(lab, method)
+        config = lab.config(let, **keys, **more)
+        told[name] = examine(config, 4, A100).price["memory_bytes_per_gpu"]
+    assert told["rkd"]["activations"] < told["plain"]["activations"]
+    assert told["rkd"]["teacher"] > 0 and told["salt"] == told["plain"]
 
 
 def counted_flops(run) -> int:
@@ -512,10 +568,11 @@ def test_what_cannot_be_priced_is_a_mistake(changes, part, lab, capsys):
     assert any(part in sentence for sentence in json.loads(told.out)["mistakes"])
 
 
-@pytest.mark.parametrize("let", [None, {}], ids=["baseline", "let"])
-def test_the_table_is_made_of_what_the_json_says(let, lab, capsys, monkeypatch):
+@pytest.mark.parametrize("method", METHODS)
+def test_the_table_is_made_of_what_the_json_says(method, lab, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "200")
-    arguments = [*write(lab, let, checkpoint__enable=True), "--world-size", "4"]
+    let, keys = keys_of(method, lab)
+    arguments = [*write(lab, let, checkpoint__enable=True, **keys), "--world-size", "4"]
     assert main([*arguments, "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
     assert main(arguments) == 0

@@ -11,7 +11,7 @@ from let_titan.alignment.losses import alignment_loss
 from let_titan.alignment.maps import BEFORE_THE_STUDENT, build_width_map
 from let_titan.alignment.moments import RunningMoments
 from let_titan.alignment.procrustes import Procrustes
-from let_titan.alignment.shard import rows_of_this_rank, share_of_batch
+from let_titan.alignment.shard import all_rows, rows_of_this_rank, share_of_batch
 from let_titan.alignment.width import interpolate_width
 
 __all__ = [
@@ -28,6 +28,7 @@ __all__ = [
     "Procrustes",
     "RunningMoments",
     "alignment_loss",
+    "all_rows",
     "build_width_map",
     "cca_bytes",
     "cosine_alignment",

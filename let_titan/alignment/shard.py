@@ -48,6 +48,27 @@ def rows_of_this_rank(
     return chunks[mesh.get_local_rank()].contiguous()
 
 
+def all_rows(
+    states: torch.Tensor, rows: int, dims: ParallelDims, positions: torch.Tensor | None = None
+) -> torch.Tensor:
+    """Cuts the sequence axis as context parallelism does, and no other: for an LM head's inputs.
+
+    Args:
+        states, rows, dims, positions: as ``rows_of_this_rank`` takes them.
+
+    Returns:
+        [B, S / cp, ...].
+    """
+    if positions is not None:
+        states = states[:, positions[0]]
+    if len(states) == rows:
+        return states
+    mesh = dims.get_mesh("tp")
+    whole = states.new_empty(rows, *states.shape[1:])
+    dist.all_gather_into_tensor(whole, states.contiguous(), mesh.get_group())
+    return whole
+
+
 def exchanged(chunks: tuple[torch.Tensor, ...], mesh: DeviceMesh) -> torch.Tensor:
     """Hands chunk i, [B / n, S / n, ...], to rank i of n; returns [B, S / n, ...] of all ranks."""
     sent = torch.stack(chunks)

@@ -42,6 +42,12 @@ def sequence_scores(
     return medians.nan_to_num(nan=-torch.inf)
 
 
+def times_read(pool: int) -> int:
+    """Returns how often the teacher reads, for a sequence that is trained on: all ``pool`` that
+    compete, to choose, and the best once more."""
+    return 1 if pool == 1 else 1 + pool
+
+
 def best_of(batches: list[Batch], scores: list[torch.Tensor], pool: int) -> list[Batch]:
     """Keeps one of each ``pool`` sequences, the first of those with the highest score.
 

@@ -1,7 +1,10 @@
 """All of preflight for one config: findings first, then the price of what has no mistake."""
 
+from copy import deepcopy
 from dataclasses import asdict, dataclass, replace
 from typing import Any
+
+from torchtitan.distributed import ParallelDims
 
 from let_titan.alignment import BEFORE_THE_STUDENT
 from let_titan.checks import data_parallel_degrees
@@ -22,7 +25,7 @@ from let_titan.preflight.memory import StepMemory, measure_step
 from let_titan.preflight.pipeline import measure_pipeline
 from let_titan.preflight.reading import NOT_MEASURED, TeacherReading, measure_reading
 from let_titan.preflight.student import Student, build_student, whole_student
-from let_titan.preflight.teacher import price_teacher
+from let_titan.preflight.teacher import price_teacher, with_head
 from let_titan.preflight.units import gib
 from let_titan.preflight.world import fake_world, is_replicated
 from let_titan.student.flavors import FLAVORS
@@ -87,6 +90,7 @@ def examine(
         "teacher": teacher,
         "teacher_reading": asdict(reading) if reading else None,
         "let": asdict(plan) if plan.pairs else None,
+        "distill": asdict(config.distill) if config.distill.method != "none" else None,
         "batch": batch_facts(config, world_size),
         "memory_bytes_per_gpu": memory_facts(memory, gpu),
         "memory_bytes_by_pipeline_rank": [memory_facts(rank, gpu) for rank in ranks],
@@ -139,19 +143,33 @@ def measure(
     if plan.pairs:
         with fake_world(config, world_size, for_ddp=False) as dims:
             teacher = price_teacher(config, plan, dims, per_node)
+        if config.distill.method != "none":
+            teacher = with_head(teacher, config, vocabulary)
     width = teacher["width"] if teacher else 0
-    if config.let.width_map in BEFORE_THE_STUDENT:
+    if config.distill.method == "none" and config.let.width_map in BEFORE_THE_STUDENT:
         width = FLAVORS[config.model.flavor].dim
     teacher_bytes = teacher["bytes_per_gpu"] if teacher else 0
     with fake_world(config, world_size) as dims:
         if not dims.pp_enabled:
             student = build_student(config, vocabulary, dims)
             memory = measure_step(student.model, config, dims, plan, width)
+            memory = replace(memory, teacher=teacher_bytes)
+            if config.distill.method == "salt" and plan.s_stop < config.training.steps:
+                later = plain_step(config, vocabulary, dims)  # which has logits, all at once
+                memory = max(memory, later, key=lambda step: step.total)
             buckets = memory.gradients if is_replicated(config, world_size) else 0
-            return student, teacher, [replace(memory, buckets=buckets, teacher=teacher_bytes)]
+            return student, teacher, [replace(memory, buckets=buckets)]
     student = whole_student(config, vocabulary)
     ranks = measure_pipeline(student, config, world_size, plan, width, teacher_bytes)
     return student, teacher, ranks
+
+
+def plain_step(config: LetJobConfig, vocabulary: int, dims: ParallelDims) -> StepMemory:
+    """Measures a step of the run without its teacher."""
+    config = deepcopy(config)
+    config.distill.method = "none"
+    model = build_student(config, vocabulary, dims).model
+    return measure_step(model, config, dims, LetPlan())
 
 
 def reading_of(config: LetJobConfig, plan: LetPlan, findings: Findings) -> TeacherReading | None:
@@ -177,8 +195,6 @@ def unpriced_layout(config: LetJobConfig) -> str:
     schedule = config.parallelism.pipeline_parallel_schedule
     if config.parallelism.pipeline_parallel_degree > 1 and "ZeroBubble" in schedule:
         return schedule  # its backward comes in halves, and each leaves something else
-    if config.distill.method != "none":
-        return "[distill]"
     return ""
 
 

@@ -17,10 +17,11 @@ from torchtitan.models.attention import ScaledDotProductAttentionWrapper
 from torchtitan.tools import utils as titan_utils
 
 from let_titan.alignment import Alignment, alignment_loss
-from let_titan.build_alignment import build_fit
+from let_titan.build_alignment import build_distillation, build_fit
 from let_titan.config import LetJobConfig
 from let_titan.plan import LetPlan
-from let_titan.student import LetTransformer
+from let_titan.student import LetModelArgs, LetTransformer
+from let_titan.student.pipeline import or_given
 from let_titan.upstream import fake_tensors, memory_tracker
 
 T = TypeVar("T")
@@ -129,7 +130,10 @@ def without_storage(
     with fake_tensors():
         model.to_empty(device=titan_utils.device_type)
         optimizers = build_optimizers([model], config.optimizer, dims)
-        if plan.pairs:
+        model.distillation = build_distillation(config, dims.tp)
+        if model.distillation is not None:
+            model.distillation.head = teacher_head(config, model.model_args, teacher_width)
+        elif plan.pairs:
             blocks = [(pair.block, pair.weight) for pair in plan.pairs]
             loss = alignment_loss(config.let.loss, config.let.alpha)
             model.alignment = Alignment(blocks, loss)
@@ -151,18 +155,28 @@ def without_storage(
         }
 
 
+def teacher_head(config: LetJobConfig, args: LetModelArgs, width: int) -> torch.Tensor:
+    """Returns an LM head of the teacher's, [V, width]; call it where tensors are fake."""
+    dtype, device = TORCH_DTYPE_MAP[config.teacher.dtype], titan_utils.device_type
+    return torch.zeros(args.vocabulary or args.vocab_size, width, dtype=dtype, device=device)
+
+
 def batch_of(
     config: LetJobConfig, plan: LetPlan, teacher_width: int, sequence_shards: int = 1
 ) -> dict[str, Any]:
     """Returns one microbatch's arguments for the student; call it where tensors are fake.
 
-    Block outputs, and with them the teacher's rows, are cut into ``sequence_shards``.
+    Block outputs, and with them the teacher's rows, are cut into ``sequence_shards``; not the LM
+    head's, for distillation.
     """
     shape = (config.training.local_batch_size, config.training.seq_len)
     device = titan_utils.device_type
     batch: dict[str, Any] = {"tokens": torch.zeros(shape, dtype=torch.int64, device=device)}
-    if plan.pairs:
-        dtype = TORCH_DTYPE_MAP[config.teacher.dtype]
+    dtype = TORCH_DTYPE_MAP[config.teacher.dtype]
+    if config.distill.method != "none":
+        whole = torch.zeros((*shape, teacher_width), dtype=dtype, device=device)
+        batch |= {"teacher_hidden": [whole], "labels": torch.zeros_like(batch["tokens"])}
+    elif plan.pairs:
         rows = (shape[0], shape[1] // sequence_shards)
         states = (*rows, teacher_width)
         batch |= {
@@ -179,7 +193,7 @@ def measure_activations(
     """Runs forward and backward; returns the most live bytes beyond what lasts."""
     with memory_tracker(model, tensors_in(batch)) as tracker:
         with precision:
-            loss = cross_entropy_loss(model(**batch), batch["tokens"])
+            loss = or_given(cross_entropy_loss)(model(**batch), batch["tokens"])
         loss.backward()
     return beyond_lasting(tracker.get_tracker_snapshot("peak"))
 

@@ -45,7 +45,7 @@ def headline(report: Report) -> tuple[str, str]:
 def sections(price: dict[str, Any]) -> dict[str, list[tuple[str, str]]]:
     found = {
         "student": student_rows(price["student"]),
-        "teacher": teacher_rows(price["teacher"], price["let"]),
+        "teacher": teacher_rows(price["teacher"], price["let"], price["distill"]),
         "its reading": reading_rows(price["teacher_reading"]),
         "run": batch_rows(price["batch"]),
         "memory per GPU": memory_rows(
@@ -71,19 +71,30 @@ def student_rows(student: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 def teacher_rows(
-    teacher: dict[str, Any] | None, let: dict[str, Any] | None
+    teacher: dict[str, Any] | None, let: dict[str, Any] | None, distill: dict[str, Any] | None
 ) -> list[tuple[str, str]]:
     if teacher is None or let is None:
         return []
-    pairs = ", ".join(f"{pair['layer']} -> block {pair['block']}" for pair in let["pairs"])
     return [
         ("checkpoint", teacher["name"]),
         ("shape", f"{teacher['n_blocks']} blocks of width {teacher['width']}"),
         ("parameters in use", f"{teacher['parameters']:,} in {teacher['dtype']}"),
         ("placement", teacher["placement"]),
-        ("alignment", f"{pairs}, lambda {let['lambda_0']}, {let['schedule']}"),
+        alignment_row(let) if distill is None else distillation_row(distill),
         ("leaves after step", f"{let['s_stop']:,}"),
     ]
+
+
+def alignment_row(let: dict[str, Any]) -> tuple[str, str]:
+    pairs = ", ".join(f"{pair['layer']} -> block {pair['block']}" for pair in let["pairs"])
+    return "alignment", f"{pairs}, lambda {let['lambda_0']}, {let['schedule']}"
+
+
+def distillation_row(distill: dict[str, Any]) -> tuple[str, str]:
+    pool = distill["select_of"]
+    chosen = f", of {pool} sequences one" if pool > 1 else ""
+    mixture = f"{distill['direction']} KL of weight {distill['weight']}"
+    return "distillation", f"{distill['method'].upper()}{chosen}, {mixture}"
 
 
 def reading_rows(reading: dict[str, Any] | None) -> list[tuple[str, str]]:

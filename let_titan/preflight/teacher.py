@@ -8,11 +8,13 @@ from transformers import PretrainedConfig
 
 from let_titan.alignment import LEARNED, cca_bytes, map_bytes, map_flops
 from let_titan.config import LetJobConfig
+from let_titan.distill import times_read
 from let_titan.errors import NotFoundHere
-from let_titan.plan import LetPlan
+from let_titan.plan import LetPlan, let_in_use
 from let_titan.preflight.gpus import GPUS_PER_NODE
 from let_titan.preflight.memory import local_bytes
 from let_titan.student.flavors import FLAVORS
+from let_titan.teacher import facts_with_head
 from let_titan.teacher.facts import facts_of
 from let_titan.teacher.load import build_part, describe
 from let_titan.teacher.placement import place, shard_mesh
@@ -36,7 +38,10 @@ def find_teacher(config: LetJobConfig) -> tuple[PretrainedConfig, str]:
 
 
 def price_teacher(
-    config: LetJobConfig, plan: LetPlan, dims: ParallelDims, per_node: int = GPUS_PER_NODE
+    config: LetJobConfig,
+    plan: LetPlan,
+    dims: ParallelDims,
+    per_node: int = GPUS_PER_NODE,
 ) -> dict[str, Any]:
     """Builds the part of the teacher that the plan needs, without weights, and places it.
 
@@ -58,9 +63,9 @@ def price_teacher(
     facts = describe(model, teacher.checkpoint, resolved, dtype, config.training.seq_len)
     mesh = shard_mesh(teacher.placement, dims, per_node)
     placement = place(model, mesh, teacher.placement, facts["bytes"])
-    widths = (FLAVORS[config.model.flavor].dim, facts["width"])
-    beside = len(plan.pairs) * cca_bytes(*widths) if config.let.loss == "cca" else 0
-    if config.let.width_map in LEARNED:
+    widths, let = (FLAVORS[config.model.flavor].dim, facts["width"]), let_in_use(config)
+    beside = len(plan.pairs) * cca_bytes(*widths) if let.loss == "cca" else 0
+    if let.width_map in LEARNED:
         beside = len(plan.pairs) * map_bytes(*widths)
         facts["flops_per_token"] += len(plan.pairs) * map_flops(*widths)
     return facts | {
@@ -68,3 +73,11 @@ def price_teacher(
         "source": source,
         "bytes_per_gpu": local_bytes(model.parameters()) + beside,
     }
+
+
+def with_head(teacher: dict[str, Any], config: LetJobConfig, vocabulary: int) -> dict[str, Any]:
+    """Adds to ``price_teacher``'s facts the LM head that [distill] needs, whole on every rank."""
+    dtype, reads = TORCH_DTYPE_MAP[config.teacher.dtype], times_read(config.distill.select_of)
+    both = teacher | facts_with_head(teacher, vocabulary, dtype, reads)
+    both["bytes_per_gpu"] += both["bytes"] - teacher["bytes"]
+    return both

@@ -1,6 +1,6 @@
 """The teacher: a small pretrained causal LM, frozen, that gives hidden states and then leaves."""
 
-from let_titan.teacher.head import read_head
+from let_titan.teacher.head import facts_with_head, read_head
 from let_titan.teacher.load import load_teacher
 from let_titan.teacher.model import Teacher
 from let_titan.teacher.sources import check_teacher, prepare_teacher
@@ -13,6 +13,7 @@ __all__ = [
     "TeacherStates",
     "check_teacher",
     "check_weights",
+    "facts_with_head",
     "load_teacher",
     "prepare_teacher",
     "read_encoder",

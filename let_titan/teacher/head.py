@@ -1,6 +1,7 @@
 """The teacher's LM head, which distillation needs and LET does not."""
 
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.distributed.checkpoint as dcp
@@ -38,6 +39,24 @@ def read_head(folder: Path, model: nn.Module, vocabulary: int, dtype: torch.dtyp
     wanted = {name: torch.empty(size, dtype=dtype)}
     dcp.load(wanted, storage_reader=reader, no_dist=True)
     return wanted[name][:vocabulary].clone()
+
+
+def facts_with_head(
+    facts: dict[str, Any], vocabulary: int, dtype: torch.dtype, reads: int = 1
+) -> dict[str, Any]:
+    """Returns those facts of a teacher that change with its head: FLOPs a token, and bytes.
+
+    Args:
+        facts: of its body.
+        vocabulary: rows of the head in use.
+        dtype: of the head.
+        reads: how often it reads a token that is trained on.
+    """
+    size = vocabulary * facts["width"]
+    return {
+        "flops_per_token": reads * (facts["flops_per_token"] + 2 * size),
+        "bytes": facts["bytes"] + size * dtype.itemsize,
+    }
 
 
 def embedding_key(model: nn.Module, stored: object) -> str:
