@@ -164,7 +164,8 @@ def run(config, steps=1):
         with logged(trainer) as lines:
             for trainer.step in range(1, steps + 1):
                 trainer.train_step(batches)
-        return before, seen, of_all_stages(gradients, trainer), lines
+        maps = gradients(torch.nn.ModuleList(trainer.phase.maps.maps))
+        return before, seen, of_all_stages(gradients, trainer) | maps, lines
     finally:
         trainer.close()
 
@@ -462,25 +463,45 @@ LAYOUTS = {
 }
 
 
-def in_layout(assets, folder, teachers, layout):
+VARIANTS = {
+    "linear": {"width_map": "linear"},
+    "cca": {"loss": "cca", "cca_every": 1, "cca_ridge": 0.1},
+}
+"""Their second step is looked at: CCA's first has no gradient."""
+
+
+def in_layout(assets, folder, teachers, layout, let=None):
     changes = {"data__lanes": 2, "training__global_batch_size": 8, **layout}
-    config = Lab(assets, folder).parsed(LET, **aligned(teachers, "short", **changes))
+    config = Lab(assets, folder).parsed(LET | (let or {}), **aligned(teachers, "short", **changes))
     if layout.items() >= CP.items():
         checked(config)
     else:
         assert find_mistakes(config) == []
-    _, _, found, lines = run(config)
+    _, _, found, lines = run(config, 1 if let is None else 2)
     return found, [line for line in lines if "grad_norm" in line]
 
 
 def in_each(assets, folder, teachers):
     with stand_in():
-        return {name: in_layout(assets, folder, teachers, keys) for name, keys in LAYOUTS.items()}
+        plain = {name: in_layout(assets, folder, teachers, keys) for name, keys in LAYOUTS.items()}
+        variants = {
+            (name, layout): in_layout(assets, folder, teachers, LAYOUTS[layout], let)
+            for name, let in VARIANTS.items()
+            for layout in ("FSDP2, accumulation", "CP")
+        }
+        return plain, variants
 
 
 def test_layouts_equal_one_process(assets, tmp_path, teachers):
-    wanted, (line,) = in_layout(assets, tmp_path, teachers, {"training__local_batch_size": 8})
-    for name, (found, lines) in run_world(2, in_each, tmp_path, assets, tmp_path, teachers).items():
+    one = {"training__local_batch_size": 8}
+    wanted, (line,) = in_layout(assets, tmp_path, teachers, one)
+    plain, variants = run_world(2, in_each, tmp_path, assets, tmp_path, teachers)
+    for (name, layout), (found, _) in variants.items():
+        twin, _ = in_layout(assets, tmp_path, teachers, one, VARIANTS[name])
+        assert (len(found) > len(wanted)) == (name == "linear")
+        bound = 1e-3 if name == "cca" else 1e-4  # as in tests/test_variants.py
+        assert worst_gradient(found, twin) < bound, (name, layout)
+    for name, (found, lines) in plain.items():
         assert worst_gradient(found, wanted) < 1e-5, name
         for key in (*FIGURES, "let/align_target_share"):
             assert lines[0][key] == pytest.approx(line[key], rel=1e-5), (name, key)

@@ -18,6 +18,7 @@ from let_titan.export.folder import export
 from let_titan.export.source import find_source
 from let_titan.train import LetTrainer
 from tests.support import gradients, logged, use_fixed_batches, weights
+from tests.whole_runs import trained
 
 CPU = torch.device("cpu")
 NAMES = ("linear", "orthogonal_learned")
@@ -104,22 +105,11 @@ def test_an_orthogonal_map_stays_one_under_adam(widths):
     assert (learned.matrix - before).norm() > 0.1
 
 
-def trained(lab, name, steps=4):
-    config = lab.config(
-        {"width_map": name, "s_stop": 3, "pairs": ["L2E", "M2L:0.5"]},
-        training__steps=steps,
-        training__max_norm=1.0,
-        checkpoint__enable=True,
-        checkpoint__interval=1,
-        checkpoint__keep_latest_k=0,
-    )
-    trainer = LetTrainer(config)
-    try:
-        trainer.train()
-        trainer.run_folder.end("completed")
-        return weights(trainer.model_parts[0]), trainer
-    finally:
-        trainer.close()
+def of_run(lab, name):
+    """Returns weights and trainer after four clipped steps, three of them with a teacher."""
+    let = {"width_map": name, "s_stop": 3, "pairs": ["L2E", "M2L:0.5"]}
+    trainer = trained(lab, let, training__max_norm=1.0)
+    return weights(trainer.model_parts[0]), trainer
 
 
 def maps_in(folder):
@@ -131,7 +121,7 @@ def maps_in(folder):
 
 @pytest.mark.parametrize(("name", "steps"), [("linear", (1, 2, 3)), ("orthogonal_learned", (2,))])
 def test_a_resume_is_exact_and_nothing_is_left_after_s_stop(name, steps, lab):
-    wanted, trainer = trained(lab, name)
+    wanted, trainer = of_run(lab, name)
     assert len(trainer.optimizers.optimizers) == 1 and not trainer.phase.maps.maps
     folder = lab.folder / "run" / "checkpoint"
     first, second = (maps_in(folder / f"step-{step}") for step in (1, 2))
@@ -145,11 +135,11 @@ def test_a_resume_is_exact_and_nothing_is_left_after_s_stop(name, steps, lab):
     for step in steps:
         for later in range(step + 1, 5):
             shutil.rmtree(folder / f"step-{later}")
-        found, _ = trained(lab, name)
+        found, _ = of_run(lab, name)
         assert all(torch.equal(found[key], wanted[key]) for key in wanted), step
     keys = set(read_metadata(folder / "step-2").state_dict_metadata)
     shutil.rmtree(lab.folder / "run")
-    plain, _ = trained(lab, "interpolate")
+    plain, _ = of_run(lab, "interpolate")
     assert keys - set(read_metadata(folder / "step-2").state_dict_metadata) == {
         "train_state.learned_maps"
     }

@@ -5,10 +5,11 @@ import shutil
 import pytest
 import torch
 
-from let_titan.checks import find_mistakes
+from let_titan.checks import check_config, find_mistakes
 from let_titan.metrics import curves
 from let_titan.train import LetTrainer
-from tests.layouts import DDP, FSDP, MICRO_2, MICRO_8, PP, TP
+from tests.context_parallel import checked, stand_in
+from tests.layouts import CP, DDP, FSDP, HSDP, MICRO_1, MICRO_2, MICRO_8, PP, TP
 from tests.support import (
     Lab,
     gradients,
@@ -18,6 +19,7 @@ from tests.support import (
     weights,
     worst_gradient,
 )
+from tests.whole_runs import trained
 
 MOMENTS = {"teacher_norm": "standardize", "width_map": "orthogonal", "loss": "smooth_l1"}
 TWO_PAIRS = {"pairs": ["L2E", "M2L:0.5"], "teacher_norm": "center", "loss": "logsum"}
@@ -42,6 +44,15 @@ CASES = {
     "rotated, fsdp": (ROTATED, FSDP),
     "cca, fsdp, accumulation": (CCA, {**FSDP, **MICRO_2}),
     "cca, tp": (CCA, {**TP, **MICRO_8}),
+    "moments, cp": (MOMENTS, {**CP, **MICRO_8}),
+    "linear, cp": (LINEAR, {**CP, **MICRO_8}),
+    "cca, cp, accumulation": (CCA, {**CP, **MICRO_2}),
+}
+
+
+HSDP_CASES = {
+    "linear, hsdp": (LINEAR, {**HSDP, **MICRO_2}),
+    "cca, hsdp": (CCA, {**HSDP, **MICRO_1}),
 }
 
 
@@ -50,7 +61,12 @@ def two_steps(lab, let, layout):
     maps among them, moments and diagnostics."""
     let = {**let, "diagnostics_freq": 2}
     batch = {"training__local_batch_size": 4, "training__global_batch_size": 8}
-    trainer = LetTrainer(lab.config(let, **{**batch, **layout}))
+    config = lab.parsed(let, **{**batch, **layout})
+    if layout.items() >= CP.items():
+        checked(config)
+    else:
+        check_config(config)
+    trainer = LetTrainer(config)
     try:
         batches = use_fixed_batches(trainer)
         for step in (1, 2):
@@ -71,17 +87,19 @@ def diagnostics(lines):
     return [x for of_step in found for x in curves(of_step).values()]
 
 
-def in_layouts(assets, folder):
+def in_layouts(assets, folder, cases):
     lab = Lab(assets, folder)
-    return {name: two_steps(lab, let, layout) for name, (let, layout) in CASES.items()}
+    with stand_in():
+        return {name: two_steps(lab, let, layout) for name, (let, layout) in cases.items()}
 
 
 def test_equal_one_process(assets, tmp_path):
-    found = run_world(2, in_layouts, tmp_path, assets, tmp_path)
+    found = run_world(2, in_layouts, tmp_path, assets, tmp_path, CASES)
+    found |= run_world(4, in_layouts, tmp_path, assets, tmp_path, HSDP_CASES)
     lab = Lab(assets, tmp_path)
     settings = (MOMENTS, TWO_PAIRS, CKA, FITTED, LINEAR, ROTATED, CCA)
     wanted = {id(let): two_steps(lab, let, {}) for let in settings}
-    for name, (let, _) in CASES.items():
+    for name, (let, _) in (CASES | HSDP_CASES).items():
         # Step 2's weights have gone through Adam, which makes rounding larger than step 1 does, and
         # CCA's directions through inverse roots of covariances.
         bound = 1e-3 if let is CCA else 1e-4
@@ -107,21 +125,10 @@ def test_equal_one_process(assets, tmp_path):
         assert worst_gradient(plain, wanted[id(let)][0]) > 1e-2, key  # it mattered
 
 
-def trained(lab, let):
-    config = lab.config(
-        let | {"s_stop": 3},
-        training__steps=4,
-        checkpoint__enable=True,
-        checkpoint__interval=1,
-        checkpoint__keep_latest_k=0,
-    )
-    trainer = LetTrainer(config)
-    try:
-        trainer.train()
-        trainer.run_folder.end("completed")
-        return weights(trainer.model_parts[0]), trainer.state_dict()
-    finally:
-        trainer.close()
+def of_run(lab, let):
+    """Returns the weights and the train state after four steps, three of them with a teacher."""
+    trainer = trained(lab, let | {"s_stop": 3})
+    return weights(trainer.model_parts[0]), trainer.state_dict()
 
 
 @pytest.mark.parametrize("step", [1, 3])
@@ -135,11 +142,11 @@ def trained(lab, let):
     ids=["moments", "fitted", "cca"],
 )
 def test_what_is_seen_of_the_teacher_survives_a_resume(step, let, key, other, sentence, lab):
-    wanted, state = trained(lab, let)
+    wanted, state = of_run(lab, let)
     assert state[key] not in ("[]", b"")
     for later in range(step + 1, 5):
         shutil.rmtree(lab.folder / "run" / "checkpoint" / f"step-{later}")
-    found, again = trained(lab, let)
+    found, again = of_run(lab, let)
     assert again == state
     assert all(torch.equal(found[name], wanted[name]) for name in wanted)
     changed = lab.parsed({**other, "s_stop": 3}, checkpoint__enable=True)
@@ -148,7 +155,7 @@ def test_what_is_seen_of_the_teacher_survives_a_resume(step, let, key, other, se
 
 
 def test_a_run_without_fitted_maps_does_not_go_on_with_them(lab):
-    trained(lab, {})
+    trained(lab, {"s_stop": 3})
     for let, lacking in (
         ({"width_map": "procrustes"}, "no fitted map"),
         ({"loss": "cca"}, "no covariances"),
