@@ -2,8 +2,9 @@
 
     python recipes/why_early.py [--out FOLDER] [--tiny]
 
-Both questions and what theory predicts stand in theory/minima.py and theory/descent.py;
-docs/why-early.md says what came out. Writes recipes/results/theory/; minutes on one core.
+The questions and what theory predicts stand in theory/minima.py, theory/descent.py and
+theory/along.py; docs/why-early.md says what came out. Writes recipes/results/theory/; minutes on
+one core.
 """
 
 import argparse
@@ -14,8 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from theory.along import courses
 from theory.descent import ARMS, LEARNING_RATES, Setting, outcome, spread_target
-from theory.figures import draw_kappa, draw_minima, draw_steps
+from theory.figures import draw_along, draw_kappa, draw_minima, draw_steps
 from theory.minima import at_minimum
 from theory.text import as_markdown
 from tqdm import tqdm
@@ -27,6 +29,8 @@ SETTINGS = (
     Setting(3, 10.0, start="xavier"),
 )
 TINY = (Setting(3, 10.0, seeds=2, steps=200),)
+WATCHED = (*TINY, *(setting for setting in SETTINGS if setting.depth == 6))
+"""Settings whose course is shown step by step."""
 
 
 def run(settings: tuple[Setting, ...], depths: range) -> dict[str, Any]:
@@ -35,13 +39,15 @@ def run(settings: tuple[Setting, ...], depths: range) -> dict[str, Any]:
     target = spread_target(settings[0].width, spread)
     minima = [at_minimum(k, depth, target, seed=0) for depth in depths for k in range(1, depth + 1)]
     arms = [(setting, arm) for setting in settings for arm in ARMS]
+    descent = [outcome(arm, setting) for setting, arm in tqdm(arms, desc="arms")]
     return {
         "versions": {"python": platform.python_version(), "torch": torch.__version__},
         "settings": [asdict(setting) for setting in settings],
         "learning_rates": list(LEARNING_RATES),
         "spread": spread,
         "minima": minima,
-        "descent": [outcome(arm, setting) for setting, arm in tqdm(arms, desc="arms")],
+        "descent": descent,
+        "along": courses([setting for setting in settings if setting in WATCHED], descent),
     }
 
 
@@ -56,6 +62,7 @@ def main() -> None:
     options.out.mkdir(parents=True, exist_ok=True)
     (options.out / "results.json").write_text(json.dumps(results, indent=1) + "\n")
     draw_minima(results["minima"], results["spread"], options.out / "minima.png")
+    draw_along(results["along"], options.out / "along.png")
     draw_kappa(results["descent"], options.out / "kappa.png")
     draw_steps(results["descent"], options.out / "steps.png")
     (options.out / "report.md").write_text(as_markdown(results))

@@ -180,6 +180,9 @@ def test_what_is_said_of_the_predictions_follows_from_the_figures(tmp_path):
     (_, top), *_, (_, of_let) = verdicts(mixed, 5)
     assert top.startswith("not throughout (step 5: lower in 2 of 2; step 10: lower in 0 of 2)")
     assert "do not agree in every seed at step 5 and less" in of_let
+    lower[0]["trace"] = 0.9  # 1.8 of its standard errors
+    (_, top), (_, uneven), *_ = verdicts(lower, 5)
+    assert "step 5: lower in 2 of 2" in top and "step 5: lower in 1 of 1; step 10" in uneven
     facts = {"versions": {"python": "3", "torch": "2"}, "hardware": {"cpu": "a CPU"}}
     write_results(lower, 5, facts, tmp_path)
     assert (

@@ -10,6 +10,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from theory.along import along, looks
 from theory.deep_linear import (
     alignment_loss,
     condition_number,
@@ -19,8 +20,19 @@ from theory.deep_linear import (
     product,
     task_loss,
 )
-from theory.descent import ARMS, Arm, Setting, lambda_of, normal, outcome, spread_target, steps_to
+from theory.descent import (
+    ARMS,
+    Arm,
+    Setting,
+    lambda_of,
+    normal,
+    outcome,
+    spread_target,
+    steps_to,
+    train,
+)
 from theory.minima import at_minimum
+from theory.text import below_from
 
 PROGRAM = Path(__file__).parents[1] / "recipes" / "why_early.py"
 DEPTHS = st.integers(2, 5)
@@ -117,5 +129,29 @@ def test_the_program_leaves_its_results(tmp_path):
     results = json.loads((tmp_path / "results.json").read_text())
     assert len(results["descent"]) == len(ARMS)
     assert "early, random teacher" in (tmp_path / "report.md").read_text()
-    for name in ("minima", "kappa", "steps"):
+    for name in ("minima", "along", "kappa", "steps"):
         assert (tmp_path / f"{name}.png").stat().st_size > 1000
+
+
+def test_the_last_rate_is_the_exact_hessians():
+    setting = Setting(3, 10.0, seeds=2, steps=400, width=4)
+    course = along(Arm("task alone"), setting, 0.2)
+    assert course["rate_measured"] == pytest.approx(course["rate_predicted"], abs=1e-3)
+    last = course["loss"][-1][0]
+    assert course["loss"][0] == [0, 1.0] and course["kappa"][-1][0] == last
+    blocks = train(Arm("task alone"), setting, [0.2])[1][0, 0]
+    whole = torch.linalg.eigvalsh(hessian(blocks, setting.target()))
+    assert sorted(course["spectrum"]) == pytest.approx(whole[-16:].tolist(), rel=1e-9)
+    assert along(Arm("c", "early", schedule="constant"), setting, 0.1)["rate_predicted"] is None
+
+
+def test_steps_looked_at_begin_and_end_with_the_run():
+    assert looks(400)[0] == 0 and looks(400)[-1] == 400 and len(looks(400)) <= 16
+    assert looks(3) == [0, 1, 2, 3]
+
+
+def test_from_where_a_condition_number_stays_below():
+    alone = {"kappa": [[0, 10.0], [4, 20.0], [9, 30.0]]}
+    assert below_from({"kappa": [[0, 10.0], [4, 25.0], [5, 19.0], [50, 29.0]]}, alone) == "5"
+    assert below_from({"kappa": [[0, 1.0], [50, 31.0]]}, alone) == "never"
+    assert below_from({"kappa": [[0, 1.0], [9, 2.0]]}, alone) == "0"

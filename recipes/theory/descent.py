@@ -8,6 +8,7 @@ arm has its own best learning rate.
 """
 
 import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -112,18 +113,29 @@ def lambda_of(arm: Arm, setting: Setting, s: int) -> float:
     return lambda_at(s, setting.lambda_0, s_stop, arm.schedule)
 
 
-def train(arm: Arm, setting: Setting) -> tuple[torch.Tensor, torch.Tensor]:
+def train(
+    arm: Arm,
+    setting: Setting,
+    rates: Sequence[float] = LEARNING_RATES,
+    see: Callable[[int, torch.Tensor], None] = lambda s, blocks: None,
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Descends for every seed and learning rate at once.
+
+    Args:
+        arm, setting: what is trained.
+        rates: the learning rates.
+        see: is shown the step and the blocks, [seeds, rates, L, d, d], before each step.
 
     Returns:
         (losses [steps done + 1, seeds, rates], last blocks [seeds, rates, L, d, d]); inf where it
         diverged.
     """
     k, teacher, target = block_of(arm, setting.depth), teacher_of(arm, setting), setting.target()
-    rates = torch.tensor(LEARNING_RATES, dtype=torch.float64)
+    sizes = torch.tensor(rates, dtype=torch.float64)[:, None, None, None]
     blocks = first_blocks(setting)[:, None].repeat(1, len(rates), 1, 1, 1)
     losses: list[torch.Tensor] = []
     for s in range(setting.steps + 1):
+        see(s, blocks.detach())
         blocks = blocks.detach().requires_grad_()
         loss = task_loss(blocks, target)
         losses.append(loss.detach())
@@ -134,7 +146,7 @@ def train(arm: Arm, setting: Setting) -> tuple[torch.Tensor, torch.Tensor]:
         if weight > 0:
             total = total + weight * alignment_loss(blocks, k, teacher).sum()
         (gradient,) = torch.autograd.grad(total, blocks)
-        blocks = blocks.detach() - rates[:, None, None, None] * gradient
+        blocks = blocks.detach() - sizes * gradient
     whole = torch.stack(losses)
     return whole.nan_to_num(nan=math.inf, posinf=math.inf), blocks.detach()
 

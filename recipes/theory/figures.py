@@ -85,6 +85,35 @@ def draw_arms(axes: Axes, rows: Rows, values: Any) -> None:
     axes.set_ylim(len(rows) - 0.5, -0.5)
 
 
+def draw_along(courses: Rows, path: Path) -> None:
+    """Loss and condition number by step, and the last spectrum; a column a setting."""
+    settings = list(dict.fromkeys((row["depth"], row["spread"]) for row in courses))
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(4.0 * len(settings), 7.2), layout="constrained")
+        panels = figure.subplots(3, len(settings), squeeze=False)
+        for column, setting in enumerate(settings):
+            rows = [row for row in courses if (row["depth"], row["spread"]) == setting]
+            loss, kappa, spectrum = panels[:, column]
+            for row, color in zip(rows, COLORS, strict=False):
+                loss.plot(*zip(*row["loss"], strict=True), color=color, lw=1.2, label=row["arm"])
+                kappa.plot(*zip(*row["kappa"], strict=True), color=color, lw=1.2)
+                sizes = [abs(value) for value in row["spectrum"]]
+                spectrum.plot(range(1, len(sizes) + 1), sizes, color=color, lw=1.2)
+            for axes in (loss, kappa):
+                axes.set_xscale("symlog", linthresh=1)
+                axes.axvline(rows[0]["s_stop"], color=MUTED, lw=1, ls=(0, (4, 3)))
+                axes.set_xlabel("step")
+            for axes in (loss, kappa, spectrum):
+                axes.set_yscale("log")
+            loss.set(
+                title=title((*setting, "residual")), ylabel="loss over the first", ylim=(1e-9, 5)
+            )
+            kappa.set_ylabel("condition number")
+            spectrum.set(xlabel="eigenvalue's rank", ylabel="|eigenvalue| at the end")
+        panels[0][0].legend(fontsize=7, loc="lower left")
+        figure.savefig(path, dpi=130)
+
+
 def setting_of(row: dict[str, Any]) -> tuple[int, float, str]:
     return row["depth"], row["spread"], row["start"]
 

@@ -4,6 +4,8 @@ import statistics
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from theory.figures import setting_of, title
 
 
@@ -34,6 +36,8 @@ def as_markdown(results: dict[str, Any]) -> str:
     descent = results["descent"]
     for setting in dict.fromkeys(setting_of(row) for row in descent):
         lines += [f"### {title(setting)}", "", *table(descent, setting), ""]
+    lines += ["## Along the way", "", *last_rates(results["along"]), ""]
+    lines += ["![Loss, condition number and spectrum along descent](along.png)", ""]
     lines += ["![Condition number at the end](kappa.png)", "", "![Steps](steps.png)", ""]
     return "\n".join(lines)
 
@@ -50,6 +54,44 @@ def table(descent: Sequence[dict[str, Any]], setting: tuple[int, float, str]) ->
             for row in rows
         ),
     ]
+
+
+def last_rates(courses: Sequence[dict[str, Any]]) -> list[str]:
+    """A row an arm: its last rate, and when it was the better conditioned one."""
+    alone = {
+        (row["depth"], row["spread"]): row for row in courses if row["arm"] == courses[0]["arm"]
+    }
+    lines = [
+        "The factor by which a step shrinks the loss at the end, predicted by the exact Hessian "
+        "(largest (1 - lr mu)^2) and measured; and from which step on the condition number stays "
+        f"below that of {courses[0]['arm']}. One learning rate an arm, its best.",
+        "",
+        "| L, spread | arm | learning rate | predicted | measured | furthest apart | below from |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for row in courses:
+        found, wanted = row["rate_measured"], row["rate_predicted"]
+        apart = max(abs(a - b) for a, b in zip(found, wanted, strict=True)) if wanted else None
+        lines.append(
+            f"| {row['depth']}, {row['spread']:g} | {row['arm']} | {row['rate']} "
+            f"| {f'{statistics.median(wanted):.4f}' if wanted else 'a teacher pulls'} "
+            f"| {statistics.median(found):.4f} | {'' if apart is None else f'{apart:.1e}'} "
+            f"| {below_from(row, alone[row['depth'], row['spread']])} |"
+        )
+    return lines
+
+
+def below_from(row: dict[str, Any], alone: dict[str, Any]) -> str:
+    """Returns the first step looked at from which an arm's condition number stays below another's.
+
+    Between the other's looks a straight line counts, and after its last that one.
+    """
+    if row is alone:
+        return ""
+    steps, others = zip(*alone["kappa"], strict=True)
+    below = [kappa < np.interp(step, steps, others) for step, kappa in row["kappa"]]
+    from_here = len(below) - next((i for i, ok in enumerate(below[::-1]) if not ok), len(below))
+    return "never" if from_here == len(below) else str(row["kappa"][from_here][0])
 
 
 def spread_of(values: Sequence[float | None], digits: str) -> str:

@@ -1,6 +1,7 @@
 """Question 3's results: a table, a verdict on each prediction, and a chart."""
 
 import json
+import math
 import statistics
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -10,18 +11,26 @@ import matplotlib
 from matplotlib.figure import Figure
 
 from let_titan.compare.drawing import COLORS, MUTED, STYLE
-from let_titan.compare.stats import paired_difference
+from let_titan.compare.stats import mean
 
 Rows = Sequence[dict[str, Any]]
 
 ARMS = ("baseline", "LET")
+SIGMAS = 2
+"""A trace within so many standard errors of zero says nothing of the mean eigenvalue."""
+
+
+def unevenness(row: dict[str, Any]) -> float:
+    """Returns the largest over the mean eigenvalue; NaN where the trace is too uncertain for it."""
+    if row["trace"] < SIGMAS * row["trace_error"]:
+        return math.nan
+    return row["eigenvalues"][0] * row["n"] / row["trace"]
+
+
 SHOWN: dict[str, tuple[str, Callable[[dict[str, Any]], float]]] = {
     "top": ("largest eigenvalue", lambda row: row["eigenvalues"][0]),
     "trace": ("trace", lambda row: row["trace"]),
-    "uneven": (
-        "largest over mean eigenvalue",
-        lambda row: row["eigenvalues"][0] * row["n"] / row["trace"],
-    ),
+    "uneven": ("largest over mean eigenvalue", unevenness),
     "angle": ("cosine of the two gradients at block k", lambda row: row["gradient_cosine"]),
     "cosine": ("cosine of block k to the teacher", lambda row: row["cosine"]),
     "nll": ("NLL, nats per token", lambda row: row["nll"]),
@@ -36,9 +45,10 @@ def values(rows: Rows, arm: str, step: int, measure: str) -> list[float]:
 
 
 def differences(rows: Rows, step: int, measure: str) -> list[float]:
-    """Returns LET - baseline by seed."""
+    """Returns LET - baseline by seed, of those in which both are known."""
     both = [values(rows, arm, step, measure) for arm in ("LET", "baseline")]
-    return [let - baseline for let, baseline in zip(*both, strict=True)]
+    found = [let - baseline for let, baseline in zip(*both, strict=True)]
+    return [difference for difference in found if not math.isnan(difference)]
 
 
 def steps_in(rows: Rows) -> list[int]:
@@ -78,14 +88,27 @@ def table(rows: Rows) -> list[str]:
     lines = ["| | step | baseline | LET | LET - baseline |", "|---|---|---|---|---|"]
     for measure, (name, _) in SHOWN.items():
         for step in steps_in(rows):
-            let, baseline = (values(rows, arm, step, measure) for arm in ("LET", "baseline"))
-            found = paired_difference(let, baseline)
-            interval = "" if found.low is None else f" ({found.low:+.3g} to {found.high:+.3g})"
-            lines.append(
-                f"| {name} | {step} | {statistics.fmean(baseline):.4g} "
-                f"| {statistics.fmean(let):.4g} | {found.value:+.3g}{interval} |"
-            )
+            cells = [mean_of(values(rows, arm, step, measure)) for arm in ARMS]
+            by_seed = differences(rows, step, measure)
+            lines.append(f"| {name} | {step} | {' | '.join(cells)} | {interval(by_seed)} |")
     return lines
+
+
+def mean_of(found: Sequence[float]) -> str:
+    """Returns the mean of what is known, and of how many that is where something is not."""
+    known = [value for value in found if not math.isnan(value)]
+    if not known:
+        return "not determined"
+    missing = "" if len(known) == len(found) else f" ({len(known)} of {len(found)})"
+    return f"{statistics.fmean(known):.4g}{missing}"
+
+
+def interval(by_seed: Sequence[float]) -> str:
+    if not by_seed:
+        return "not determined"
+    found = mean(by_seed)
+    ends = "" if found.low is None else f" ({found.low:+.3g} to {found.high:+.3g})"
+    return f"{found.value:+.3g}{ends}"
 
 
 def as_markdown(rows: Rows, facts: dict[str, Any]) -> str:
@@ -101,8 +124,9 @@ def as_markdown(rows: Rows, facts: dict[str, Any]) -> str:
             "blocks, the others held. Hessian of the NLL on a window of the validation text, in "
             "float32: Lanczos (scipy's eigsh, relative tolerance 1e-2) on Hessian-vector products, "
             f"{statistics.fmean(row['products'] for row in rows):.0f} a checkpoint; trace by "
-            f"Hutchinson, standard error {statistics.median(errors):.0%} of it (median). Angle, "
-            "cosine and NLL on eight windows. "
+            f"Hutchinson, standard error {statistics.median(errors):.0%} of it (median); where it "
+            f"is less than {SIGMAS} of its errors above zero, the mean eigenvalue counts as not "
+            "determined. Angle, cosine and NLL on eight windows. "
             f"The teacher leaves after step {facts['s_stop']} of {steps_in(rows)[-1]}.",
             "",
             "| predicted | came out |",
@@ -132,7 +156,8 @@ def draw(rows: Rows, s_stop: int, path: Path) -> None:
                     axes.plot(steps_in(rows), line, "o-", color=color, ms=3, lw=1, label=label)
             axes.axvline(s_stop, color=MUTED, lw=1, ls=(0, (4, 3)))
             axes.set_title(name, fontsize=9)
-        panels[0].legend()
+        panels[1].set_yscale("symlog", linthresh=10)  # of either sign
+        panels[-1].legend()
         figure.supxlabel("optimiser step; dashed: the teacher leaves", fontsize=9)
         figure.savefig(path, dpi=130)
 

@@ -48,7 +48,7 @@ def draw_differences(results: dict[str, Any], path: Path) -> None:
             axes.axvline(0, color=MUTED, lw=0.8)
             axes.set_yticks(range(len(rows)), [f"{row['domain']}, {row['equal']}" for row in rows])
             axes.set_ylim(len(rows) - 0.5, -0.5)
-            axes.set_title(title)
+            axes.set_title(title, fontsize=9)
         figure.supxlabel("LET - baseline (left of the line: LET is better)", fontsize=9)
         figure.savefig(path, dpi=130)
 

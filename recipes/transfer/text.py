@@ -104,7 +104,7 @@ def said(results: dict[str, Any]) -> list[str]:
     return [
         f"The domains {' and '.join(results['held_out'])} were taken out of what the students "
         "learned first; the teacher's half of the corpus had them, other documents of them. "
-        "Losses are nats per token on whole documents that nobody read; the loss on the domains "
+        "Losses are nats per token on documents that nobody read; the loss on the domains "
         "seen first is of the same windows before and after. A matched checkpoint of the run that "
         "ended lower was saved at a higher learning rate than a last one. Small models, short "
         "runs, few seeds: a difference that is not decided is not refuted.",
