@@ -3,7 +3,7 @@
     python recipes/fine_tune.py --corpus 'CORPUS/*.jsonl.zst'
 
 The question stands in transfer/protocol.py, from before its first run. Pretraining and fine-tuning
-are let_titan.train's; runs and checkpoints go to outputs/transfer (5 GB), where what is finished is
+are let_titan.train's; runs and checkpoints go to outputs/transfer (4 GB), where what is finished is
 not trained again, and recipes/results/transfer keeps what came out. About 45 minutes of one core.
 """
 

@@ -5,7 +5,7 @@
 Trains the demo's student under SmolLM2-135M and its twin without (a third of the demo's steps, the
 teacher until half of them), and measures checkpoints before and after the teacher left;
 theory/students.py says what theory lets expect. About 7 minutes of one core a seed. Runs go to
-outputs/theory; writes recipes/results/theory/transformer.*
+outputs/theory (9 GB); writes recipes/results/theory/transformer.*
 """
 
 import argparse

@@ -1,1 +1,1 @@
-"""Deep linear networks under an alignment; recipes/why_early.py runs it."""
+"""Deep linear networks and a small Transformer under an alignment; recipes/why_early*.py run it."""
