@@ -1,7 +1,7 @@
 """The private names of torchtitan that let_titan calls, in one place, and the version they are of.
 
 Three more are overridden where they belong: ``ConfigManager._maybe_load_toml`` and
-``_validate_config`` in ``config.py``, ``CheckpointManager._purge_stale_checkpoints`` in
+``_validate_config`` in ``config/manager.py``, ``CheckpointManager._purge_stale_checkpoints`` in
 ``checkpoint/manager.py``. Those of torch are in ``device.py``.
 """
 
