@@ -25,24 +25,18 @@ from let_titan.build_alignment import (
     build_fit,
     teaches,
 )
-from let_titan.config import LetJobConfig, compiles
+from let_titan.cache_of_run import RunCache
+from let_titan.config import LetJobConfig
 from let_titan.data.loader import gathered
 from let_titan.device import free_cached_memory, memory_gib
 from let_titan.distill import selected, sequence_scores, times_read
 from let_titan.learned_maps import LearnedMaps
 from let_titan.plan import LetPlan, let_in_use
+from let_titan.state_cache import CachedTeacher, WritingTeacher
 from let_titan.student.flavors import FLAVORS
 from let_titan.targets import Batch, TargetCount, at_targets
-from let_titan.teacher import (
-    Teacher,
-    TeacherStates,
-    facts_with_head,
-    load_teacher,
-    prepare_teacher,
-    read_head,
-)
-from let_titan.teacher.float8 import build_float8
-from let_titan.teacher.placement import processes_per_node, shard_mesh
+from let_titan.teacher import Teacher, TeacherStates, facts_with_head, prepare_teacher, read_head
+from let_titan.teacher_of_run import load_model
 from let_titan.tokenizer import vocab_size
 
 
@@ -58,6 +52,7 @@ class LetPhase:
         model_parts: the student, or this rank's stages of it; each is given what the plan asks for.
         device: where the teacher will be.
         optimizers: of the student, and of learned width maps.
+        cache: of the teacher's states, if the run has one.
     """
 
     def __init__(
@@ -68,13 +63,15 @@ class LetPhase:
         model_parts: Sequence[Any],
         device: torch.device,
         optimizers: OptimizersContainer,
+        cache: RunCache | None = None,
     ) -> None:
         self.plan, self.config, self.dims = plan, config, dims
         self.device = device
         self.alignment = build_alignment(plan, config)
         self.distillation = build_distillation(config, dims.tp)
         self.diagnostics = build_diagnostics(plan, config, device)
-        self.teacher: Teacher | None = None
+        self.teacher: Teacher | CachedTeacher | WritingTeacher | None = None
+        self.cache = cache
         let = let_in_use(config)
         pairs, width = len(plan.pairs), FLAVORS[config.model.flavor].dim
         fit = build_fit(let, width)
@@ -87,9 +84,9 @@ class LetPhase:
             part.alignment, part.distillation = self.alignment, self.distillation
         self._teaches = teaches(plan, model_parts)
 
-    def load(self) -> None:
-        """Loads the teacher where a block is that it aligns: of a pipeline's ranks, on few."""
-        self._load_here()
+    def load(self, start: int = 0) -> None:
+        """Loads the teacher where a block is that it aligns, when ``start`` steps are done."""
+        self._load_here(start)
         facts = self.facts()
         assert facts is not None
         self.states.start(facts["width"], self.device)
@@ -98,24 +95,17 @@ class LetPhase:
             self.alignment.fitted = self.states.fitted
             self.alignment.learned = self.maps.maps
 
-    def _load_here(self) -> None:
+    def _load_here(self, start: int) -> None:
         config = self.config.teacher
         folder = prepare_teacher(config.checkpoint, config.trust_remote_code)
+        cached = self.cache is not None and self.cache.open(self.plan, folder, start)
         if not self._teaches:
             return
-        compiled = config.compile and compiles(self.config, "model")
-        self.teacher = load_teacher(
-            folder,
-            [pair.layer for pair in self.plan.pairs],
-            dtype=TORCH_DTYPE_MAP[config.dtype],
-            device=self.device,
-            seq_len=self.config.training.seq_len,
-            mesh=shard_mesh(config.placement, self.dims, processes_per_node()),
-            placement=config.placement,
-            float8=build_float8(self.config, self.dims, compiled) if config.float8 else None,
-            compile_backend=self.config.compile.backend if compiled else None,
-            trust_remote_code=config.trust_remote_code,
-        )
+        if self.cache is not None and cached:
+            self.teacher = self.cache.reading(self.plan, folder, self.device)
+        else:
+            teacher = load_model(self.config, self.plan, self.dims, self.device, folder)
+            self.teacher = teacher if self.cache is None else self.cache.writing(teacher)
         if self.distillation is not None:
             self.distillation.head = self._load_head(folder)
         if self.maps.name in LEARNED:
@@ -125,7 +115,7 @@ class LetPhase:
 
     def _load_head(self, folder: Path) -> torch.Tensor:
         """Loads the LM head that distillation needs, and counts it to the teacher's facts."""
-        assert self.teacher is not None
+        assert isinstance(self.teacher, Teacher)
         vocabulary = vocab_size(self.config.model.hf_assets_path)
         dtype = TORCH_DTYPE_MAP[self.config.teacher.dtype]
         head = read_head(folder, self.teacher.model, vocabulary, dtype)
@@ -142,6 +132,8 @@ class LetPhase:
         free_cached_memory()  # so that the difference is the teacher alone
         before = memory_gib()
         self.teacher = None
+        if self.cache is not None:
+            self.cache.close()
         if self.distillation is not None:
             self.distillation.head = None
         self.states.stop()
@@ -198,10 +190,20 @@ class LetPhase:
         return sequence_scores(states, labels, self.distillation.head, top_k).cpu()
 
     def watched(self, batches: Iterator[Batch], step: int) -> Iterator[Batch]:
-        """Returns the step's batches, whose targets are counted as they are taken."""
+        """Returns the step's batches; as they are taken, their targets are counted, and a teacher
+        that reads or writes states learns which come."""
+        if self.cache is not None:
+            assert not isinstance(self.teacher, Teacher)
+            batches = self.cache.announced(batches, self.teacher)
         if self.targets is None or not self.plan.teacher_in(step):
             return batches
         return self.targets.watched(batches)
+
+    def end_step(self) -> None:
+        """Ends a step with a teacher; every rank calls."""
+        self.states.end_step()
+        if isinstance(self.teacher, WritingTeacher):
+            self.teacher.end_step()
 
     def diagnosis(self) -> dict[str, Any] | None:
         """Returns what ``Diagnostics.result`` says of the step, if it was asked to look at it."""

@@ -9,6 +9,7 @@ import torch
 from torchtitan.train import Trainer
 
 from let_titan.auto_stop import AutoStop
+from let_titan.cache_of_run import RunCache
 from let_titan.checkpoint.manager import LetCheckpointManager
 from let_titan.config import LetJobConfig
 from let_titan.figures import let_figures
@@ -18,6 +19,7 @@ from let_titan.plan import LetPlan, resolve_plan
 from let_titan.rank_loss import RankLoss
 from let_titan.run_folder import RunFolder, describe_run
 from let_titan.spec import register
+from let_titan.state_cache import uses_cache
 from let_titan.stop import StopRequest
 from let_titan.student.parallelize import is_ddp
 from let_titan.student.pipeline import PipelineLoss
@@ -40,6 +42,12 @@ class LetTrainer(Trainer):
         self.plan = resolve_plan(job_config)
         with checkpoint_manager(LetCheckpointManager), metrics_from_rank_0():
             super().__init__(job_config)
+        batch_size = job_config.training.local_batch_size * self.gradient_accumulation_steps
+        sequences = batch_size * self.parallel_dims.dp_replicate * self.parallel_dims.dp_shard
+        self.tokens_per_step = sequences * job_config.training.seq_len
+        cache = None
+        if uses_cache(job_config):
+            cache = RunCache(job_config, self.parallel_dims, self.dataloader, sequences)
         self.phase = LetPhase(
             self.plan,
             job_config,
@@ -47,15 +55,13 @@ class LetTrainer(Trainer):
             self.model_parts,
             self.device,
             self.optimizers,
+            cache,
         )
         self.metrics_processor.let_figures = lambda: let_figures(self)
         self.rank_loss: RankLoss | None = None
         if self.parallel_dims.cp_enabled:
             self.rank_loss = RankLoss(self.parallel_dims)
             self.metrics_processor.largest_loss = self.rank_loss.largest
-        batch_size = job_config.training.local_batch_size * self.gradient_accumulation_steps
-        replicas = self.parallel_dims.dp_replicate * self.parallel_dims.dp_shard
-        self.tokens_per_step = batch_size * replicas * job_config.training.seq_len
         self.run_folder = RunFolder(self.metrics_processor.file, describe_run(self))
         self.stop_request = StopRequest()
         self.guard = self._build_guard()
@@ -105,7 +111,7 @@ class LetTrainer(Trainer):
             self.metrics_processor.log_diagnostics(self.step, diagnosis)
             self._look(diagnosis)
         if self.plan.teacher_in(self.step):
-            self.phase.states.end_step()
+            self.phase.end_step()
         if self.plan.teacher_in(self.step) and not self.plan.teacher_in(self.step + 1):
             self._release_teacher()
 
@@ -128,7 +134,7 @@ class LetTrainer(Trainer):
         """What must happen between the loading of step ``start`` and the first step after it."""
         self._begun = True
         if self.plan.teacher_in(start + 1):
-            self.phase.load()
+            self.phase.load(start)
         self.run_folder.begin(start, self.phase.facts())
         if self.job_config.validation.enable and self.validator.should_validate(start):
             # Compiled first for validation's shape, the blocks would treat training's as dynamic.
@@ -198,6 +204,12 @@ class LetTrainer(Trainer):
             self.auto_stop.load_state_dict(state_dict)
             if self.auto_stop.seen.s_stop:
                 self._stop_at(self.auto_stop.seen.s_stop)
+
+    def close(self) -> None:
+        """As torchtitan, and lets other runs write to the cache of the teacher's states."""
+        super().close()
+        if self.phase.cache is not None:
+            self.phase.cache.close()
 
     def _release_teacher(self) -> None:
         """Lets the teacher go and notes what that freed."""

@@ -568,11 +568,14 @@ def test_what_cannot_be_priced_is_a_mistake(changes, part, lab, capsys):
     assert any(part in sentence for sentence in json.loads(told.out)["mistakes"])
 
 
-@pytest.mark.parametrize("method", METHODS)
-def test_the_table_is_made_of_what_the_json_says(method, lab, capsys, monkeypatch):
+@pytest.mark.parametrize(
+    ("method", "more"),
+    [*((method, []) for method in METHODS), ("let", ["--teacher.cache", "states"])],
+)
+def test_the_table_is_made_of_what_the_json_says(method, more, lab, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "200")
     let, keys = keys_of(method, lab)
-    arguments = [*write(lab, let, checkpoint__enable=True, **keys), "--world-size", "4"]
+    arguments = [*write(lab, let, checkpoint__enable=True, **keys), "--world-size", "4", *more]
     assert main([*arguments, "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
     assert main(arguments) == 0

@@ -1,6 +1,7 @@
 """All checks in their order; those that make no sense after a mistake are left out."""
 
 from let_titan.checks.align import align_mistakes
+from let_titan.checks.cache import cache_combination_mistakes, cache_mistakes
 from let_titan.checks.checkpoint import checkpoint_mistakes
 from let_titan.checks.choices import choice_mistakes
 from let_titan.checks.combinations import combination_mistakes
@@ -67,8 +68,11 @@ def mistakes_of(config: LetJobConfig, world_size: int, elsewhere: bool = False) 
     if not wrong and not unknown_words:
         yield from combination_mistakes(config)
         yield from align_mistakes(config)
+        yield from cache_combination_mistakes(config)
+    layout: list[ConfigError] = []
     if not any(path.startswith(("parallelism.", "training.")) for path in wrong):
-        yield from layout_mistakes(config, world_size)
+        layout += layout_mistakes(config, world_size)
+    yield from layout
     unreadable = list(readable(tokenizer_mistakes(config)))
     yield from unreadable
     no_data = list(readable(data_mistakes(config)))
@@ -81,4 +85,7 @@ def mistakes_of(config: LetJobConfig, world_size: int, elsewhere: bool = False) 
     if not no_data:
         yield from readable(resume_mistakes(config, plan, world_size))
     if needs_teacher(config, plan):
-        yield from readable(teacher_mistakes(config, plan))
+        unfit = list(readable(teacher_mistakes(config, plan)))
+        yield from unfit
+        if not (unfit or no_data or unclear or layout):
+            yield from readable(cache_mistakes(config, world_size, elsewhere))

@@ -174,6 +174,13 @@ class Teacher:
     trust_remote_code: bool = False
     """Run Python code that comes with the checkpoint; leave it off unless you have read it"""
 
+    cache: str = ""
+    """
+    Folder for the teacher's states of this run's sequences, in bfloat16, on a file system that all
+    ranks share. What is missing there is written by the run; where nothing is, no teacher is loaded
+    and the states are read. One teacher, tokenizer and order of data each. "": none
+    """
+
     tokenizer: Literal["same", "align"] = "same"
     """
     "same": the student trains on the teacher's vocabulary. "align": the teacher reads the same text

@@ -57,6 +57,7 @@ def build_dataloader(
         tokenizer,
         validation=False,
         teacher=teacher,
+        numbered=bool(job_config.teacher.cache and job_config.let.enable),
         lanes=job_config.data.lanes,
         rank=dp_rank,
         ranks=dp_world_size,

@@ -147,6 +147,7 @@ class PileLoader(BaseDataLoader):
         prefetch: batches that each worker reads ahead.
         pin_memory: put batches into memory from which copies to a GPU are fast.
         positions: give each id's position in its document, [B, S], along with the ids.
+        numbered: give "sequences", [B], each one's number in the run, along with them.
     """
 
     def __init__(
@@ -164,12 +165,13 @@ class PileLoader(BaseDataLoader):
         prefetch: int | None = None,
         pin_memory: bool = False,
         positions: bool = False,
+        numbered: bool = False,
     ) -> None:
         self.corpus, self.identity = corpus, {**identity, "seq_len": seq_len}
         self.rank, self.ranks, self.batch, self.seq_len = rank, ranks, batch, seq_len
         self.fixed_lanes, self.infinite = lanes, infinite
         self.workers, self.prefetch, self.pin_memory = workers, prefetch, pin_memory
-        self.positions = positions
+        self.positions, self.numbered = positions, numbered
         self._begin(0, {lane: Place() for lane in range(lanes or ranks)})
 
     def _begin(self, start: int, places: dict[int, Place]) -> None:
@@ -215,6 +217,8 @@ class PileLoader(BaseDataLoader):
         batch = {"input": ids[:, :-1].contiguous(), "labels": ids[:, 1:].contiguous()}
         if self.positions:
             batch["positions"] = stacked(row.positions[:-1] for row in rows)
+        if self.numbered:
+            batch["sequences"] = torch.tensor(sorted(numbered))
         batch |= self._for_the_teacher([row.teacher for row in rows if row.teacher is not None])
         if self.pin_memory:
             batch = {name: tensor.pin_memory() for name, tensor in batch.items()}

@@ -18,6 +18,7 @@ from let_titan.preflight.advice import (
     memory_advice,
     s_stop_advice,
 )
+from let_titan.preflight.cache import cache_advice, cache_facts
 from let_titan.preflight.cost import Cost, busy_share
 from let_titan.preflight.findings import Findings, look, uses_float8, vocabulary_of
 from let_titan.preflight.gpus import GPUS, GPUS_PER_NODE, Gpu
@@ -84,10 +85,12 @@ def examine(
     student, teacher, ranks = measure(config, world_size, plan, per_node)
     memory = max(ranks, key=lambda rank: rank.total)
     cost = cost_of(config, world_size, plan, gpu, student, teacher_flops(teacher, reading), mfu)
-    advise(findings, config, plan, gpu, student, memory)
+    cache = cache_facts(config, plan, teacher, cost)
+    advise(findings, config, plan, gpu, student, memory, cache)
     price = {
         "student": student_facts(config, student),
         "teacher": teacher,
+        "teacher_cache": cache,
         "teacher_reading": asdict(reading) if reading else None,
         "let": asdict(plan) if plan.pairs else None,
         "distill": asdict(config.distill) if config.distill.method != "none" else None,
@@ -205,6 +208,7 @@ def advise(
     gpu: Gpu,
     student: Student,
     memory: StepMemory,
+    cache: dict[str, Any] | None,
 ) -> None:
     """Adds what follows from the sizes."""
     exact = memory.lasting
@@ -217,6 +221,7 @@ def advise(
         *s_stop_advice(config, plan),
         *memory_advice(config, gpu, memory),
         *disk_advice(config, student.parameters),
+        *cache_advice(config, cache),
     ]
 
 

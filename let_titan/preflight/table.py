@@ -46,6 +46,7 @@ def sections(price: dict[str, Any]) -> dict[str, list[tuple[str, str]]]:
     found = {
         "student": student_rows(price["student"]),
         "teacher": teacher_rows(price["teacher"], price["let"], price["distill"]),
+        "its states' cache": cache_rows(price["teacher_cache"]),
         "its reading": reading_rows(price["teacher_reading"]),
         "run": batch_rows(price["batch"]),
         "memory per GPU": memory_rows(
@@ -107,6 +108,17 @@ def reading_rows(reading: dict[str, Any] | None) -> list[tuple[str, str]]:
         ("reads for a token", f"{reading['positions_per_token']:.3f} of its own, {padding}"),
         ("tokens with a target", f"{reading['target_share']:.1%}"),
         ('"same" would need', reading["same_needs"] or "nothing: the tokenizers are one"),
+    ]
+
+
+def cache_rows(cache: dict[str, Any] | None) -> list[tuple[str, str]]:
+    """What the states of teacher.cache take; prices are of the run that writes it."""
+    if cache is None:
+        return []
+    return [
+        ("bytes a token", f"{cache['bytes_per_token']:,}"),
+        ("until s_stop", gib(cache["bytes"])),
+        ("a later run reads", f"{gib(cache['bytes_read_per_s'])}/s, at most, and has no teacher"),
     ]
 
 

@@ -1,0 +1,134 @@
+"""The run's cache of teacher's states, if ``teacher.cache`` names one: opened, read, or written."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+from torchtitan.components.dataloader import BaseDataLoader
+from torchtitan.config import TORCH_DTYPE_MAP
+from torchtitan.distributed import ParallelDims
+from torchtitan.tools.logging import logger
+
+from let_titan.alignment import share_of_batch
+from let_titan.config import LetJobConfig
+from let_titan.data.loader import PileLoader, gathered
+from let_titan.errors import ConfigError, RunError
+from let_titan.plan import LetPlan
+from let_titan.state_cache import (
+    CachedTeacher,
+    StateFiles,
+    WritingTeacher,
+    begin_cache,
+    bytes_per_token,
+    check_cache,
+    check_room,
+    key_of,
+    lock,
+)
+from let_titan.targets import Batch
+from let_titan.teacher import Teacher
+from let_titan.teacher.load import build_part, describe
+from let_titan.teacher.sources import read_config
+
+
+class RunCache:
+    """Stands between the phase and the files.
+
+    Args:
+        config: the run's.
+        dims: its layout.
+        loader: of its training data, whose sequences are numbered.
+        per_step: sequences of a step.
+    """
+
+    def __init__(
+        self, config: LetJobConfig, dims: ParallelDims, loader: BaseDataLoader, per_step: int
+    ) -> None:
+        assert isinstance(loader, PileLoader)
+        self.config, self.dims, self.loader, self.per_step = config, dims, loader, per_step
+        self.path = Path(config.teacher.cache).expanduser()
+        self._lock: int | None = None
+
+    def open(self, plan: LetPlan, teacher: Path, start: int) -> bool:
+        """Opens the cache for the steps from ``start`` to s_stop; every rank calls.
+
+        Args:
+            plan: the run's.
+            teacher: its folder.
+            start: steps done.
+
+        Returns:
+            Whether all is there, so that no teacher is needed.
+
+        Raises:
+            ConfigError: it is another run's, or there is no room for it; on all ranks.
+            RunError: the folder cannot be made; on all ranks.
+        """
+        first = self.loader.sequences
+        wanted = range(first, first + (plan.s_stop - start) * self.per_step)
+        error: Exception | None = None
+        if dist.get_rank() == 0:
+            try:
+                self._open(plan, teacher, wanted)
+            except (ConfigError, RunError) as found:
+                error = found
+        error = gathered(error)[0]
+        if error is not None:
+            raise error
+        self.files = StateFiles(self.path, dist.get_rank())
+        return not any(gathered(self.files.missing(wanted)))
+
+    def _open(self, plan: LetPlan, teacher: Path, wanted: range) -> None:
+        """Checks key and room, says what is needed, and makes the folder."""
+        config = self.config
+        key = key_of(config, plan, teacher, self.loader.identity, self.loader.deal.lanes)
+        check_cache(self.path, key)
+        width = read_config(str(teacher), config.teacher.trust_remote_code).hidden_size
+        each = bytes_per_token(len(key["layers"]), width)
+        missing = StateFiles(self.path, 0).missing(wanted)
+        n_bytes = missing * config.training.seq_len * each
+        logger.info(
+            f"Teacher's states: {each:,} bytes a token, "
+            f"{len(wanted) * config.training.seq_len * each / 2**30:,.2f} GiB until s_stop, "
+            f"{n_bytes / 2**30:,.2f} GiB of them are not in {str(self.path)!r} yet."
+        )
+        check_room(self.path, n_bytes)
+        begin_cache(self.path, key)
+        if missing:
+            self._lock = lock(self.path)
+
+    def close(self) -> None:
+        """Lets other runs write; without a teacher there is nothing left to do here."""
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    def reading(self, plan: LetPlan, teacher: Path, device: torch.device) -> CachedTeacher:
+        """Returns what gives the states without a model; its facts say that it costs nothing."""
+        config = self.config.teacher
+        found = read_config(str(teacher), config.trust_remote_code)
+        dtype = TORCH_DTYPE_MAP[config.dtype]
+        layers = [pair.layer for pair in plan.pairs]
+        model, resolved = build_part(found, layers, dtype, config.trust_remote_code)
+        facts = describe(model, teacher.name, resolved, dtype, self.config.training.seq_len)
+        facts |= {"placement": "cache", "bytes": 0, "flops_per_token": 0}
+        return CachedTeacher(self.files, resolved, facts, device, dtype)
+
+    def writing(self, teacher: Teacher) -> WritingTeacher:
+        """Returns ``teacher`` with its states written by the one rank of those that have them."""
+        shared = share_of_batch(self.config.training.local_batch_size, self.dims) == slice(None)
+        axes = ["cp", *(["tp"] if shared else [])]
+        meshes = [mesh for axis in axes if (mesh := self.dims.get_optional_mesh(axis)) is not None]
+        return WritingTeacher(teacher, self.files, all(m.get_local_rank() == 0 for m in meshes))
+
+    def announced(
+        self, batches: Iterator[Batch], teacher: CachedTeacher | WritingTeacher | None
+    ) -> Iterator[Batch]:
+        """Yields ``batches`` without their sequences' numbers, of which the teacher is told."""
+        for inputs, labels in batches:
+            numbers = inputs.pop("sequences").tolist()
+            if teacher is not None:
+                teacher.expect(numbers[share_of_batch(len(numbers), self.dims)])
+            yield inputs, labels

@@ -1,0 +1,116 @@
+"""What takes the teacher's place in a run that reads its states, and in the one that writes them.
+
+Both are told which sequences come before they are called, while the batches are still on the CPU.
+The run that writes trains on the rounded states, so both see the same numbers.
+"""
+
+import logging
+import os
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+from let_titan.errors import RunError
+from let_titan.state_cache.files import StateFiles
+from let_titan.teacher.model import Teacher
+
+logger = logging.getLogger(__name__)
+
+KEPT = torch.bfloat16
+
+
+class CachedTeacher:
+    """Gives a teacher's states from a cache; there is no model.
+
+    Args:
+        files: with all the sequences that will be asked for.
+        layers: one entry per state to give, as ``Teacher`` has them.
+        facts: of the teacher, for summary.json.
+        device: where the states go.
+        dtype: which they are given in.
+    """
+
+    def __init__(
+        self,
+        files: StateFiles,
+        layers: Sequence[Any],
+        facts: dict[str, Any],
+        device: torch.device,
+        dtype: torch.dtype,
+    ) -> None:
+        self.files, self.facts, self.device, self.dtype = files, facts, device, dtype
+        self.layers = tuple(map(str, layers))
+        self._ahead: deque[Future[list[torch.Tensor]]] = deque()
+        self._reader = ThreadPoolExecutor(1, "teacher-states")
+
+    def expect(self, sequences: Sequence[int]) -> None:
+        """Begins to read what the next call but those still expected is for."""
+        self._ahead.append(self._reader.submit(self.files.read, sequences, self.layers))
+
+    def __call__(
+        self, input: torch.Tensor, positions: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, ...]:
+        """As ``Teacher``; the ids themselves are not looked at."""
+        with telling():
+            states = self._ahead.popleft().result()
+        return tuple(each.to(self.device).to(self.dtype) for each in states)
+
+
+class WritingTeacher:
+    """A teacher whose states are rounded to bfloat16, given so, and written once a step.
+
+    Args:
+        teacher: which computes them.
+        files: where they go; sequences that are there already are not written again.
+        writes: whether this rank does; others that read the same sequences leave it to that one.
+    """
+
+    def __init__(self, teacher: Teacher, files: StateFiles, writes: bool) -> None:
+        self.teacher, self.files, self.writes = teacher, files, writes
+        self.facts, self.model, self.layers = teacher.facts, teacher.model, teacher.layers
+        self._expected: deque[Sequence[int]] = deque()
+        self._kept: dict[int, dict[str, torch.Tensor]] = {}
+
+    def expect(self, sequences: Sequence[int]) -> None:
+        """Says what the next call but those still expected is for."""
+        self._expected.append(sequences)
+
+    def __call__(
+        self, input: torch.Tensor, positions: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, ...]:
+        """As ``Teacher``."""
+        states = self.teacher(input, positions)
+        rounded = [each.to(KEPT) for each in states]
+        sequences = self._expected.popleft()
+        if self.writes:
+            here = dict(zip(map(str, self.layers), (each.cpu() for each in rounded), strict=True))
+            for row, number in enumerate(sequences):
+                if number not in self.files.rows:
+                    self._kept[number] = {layer: each[row] for layer, each in here.items()}
+        return tuple(few.to(whole.dtype) for few, whole in zip(rounded, states, strict=True))
+
+    def end_step(self) -> None:
+        """Writes the step's states, before a checkpoint of the step can be."""
+        if not self._kept:
+            return
+        numbers = sorted(self._kept)
+        layers = self._kept[numbers[0]]
+        states = {layer: torch.stack([self._kept[n][layer] for n in numbers]) for layer in layers}
+        with telling():
+            self.files.write(numbers, states)
+        self._kept = {}
+
+
+@contextmanager
+def telling() -> Iterator[None]:
+    """Logs a RunError on the rank that meets it: of those of one rank main prints rank 0's."""
+    try:
+        yield
+    except RunError as error:
+        if os.environ.get("RANK", "0") != "0":
+            logger.error(f"let_titan: {error}")
+        raise

@@ -1,0 +1,33 @@
+"""Loads the teacher as a run's config and layout have it."""
+
+from pathlib import Path
+
+import torch
+from torchtitan.config import TORCH_DTYPE_MAP
+from torchtitan.distributed import ParallelDims
+
+from let_titan.config import LetJobConfig, compiles
+from let_titan.plan import LetPlan
+from let_titan.teacher import Teacher, load_teacher
+from let_titan.teacher.float8 import build_float8
+from let_titan.teacher.placement import processes_per_node, shard_mesh
+
+
+def load_model(
+    job_config: LetJobConfig, plan: LetPlan, dims: ParallelDims, device: torch.device, folder: Path
+) -> Teacher:
+    """Loads the part of the teacher in ``folder`` that ``plan`` needs."""
+    config = job_config.teacher
+    compiled = config.compile and compiles(job_config, "model")
+    return load_teacher(
+        folder,
+        [pair.layer for pair in plan.pairs],
+        dtype=TORCH_DTYPE_MAP[config.dtype],
+        device=device,
+        seq_len=job_config.training.seq_len,
+        mesh=shard_mesh(config.placement, dims, processes_per_node()),
+        placement=config.placement,
+        float8=build_float8(job_config, dims, compiled) if config.float8 else None,
+        compile_backend=job_config.compile.backend if compiled else None,
+        trust_remote_code=config.trust_remote_code,
+    )

@@ -1,0 +1,241 @@
+"""A cache of the teacher's states: the run that reads it is the run that wrote it."""
+
+import json
+import os
+import shutil
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from let_titan.checks import find_mistakes
+from let_titan.errors import ConfigError, RunError
+from let_titan.preflight import examine
+from let_titan.preflight.gpus import GPUS
+from let_titan.state_cache import StateFiles, lock
+from let_titan.train import LetTrainer
+from tests.conftest import make_teacher, make_tokenizer
+from tests.layouts import FSDP, PP, SHARD, TP
+from tests.support import Lab, of_all_stages, outside_the_world, run_world, weights
+
+WIDTH, SEQ_LEN, STEPS, S_STOP = 48, 64, 6, 4
+MADE = {"training__steps": STEPS, "checkpoint__enable": True, "checkpoint__interval": 2}
+FIGURES = ("loss", "align_loss", "align_cosine", "grad_norm", "lambda", "tokens")
+LAYOUTS = {
+    "pp": {**PP, "training__local_batch_size": 4},
+    "fsdp, accumulated": {**FSDP, **SHARD, "training__global_batch_size": 8},
+    "tp": {**TP, "training__global_batch_size": 4},
+    "tp, rows not divided": {**TP, "training__local_batch_size": 1},
+}
+
+
+def train(lab, folder, until=STEPS, let=None, **changes):
+    """Trains; returns (figures of each step, weights at the end, what the teacher was)."""
+    keys = {"job__dump_folder": str(lab.folder / folder), **MADE, **changes}
+    trainer = LetTrainer(lab.config({"s_stop": S_STOP, **(let or {})}, **keys))
+    trainer.should_continue_training = lambda: trainer.step < until
+    teachers = []
+    release = trainer.phase.release
+
+    def noting():
+        teachers.append(type(trainer.phase.teacher))
+        return release()
+
+    trainer.phase.release = noting
+    try:
+        trainer.train()
+        found = of_all_stages(weights, trainer)
+    finally:
+        trainer.close()
+    text = (lab.folder / folder / "metrics.jsonl").read_text()
+    lines = [json.loads(line) for line in text.splitlines()]
+    figures = [{key: line[key] for key in FIGURES} for line in lines if "loss" in line]
+    return figures, found, [each.__name__ for each in teachers]
+
+
+def assert_equal(one, other):
+    assert one[0] == other[0] and len(one[0]) == STEPS
+    assert one[1].keys() == other[1].keys()
+    assert all(torch.equal(value, other[1][name]) for name, value in one[1].items())
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
+def test_the_run_that_reads_is_the_run_that_writes(dtype, lab, monkeypatch):
+    cache = {"teacher__cache": str(lab.folder / "cache")}
+    let = {"teacher_norm": "center", "pairs": ["last:2:1.0", "1:3:0.5", "last:4:1.0"]}
+    keys = {"let": let, "teacher__dtype": dtype}
+    live, writing = train(lab, "live", **keys), train(lab, "writing", **keys, **cache)
+    monkeypatch.setattr("let_titan.phase.load_model", pytest.fail)
+    reading = train(lab, "reading", **keys, **cache)
+    assert [run[2] for run in (live, writing, reading)] == [
+        ["Teacher"],
+        ["WritingTeacher"],
+        ["CachedTeacher"],
+    ]
+    assert_equal(writing, reading)
+    if dtype == "bfloat16":
+        assert_equal(live, writing)
+    else:  # rounded, in all that the student sees of it
+        assert live[0] != writing[0]
+        for one, other in zip(live[0], writing[0], strict=True):
+            assert one["loss"] == pytest.approx(other["loss"], rel=1e-3)
+    facts = json.loads((lab.folder / "reading" / "summary.json").read_text())["teacher"]
+    assert facts["placement"] == "cache" and facts["width"] == WIDTH
+    assert facts["flops_per_token"] == facts["bytes"] == 0
+
+
+def test_a_shorter_run_reads_a_part_and_a_longer_one_adds_the_rest(lab):
+    cache = {"teacher__cache": str(lab.folder / "cache")}
+    longer = {"let": {"s_stop": S_STOP + 1}}
+    train(lab, "first", **cache)
+    assert train(lab, "shorter", let={"s_stop": 2}, **cache)[2] == ["CachedTeacher"]
+    before = set((lab.folder / "cache").glob("*.safetensors"))
+    added = train(lab, "longer", **longer, **cache)
+    assert added[2] == ["WritingTeacher"]
+    assert len(set((lab.folder / "cache").glob("*.safetensors")) - before) == 1
+    read = train(lab, "again", **longer, **cache)
+    assert read[2] == ["CachedTeacher"]
+    assert_equal(added, read)
+
+
+def test_a_resume_on_either_side(lab):
+    """Stopped at a checkpoint while it writes, and while it reads."""
+    dtype = {"teacher__dtype": "bfloat16"}
+    cache = {**dtype, "teacher__cache": str(lab.folder / "cache")}
+    whole = train(lab, "whole", **dtype)
+    for name, teacher in (("writing", "WritingTeacher"), ("reading", "CachedTeacher")):
+        train(lab, name, until=2, **cache)
+        resumed = train(lab, name, **cache)
+        assert resumed[2] == [teacher]
+        assert_equal(resumed, whole)
+    assert len(StateFiles(lab.folder / "cache", 0).rows) == 4 * S_STOP
+
+
+def in_each_layout(assets, folder):
+    """Trains writing and reading in each layout, live in one; returns the runs and rows written."""
+    found = {}
+    for name, layout in LAYOUTS.items():
+        place = folder / name.replace(", ", "-")
+        lab = Lab(assets, place)
+        cache = {"teacher__cache": str(place / "cache")}
+        keys = {"teacher__dtype": "bfloat16", **layout}
+        caches = [*([{}] if name.startswith("fsdp") else []), cache, cache]
+        runs = [train(lab, str(i), **keys, **each) for i, each in enumerate(caches)]
+        written = sum(len(load_file(f)["last"]) for f in (place / "cache").glob("*.safetensors"))
+        found[name] = runs, written
+    return found
+
+
+def test_on_two_ranks(assets, tmp_path):
+    for name in LAYOUTS:
+        (tmp_path / name.replace(", ", "-")).mkdir()
+    sizes = {"pp": 4, "fsdp, accumulated": 8, "tp": 4, "tp, rows not divided": 1}
+    for name, (runs, written) in run_world(2, in_each_layout, tmp_path, assets, tmp_path).items():
+        *live, writing, reading = runs
+        assert (writing[2], reading[2]) == (["WritingTeacher"], ["CachedTeacher"]), name
+        assert_equal(writing, reading)
+        for run in live:
+            assert_equal(run, writing)
+        assert written == S_STOP * sizes[name]  # by one rank of those that hold the same rows
+
+
+@pytest.fixture(scope="module")
+def filled(assets, tmp_path_factory):
+    """The cache of a run of two steps with a teacher."""
+    lab = Lab(assets, tmp_path_factory.mktemp("filled"))
+    train(lab, "run", let={"s_stop": 2}, teacher__cache=str(lab.folder / "cache"))
+    return lab.folder / "cache"
+
+
+def told(lab, cache, *args, **changes):
+    config = lab.parsed({"s_stop": 2}, *args, teacher__cache=str(cache), **{**MADE, **changes})
+    return " ".join(map(str, find_mistakes(config)))
+
+
+def test_another_runs_cache_is_refused_by_name(filled, lab):
+    assert told(lab, filled) == ""
+    folder = lab.folder
+    make_teacher(folder / "teacher", 320, context=127)  # other weights are another file, too
+    make_tokenizer(folder / "tokenizer", 300)
+    shutil.copy(lab.assets / "train.jsonl", folder / "more.jsonl")
+    for changes, sentence in (
+        ({"teacher__checkpoint": str(folder / "teacher")}, "there the teacher's weights is"),
+        ({"model__hf_assets_path": str(folder / "tokenizer")}, "there the tokenizer is"),
+        ({"training__dataset_path": str(folder / "more.jsonl")}, "training.dataset_path is"),
+        ({"data__shuffle_buffer": 8}, "the order of the data (data.shuffle_buffer) is 0, here 8"),
+        ({"data__lanes": 2}, "at its start) is 1, here 2"),
+        ({"training__seq_len": 32}, "training.seq_len is 64, here 32"),
+        ({"teacher__layer": 2}, "the teacher's layers is ['last'], here ['2']"),
+        ({"teacher__dtype": "bfloat16"}, "teacher.dtype is 'float32', here 'bfloat16'"),
+    ):
+        assert sentence in told(lab, filled, **changes), sentence
+    assert "holds other things than a cache" in told(lab, lab.assets)
+
+
+def test_what_it_does_not_go_with(lab):
+    cache = lab.folder / "cache"
+    assert 'needs teacher.tokenizer = "same"' in told(lab, cache, "--teacher.tokenizer", "align")
+    c4 = told(lab, cache, training__dataset="c4_test", training__dataset_path="x")
+    assert "needs training.dataset = 'pile'" in c4
+
+
+def test_too_small_a_disk_is_refused(lab, monkeypatch):
+    usage = shutil.disk_usage("/")
+    needed = 2 * 4 * SEQ_LEN * WIDTH * 2  # steps, sequences, tokens, numbers of two bytes
+    for free, refused in ((needed, False), (needed - 1, True)):
+        monkeypatch.setattr("shutil.disk_usage", lambda _, free=free: usage._replace(free=free))
+        assert ("GiB are free there" in told(lab, lab.folder / "cache")) == refused
+
+
+def test_one_run_at_a_time_writes(filled, lab):
+    cache = lab.folder / "cache"
+    cache.mkdir()
+    shutil.copy(filled / "key.json", cache)
+    held = lock(cache)
+    with pytest.raises(ConfigError, match="is being written by another run"):
+        train(lab, "run", let={"s_stop": 2}, teacher__cache=str(cache))
+    os.close(held)
+    assert train(lab, "run", let={"s_stop": 2}, teacher__cache=str(cache))[2] == ["WritingTeacher"]
+
+
+@pytest.mark.parametrize("damage", ["flipped", "cut", "gone"])
+def test_a_damaged_file_is_named(damage, filled, lab):
+    cache = lab.folder / "cache"
+    shutil.copytree(filled, cache)
+    path = sorted(cache.glob("*.safetensors"))[1]
+    data = bytearray(path.read_bytes())
+    data[-7] ^= 1
+    path.write_bytes(data if damage == "flipped" else data[:-1])
+    if damage == "gone":
+        path.unlink()
+    with pytest.raises(RunError, match=rf"{path.name}.* missing or not as written"):
+        train(lab, "run", let={"s_stop": 2}, teacher__cache=str(cache))
+
+
+def test_a_line_that_a_kill_cut_short_is_written_anew(filled, lab):
+    cache = lab.folder / "cache"
+    shutil.copytree(filled, cache)
+    (manifest,) = cache.glob("rank-*.jsonl")
+    whole = StateFiles(filled, 0).rows
+    manifest.write_text(manifest.read_text()[:-5])
+    assert len(StateFiles(cache, 0).rows) == len(whole) // 2
+    again = train(lab, "run", let={"s_stop": 2}, teacher__cache=str(cache))
+    assert again[2] == ["WritingTeacher"]
+    assert StateFiles(cache, 0).rows == whole
+
+
+def test_states_are_the_teachers_by_number(filled, lab):
+    files = StateFiles(filled, 0)
+    forth = files.read([*range(8)], ["last"])[0]
+    back = files.read([*reversed(range(8))], ["last"])[0]
+    assert forth.shape == (8, SEQ_LEN, WIDTH) and forth.dtype == torch.bfloat16
+    assert torch.equal(forth, back.flip(0)) and not torch.equal(forth[0], forth[1])
+
+
+def test_preflight_tells_its_bytes(filled, lab):
+    config = lab.parsed({"s_stop": 2}, teacher__cache=str(filled))
+    with outside_the_world():
+        price = examine(config, 1, GPUS["a100"]).price
+    stored = sum(load_file(f)["last"].nbytes for f in filled.glob("*.safetensors"))
+    assert price["teacher_cache"]["bytes"] == stored
+    assert price["teacher_cache"]["bytes_per_token"] == 2 * WIDTH
