@@ -13,6 +13,7 @@ from dataclasses import replace
 import make_corpus
 import pytest
 import zstandard
+from corpus_packages import PACKAGES
 
 from let_titan.data.files import data_files
 from let_titan.data.policy import Policy
@@ -43,7 +44,7 @@ def packages(tmp_path):
     folder = tmp_path / "packages"
     folder.mkdir()
     found = []
-    for package in make_corpus.PACKAGES:
+    for package in PACKAGES:
         if package.name in FILES:
             build_deb(tmp_path / package.name, FILES[package.name], folder / package.file)
         elif package.is_debian:

@@ -121,28 +121,40 @@ def summary_mistakes(config: LetJobConfig, plan: LetPlan | None, world_size: int
     if apart != config.data.document_attention:
         did = "attended within documents" if apart else "attended across documents"
         yield differs(config, f"student {did}", f"data.document_attention = {str(apart).lower()}")
-    yield from s_stop_mistakes(config, let_plan, plan)
-    stopped = before["config"].get("let", {}).get("auto_stop", False)
-    if plan is not None and plan.pairs and config.let.auto_stop != stopped:
+    if plan is not None and plan.pairs:
+        yield from s_stop_mistakes(config, let_plan, plan)
+        yield from teacher_phase_mistakes(config, before["config"])
+
+
+def teacher_phase_mistakes(config: LetJobConfig, before: dict[str, Any]) -> Mistakes:
+    """What the steps with a teacher were and left in the checkpoints.
+
+    Args:
+        config: of a run that has a teacher.
+        before: the config that the run had, in which keys of today may be missing.
+    """
+    let = before.get("let", {})
+    stopped = let.get("auto_stop", False)
+    if config.let.auto_stop != stopped:
         did = "by auto stop" if stopped else "without auto stop"
         yield differs(config, f"s_stop was found {did}", f"let.auto_stop = {str(stopped).lower()}")
-    drawn = before["config"].get("distill", {}).get("select_of", 1)
-    if plan is not None and plan.pairs and config.distill.select_of != drawn:
+    drawn = before.get("distill", {}).get("select_of", 1)
+    if config.distill.select_of != drawn:
         did = f"steps drew {drawn} times their data"
         yield differs(config, did, f"distill.select_of = {drawn}")
-    read = before["config"].get("teacher", {}).get("tokenizer", "same")
-    if plan is not None and plan.pairs and config.teacher.tokenizer != read:
+    read = before.get("teacher", {}).get("tokenizer", "same")
+    if config.teacher.tokenizer != read:
         did = "the student's" if read == "same" else "its own"
         yield differs(config, f"teacher's tokenizer was {did}", f'teacher.tokenizer = "{read}"')
-    width_map = before["config"].get("let", {}).get("width_map", "interpolate")
-    if plan is not None and plan.pairs and config.let.width_map in {*IN_CHECKPOINTS} - {width_map}:
+    width_map = let.get("width_map", "interpolate")
+    if config.let.width_map in {*IN_CHECKPOINTS} - {width_map}:
         kept = IN_CHECKPOINTS[config.let.width_map]
         yield differs(config, f"checkpoints hold no {kept} map", f"let.width_map = {width_map!r}")
-    loss = before["config"].get("let", {}).get("loss", "cosine")
-    if plan is not None and plan.pairs and config.let.loss == "cca" != loss:
+    loss = let.get("loss", "cosine")
+    if config.let.loss == "cca" != loss:
         yield differs(config, "checkpoints hold no covariances", f"let.loss = {loss!r}")
-    norm = before["config"].get("let", {}).get("teacher_norm", "none")
-    if plan is not None and plan.pairs and config.let.teacher_norm not in (norm, "none"):
+    norm = let.get("teacher_norm", "none")
+    if config.let.teacher_norm not in (norm, "none"):
         has = "no moments" if norm == "none" else "other moments"
         yield differs(config, f"checkpoints hold {has}", f"let.teacher_norm = {norm!r}")
 
@@ -165,11 +177,9 @@ def data_mistakes(config: LetJobConfig, before: dict[str, Any]) -> Mistakes:
         )
 
 
-def s_stop_mistakes(
-    config: LetJobConfig, before: dict[str, Any] | None, plan: LetPlan | None
-) -> Mistakes:
+def s_stop_mistakes(config: LetJobConfig, before: dict[str, Any] | None, plan: LetPlan) -> Mistakes:
     """A run that goes on keeps its s_stop: a fraction of more steps would call the teacher back."""
-    if before is None or plan is None or not plan.pairs:
+    if before is None:
         return
     planned = before.get("horizon") or before["s_stop"]  # auto stop may have moved it
     if planned == plan.s_stop:
