@@ -70,6 +70,7 @@ def draw_curves(study: Study, records: Sequence[Record], path: Path) -> None:
 
 def draw_arms(axes: Axes, study: Study, records: Sequence[Record]) -> None:
     axes.axvline(study.training.s_stop, color=MUTED, lw=1, linestyle=(0, (4, 3)))
+    axes.set_ylim(0, 1.03)  # of few seeds an interval may go beyond
     for place, arm in enumerate(study.arms):
         curves = np.array([r["curve"] for r in records if r["arm"] == arm.name])
         if curves.size:
