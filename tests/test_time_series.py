@@ -308,6 +308,9 @@ def record(arm, seed, accuracies, name="a"):
     return {**of_student, "set": name, "seed": seed, "curve": curve}
 
 
+TEACHER = {"purpose": "teacher", "set": "a", "seed": 0, "cpu_s": 1.5, "curve": [[10, 0.7, 1.0]]}
+
+
 def test_findings_pair_seeds_and_count_steps():
     study = replace(
         STUDY, sets=("a",), students={"S": STUDY.teacher}, arms=(BASELINE, LET), seeds=(0, 1)
@@ -318,13 +321,15 @@ def test_findings_pair_seeds_and_count_steps():
         record("baseline", 1, [0.0, 0.2, 0.6]),
         record("LET", 1, [0.0, 0.6, 0.5]),
         record("LET", 2, [0.0, 0.0, 0.0]),  # has no partner
+        TEACHER,
     ]
+    assert find(study, runs).teachers["a"].value == pytest.approx(0.7)
     baseline, let = find(study, runs).arms["S"]
     assert let.difference.value == pytest.approx(0.0) and let.difference.n == 2
     assert baseline.steps == pytest.approx(20) and let.steps == pytest.approx(10)
     assert let.level.costs["steps"].speed_up.value == pytest.approx(2.0)
     assert let.cpu_ms == pytest.approx(1.0)
-    unreached = find(study, [*runs[:3], record("LET", 1, [0.0, 0.5, 0.5])]).arms["S"][1]
+    unreached = find(study, [*runs[:3], TEACHER, record("LET", 1, [0.0, 0.5, 0.5])]).arms["S"][1]
     assert unreached.level.reached == 1 and unreached.steps == pytest.approx(15)
     assert unreached.level.costs["steps"].speed_up is None
 
@@ -346,7 +351,7 @@ def test_ranks_and_friedman_over_sets():
         for arm, of_sets in ends.items()
         for name, end in zip("abc", of_sets, strict=True)
     ]
-    over = find(study, runs).over_sets["S"]
+    over = find(study, [*runs, TEACHER]).over_sets["S"]
     assert over.n_sets == 3
     assert over.ranks == pytest.approx(
         {"baseline": (3 + 2.5 + 1) / 3, "LET": (2 + 2.5 + 2) / 3, "KD": (1 + 1 + 3) / 3}

@@ -62,24 +62,26 @@ class OverSets:
 class Findings:
     """Attributes:
     teachers: final test accuracy by set.
+    teacher_cpu_s: of the training of one, the mean.
     arms: of each student, sets in the study's order, the baseline first on each.
     over_sets: of each student.
     """
 
     teachers: dict[str, Estimate]
+    teacher_cpu_s: float
     arms: dict[str, list[ArmOnSet]]
     over_sets: dict[str, OverSets]
 
 
 def find(study: Study, records: Sequence[Record]) -> Findings:
     """Compares what is there: on each set the seeds that every arm of a student has."""
-    teachers = {}
-    for name in study.sets:
-        ends = [final(r) for r in records if r["purpose"] == "teacher" and r["set"] == name]
-        if ends:
-            teachers[name] = mean(ends)
+    of_teachers = [record for record in records if record["purpose"] == "teacher"]
+    ends = {name: [final(r) for r in of_teachers if r["set"] == name] for name in study.sets}
+    teachers = {name: mean(accuracies) for name, accuracies in ends.items() if accuracies}
+    cpu_s = statistics.fmean(record["cpu_s"] for record in of_teachers)
     arms = {student: on_sets(study, records, student) for student in study.students}
-    return Findings(teachers, arms, {name: over_sets(study, found) for name, found in arms.items()})
+    over = {name: over_sets(study, found) for name, found in arms.items()}
+    return Findings(teachers, cpu_s, arms, over)
 
 
 def final(record: Record) -> float:

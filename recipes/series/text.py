@@ -26,6 +26,9 @@ def as_markdown(study: Study, found: Findings, facts: dict[str, Any]) -> str:
         "## What was learned from what",
         "",
         *sets_table(study, found, facts),
+        "",
+        f"Training a teacher took {found.teacher_cpu_s:.1f} s of CPU time, which no figure below "
+        "counts; a step's time counts the teacher's forward.",
     ]
     for student, rows in found.arms.items():
         lines += [
@@ -55,7 +58,7 @@ def seeds(study: Study, found: Findings) -> str:
     if counts == {len(study.seeds)}:
         return f"{len(study.seeds)} seeds."
     text = " to ".join(str(n) for n in sorted({min(counts), max(counts)}))
-    return f"{text} of {len(study.seeds)} seeds so far, and until then nothing is decided."
+    return f"{text} of {len(study.seeds)} seeds so far; before all are there, nothing is decided."
 
 
 def sets_table(study: Study, found: Findings, facts: dict[str, Any]) -> list[str]:
