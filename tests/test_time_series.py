@@ -336,7 +336,8 @@ def test_findings_pair_seeds_and_count_steps():
 
 def test_tests_over_sets_against_scipy_and_tables():
     assert signed_rank([1, 2, 3, 4, 5, 6, 7]) == pytest.approx(2 / 2**7)
-    assert signed_rank([0.0, 0.0]) == 1.0
+    assert signed_rank([0.0, 0.0, 1e-17]) == 1.0
+    assert signed_rank([1, 1, 1, -1]) == pytest.approx(2 * 5 / 2**4)  # ranks of ties are equal
     assert critical_difference(4, 10) == pytest.approx(2.569 * math.sqrt(4 * 5 / 60), rel=1e-3)
     assert holm({"a": 0.04, "b": 0.01, "c": 0.03}) == pytest.approx(
         {"a": 0.06, "b": 0.03, "c": 0.06}

@@ -171,9 +171,11 @@ def critical_difference(n_arms: int, n_sets: int) -> float:
 
 
 def signed_rank(differences: Sequence[float]) -> float:
-    """Returns Wilcoxon's two-sided p, exact; 1 where nothing differs."""
-    kept = [difference for difference in differences if difference != 0]
-    return float(stats.wilcoxon(kept, method="exact").pvalue) if kept else 1.0
+    """Returns Wilcoxon's two-sided p over all signs, exact with ties, too; 1 if nothing differs."""
+    rounded = [round(difference, 9) for difference in differences]
+    kept = [difference for difference in rounded if difference != 0]
+    signs = stats.PermutationMethod()  # all 2^n of them, up to 13 sets; one set alone has p = 1
+    return float(stats.wilcoxon(kept, method=signs).pvalue) if len(kept) > 1 else 1.0
 
 
 def holm(p_values: dict[str, float]) -> dict[str, float]:
