@@ -127,7 +127,7 @@ def ranks(over: OverSets) -> str:
 def percent(estimate: Estimate, sign: str = "") -> str:
     """Returns an accuracy, or a difference of two, in percent with its interval."""
     parts = [None if x is None else 100 * x for x in (estimate.value, estimate.low, estimate.high)]
-    return bracketed(parts, f"{sign}.1f")
+    return bracketed(parts, f"{sign}z.1f")
 
 
 def interval(estimate: Estimate, digits: str) -> str:
