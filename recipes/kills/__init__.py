@@ -1,0 +1,1 @@
+"""What recipes/kill_trials.py is made of."""
