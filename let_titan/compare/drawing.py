@@ -73,6 +73,7 @@ def panels(
 def by_step(figure: Figure, axes: Sequence[Axes], comparison: Comparison) -> Figure:
     """Marks the teacher's steps and finishes a chart whose axis is the step."""
     stops = {arm.runs[0].fact("let_plan.s_stop") for arm in comparison.arms if arm.has_teacher}
+    words = "teacher leaves" if len(stops) == 1 else "leaves"  # several must stand side by side
     for panel in axes:
         for stop in stops:
             panel.axvline(stop, color=MUTED, linewidth=1, linestyle=(0, (4, 3)))
@@ -81,7 +82,7 @@ def by_step(figure: Figure, axes: Sequence[Axes], comparison: Comparison) -> Fig
         axes[0].text(
             stop,
             1.0,
-            f"teacher leaves\n({stop:,})",
+            f"{words}\n({stop:,})",
             transform=where,
             ha="center",
             va="bottom",
