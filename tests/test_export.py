@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import weakref
 from dataclasses import replace
 
 import pytest
@@ -25,7 +26,7 @@ from let_titan.errors import ConfigError
 from let_titan.export.__main__ import main
 from let_titan.export.folder import export
 from let_titan.export.source import find_source
-from let_titan.export.weights import on_one_process
+from let_titan.export.weights import WeightStream, on_one_process
 from let_titan.student import FLAVORS, LetTransformer
 from let_titan.tokenizer import fingerprint, load_tokenizer
 from let_titan.tokenizer_match import PROBES
@@ -255,6 +256,21 @@ def test_shards_hold_the_same_tensors_as_one_file(finished, tmp_path):
     assert sorted(names_in(tmp_path / "many")) == sorted(names_in(tmp_path / "one"))
     assert all(file.stat().st_size < 1.3e5 for file in (tmp_path / "many").glob("*.safetensors"))
     assert same_logits(with_weights(finished[1]), tmp_path / "many")
+
+
+def test_one_file_is_in_memory_at_a_time(finished, tmp_path, monkeypatch):
+    whole, read, given, held = with_weights(finished[1]), WeightStream.read, [], []
+
+    def counted(stream, name):
+        tensor = read(stream, name)
+        given.append(weakref.ref(tensor))
+        held.append(sum(x.nbytes for each in given if (x := each()) is not None))
+        return tensor
+
+    monkeypatch.setattr(WeightStream, "read", counted)
+    export(find_source(finished[0]), tmp_path / "out", shard_gb=1e-4)
+    files = [file.stat().st_size for file in (tmp_path / "out").glob("*.safetensors")]
+    assert max(held) <= max(files) < sum(x.nbytes for x in whole.parameters()) / 3
 
 
 def test_bfloat16_is_the_rounded_model(finished, tmp_path):

@@ -43,7 +43,8 @@ def part_compile_caches(tp_rank: int) -> None:
     What the ranks trace is one graph of DTensors, and torch's cache on disk goes by it. What it is
     compiled to is not: cross entropy over a shard of the vocabulary counts labels from the shard's
     first id. So a second start took one rank's code for all, and its loss and gradients were wrong
-    without a word (pytorch issue 188390, mended for ranks on different GPUs of one machine).
+    without a word. Known as pytorch issue 188390 and open in torch 2.13; its pull request 188401
+    tells ranks apart by their devices, which those of a CPU have in common.
     """
     own = os.environ.get("TORCH_COMPILE_CACHE_KEY_TAG", "")
     torch.compiler.config.cache_key_tag = f"{own}tp{tp_rank}"
