@@ -257,13 +257,15 @@ def compiled_losses(assets, folder, mended):
 
 
 def test_no_rank_takes_another_ranks_compiled_loss(assets, tmp_path):
-    """pytorch issue 188390, in torch 2.13: right with a cold cache, wrong with a warm one."""
+    """pytorch issue 188390, in torch 2.13: a warm cache gives all ranks one rank's code.
+
+    Without the mend the first time is right or wrong: a rank that comes late finds it warm.
+    """
     for mended in (True, False):
         folder = tmp_path / str(mended)
         folder.mkdir()
         *cold, value, gradient = run_world(2, compiled_losses, folder, assets, folder, mended)
-        assert max(cold) < 1e-6
         if mended:
-            assert max(value, gradient) < 1e-6
+            assert max(*cold, value, gradient) < 1e-6
         else:
-            assert min(value, gradient) > 1e-2
+            assert value > 1e-3 and gradient > 0.1  # by whose code it was
