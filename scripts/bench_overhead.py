@@ -12,6 +12,7 @@ import json
 import math
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -33,12 +34,20 @@ from let_titan.launch import MEETING, PLACE  # noqa: E402
 WORKER = ROOT / "recipes" / "overhead" / "timed_train.py"
 
 
-def arms(half: int) -> dict[str, dict[str, str]]:
-    """Returns each arm's config keys; ``half`` is the step after which LET and SALT are plain."""
+def arms(half: int, states: Path) -> dict[str, dict[str, str]]:
+    """Returns each arm's config keys.
+
+    Args:
+        half: the step after which LET and SALT are plain.
+        states: a folder that LET_writing finds empty and LET_reading full.
+    """
     off = {"let.enable": "false"}
+    let = {"let.enable": "true", "let.s_stop": str(half)}
     return {
         "baseline": off,
-        "LET": {"let.enable": "true", "let.s_stop": str(half)},
+        "LET": let,
+        "LET_writing": {**let, "teacher.cache": str(states)},
+        "LET_reading": {**let, "teacher.cache": str(states)},
         "RKD": {**off, "distill.method": "rkd"},
         "SALT": {**off, "distill.method": "salt", "distill.n_kd": str(half)},
     }
@@ -78,11 +87,13 @@ def measure(
         "validation.enable": "false",
         "checkpoint.enable": "false",
     }
-    wanted = {arm: keys for arm, keys in arms(half).items() if arm in chosen}
+    states = work / "states"
+    wanted = {arm: keys for arm, keys in arms(half, states).items() if arm in chosen}
     runs: list[dict[str, Any]] = []
     for _ in tqdm(range(rounds), desc=name, unit="round"):
         if not fits(len(runs), time.monotonic() - begin, seconds):
             break
+        shutil.rmtree(states, ignore_errors=True)
         runs.append(
             {
                 arm: timed(setting.config, setting.warmup, {**common, **keys})
@@ -123,13 +134,16 @@ def main() -> None:
         "--seconds", type=float, default=math.inf, help="begin no round that will not fit"
     )
     parser.add_argument("--half", type=int, default=12, help="steps in either half of a run")
-    parser.add_argument("--arms", nargs="+", default=["LET", "RKD", "SALT"], choices=list(arms(1)))
+    names = list(arms(1, Path()))[1:]
+    parser.add_argument("--arms", nargs="+", default=names, choices=names)
     parser.add_argument("--out", type=Path, default=ROOT / "recipes" / "results" / "overhead")
     parser.add_argument("--work", type=Path, default=ROOT / "outputs" / "overhead")
     options = parser.parse_args()
     least = SETTINGS[options.setting].warmup + 2
     if options.half < least:
         parser.error(f"--half {options.half} must be at least {least}: warm-up, one step, the last")
+    if "LET_reading" in options.arms and "LET_writing" not in options.arms:
+        parser.error("--arms LET_reading needs LET_writing, which writes what it reads")
     work = (options.work / options.setting).absolute()
     work.mkdir(parents=True, exist_ok=True)
     arms_in_turn = ["baseline", *options.arms]

@@ -39,10 +39,12 @@ def as_markdown(results: dict[str, Any]) -> str:
     for half in HALVES:
         lines += [f"## {TITLES[half]}", "", *ratios(arms, half), "", *phase_table(arms, half), ""]
     lines += [
-        "RKD keeps its teacher to the end; LET and SALT lose it after the first half. Floor: the "
-        "student's FLOPs over those of both models, that is, the ratio at equal MFU. MFU is of "
-        f"{results['peak_flops'] / 1e12:.3g} TFLOP/s ({peak_source(hardware)}); the teacher's is "
-        'over the phase "teacher", which also holds what is done to its states. Of distillation '
+        "RKD keeps its teacher to the end; LET and SALT lose it after the first half. LET_writing "
+        "has its teacher's states written to `teacher.cache`, where LET_reading finds them: it "
+        "runs no teacher. Floor: the student's FLOPs over those of both models, that is, the ratio "
+        f"at equal MFU. MFU is of {results['peak_flops'] / 1e12:.3g} TFLOP/s "
+        f"({peak_source(hardware)}); the teacher's is over the phase "
+        '"teacher", which also holds what is done to its states. Of distillation '
         "the teacher's LM head is counted, but runs within forward and backward.",
         "",
         "Phases: backward begins with the NLL and holds the alignment's gradient; optimizer begins "
@@ -63,7 +65,7 @@ def ratios(arms: dict[str, Any], half: str) -> list[str]:
         taught = part["teacher_mfu"] is not None
         floor = found["floor"] if taught else 1.0
         rate = part["tokens_per_s_ratio"]
-        mfu = f"{part['teacher_mfu']:.1%}" if taught else "-"
+        mfu = f"{part['teacher_mfu']:.1%}" if part["teacher_mfu"] else "-"  # of a model that runs
         rows.append(
             f"| {arm} | {between(rate)} | {floor:.3f} | {rate['median'] / floor:.3f} "
             f"| {between(part['peak_ratio'])} | {part['student_mfu']:.1%} | {mfu} |"
