@@ -4,14 +4,17 @@ import gc
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 import torch.distributed as dist
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
-from tests.support import BACKEND, Lab, do_not_linger, free_port, set_rank
+from tests.resumed import train
+from tests.support import BACKEND, Lab, do_not_linger, free_port, outside_the_world, set_rank
+from tests.teachers import CONFIGS
 
 VOCAB = 320
 TEXTS = [
@@ -87,6 +90,33 @@ def make_teacher(folder: Path, vocabulary: int, context: int = 128) -> None:
         initializer_range=0.2,
     )
     LlamaForCausalLM(config).save_pretrained(folder)
+
+
+@pytest.fixture(scope="session")
+def teachers(tmp_path_factory) -> Path:
+    """A folder with one random model per architecture of ``CONFIGS``, saved by transformers."""
+    folder = tmp_path_factory.mktemp("teachers")
+    for name, config in CONFIGS.items():
+        torch.manual_seed(5)
+        AutoModelForCausalLM.from_config(config).save_pretrained(folder / name)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def finished(assets, tmp_path_factory) -> tuple[Path, dict[str, Any]]:
+    """A LET run that ended, with a full checkpoint of every step: its folder, what ``train`` gave.
+
+    Tests copy what they change.
+    """
+    lab = Lab(assets, tmp_path_factory.mktemp("finished"))
+    found = train(lab)
+    return lab.folder / "run", found
+
+
+@pytest.fixture
+def no_world():
+    with outside_the_world():
+        yield
 
 
 @pytest.fixture

@@ -1,10 +1,7 @@
-"""Checkpoints: whole or not at all, checked before they are loaded, told of when they fail."""
+"""Checkpoints: checked before they are loaded, told of when they fail."""
 
 import json
-import resource
 import shutil
-import subprocess
-from contextlib import contextmanager
 
 import pytest
 import torch
@@ -13,82 +10,23 @@ from hypothesis import strategies as st
 
 from let_titan.checkpoint import folders
 from let_titan.checkpoint.checksums import damaged_files
-from let_titan.errors import ConfigError, RunError
+from let_titan.errors import ConfigError
 from let_titan.train import LetTrainer
+from tests.checkpoints import DAMAGE, LAST, cut, make, steps_of
 from tests.plain import plain_trainer
+from tests.resumed import SAVED, STEPS, train
 from tests.support import Lab, run_world
-from tests.test_resume import SAVED, STEPS, train
-
-LAST = f"step-{STEPS}"
-
-
-def steps_of(folder):
-    return sorted(folders.whole_checkpoints(folder))
-
-
-def cut(run, step):
-    """Leaves a run's checkpoints up to ``step`` alone."""
-    for number, path in folders.step_folders(run / "checkpoint").items():
-        if number > step:
-            shutil.rmtree(path)
-
-
-def make(folder, *names):
-    for name in names:
-        path = folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(name)
-
-
-def test_a_folder_is_whole_once_its_mark_is_there(tmp_path):
-    make(
-        tmp_path, "step-5/.metadata", "step-10/__0_0.distcp", "step-7/model.safetensors.index.json"
-    )
-    make(tmp_path, "abandoned-1/step-20/.metadata", "step-3.copy/.metadata", "step-2")
-    assert list(folders.step_folders(tmp_path)) == [5, 7, 10]
-    assert list(folders.whole_checkpoints(tmp_path)) == [5, 7]
-    assert folders.remove_torn(tmp_path) == [tmp_path / "step-10"]
-    assert list(folders.step_folders(tmp_path)) == [5, 7]
-    folders.tear(tmp_path / "step-5")
-    assert list(folders.whole_checkpoints(tmp_path)) == [7]
-
-
-def test_a_folder_that_held_torn_ones_alone_goes(tmp_path):
-    make(tmp_path, "checkpoint/step-1/__0_0.distcp")
-    folders.remove_torn(tmp_path / "checkpoint")
-    assert not (tmp_path / "checkpoint").exists()
-    assert folders.remove_torn(tmp_path / "checkpoint") == []
-
-
-def test_what_is_set_aside_keeps_its_names_and_is_never_mixed(tmp_path):
-    make(tmp_path, *(f"step-{step}/.metadata" for step in (2, 4, 6)))
-    assert folders.set_aside(tmp_path, 6) is None
-    assert folders.set_aside(tmp_path, 2) == tmp_path / "abandoned-1"
-    assert sorted(path.name for path in (tmp_path / "abandoned-1").iterdir()) == [
-        "step-4",
-        "step-6",
-    ]
-    make(tmp_path, "step-4/.metadata")
-    assert folders.set_aside(tmp_path, 2) == tmp_path / "abandoned-2"
-    assert list(folders.step_folders(tmp_path)) == [2]
-
-
-@pytest.fixture(scope="module")
-def finished(assets, tmp_path_factory):
-    """A run that ended, its checkpoints and all."""
-    lab = Lab(assets, tmp_path_factory.mktemp("finished"))
-    return lab.folder, train(lab)
 
 
 @pytest.fixture
 def copied(finished, lab):
     """A lab whose run folder is a copy of the finished one."""
-    shutil.copytree(finished[0] / "run", lab.folder / "run")
+    shutil.copytree(finished[0], lab.folder / "run")
     return lab
 
 
 def test_a_checkpoint_is_intact_as_written(finished):
-    for path in folders.whole_checkpoints(finished[0] / "run" / "checkpoint").values():
+    for path in folders.whole_checkpoints(finished[0] / "checkpoint").values():
         sums = [name.name for name in path.glob("*checksums.json")]
         assert sorted(sums) == ["__0_checksums.json", "metadata_checksums.json"]
         assert damaged_files(path) == []
@@ -97,7 +35,7 @@ def test_a_checkpoint_is_intact_as_written(finished):
 @settings(max_examples=40, deadline=None, derandomize=True)
 @given(data=st.data())
 def test_any_flipped_bit_is_found(finished, tmp_path_factory, data):
-    source = finished[0] / "run" / "checkpoint" / LAST
+    source = finished[0] / "checkpoint" / LAST
     folder = tmp_path_factory.mktemp("flip") / LAST
     shutil.copytree(source, folder)
     name = data.draw(st.sampled_from(sorted(path.name for path in folder.iterdir())))
@@ -111,17 +49,10 @@ def test_any_flipped_bit_is_found(finished, tmp_path_factory, data):
 
 
 def test_shares_of_the_files_make_the_whole(finished, tmp_path):
-    shutil.copytree(finished[0] / "run" / "checkpoint" / LAST, tmp_path / LAST)
+    shutil.copytree(finished[0] / "checkpoint" / LAST, tmp_path / LAST)
     (tmp_path / LAST / "__0_0.distcp").unlink()
     found = [name for share in range(3) for name in damaged_files(tmp_path / LAST, share, 3)]
     assert found == ["__0_0.distcp"]
-
-
-DAMAGE = {
-    "flipped byte": lambda file: file.write_bytes(file.read_bytes()[:-9] + b"X" + bytes(8)),
-    "cut short": lambda file: file.write_bytes(file.read_bytes()[:-100]),
-    "missing": lambda file: file.unlink(),
-}
 
 
 @pytest.mark.parametrize("damage", DAMAGE)
@@ -243,77 +174,7 @@ def test_two_ranks_save_in_the_background_and_both_tell_of_damage(assets, tmp_pa
     assert "__1_0.distcp is missing or not as written" in results["told"][0]
 
 
-@contextmanager
-def small_disk(folder):
-    """A file system of 8 MiB at ``folder``: room for two checkpoints of the tiny student."""
-    folder.mkdir(parents=True)
-    command = ["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(folder)]
-    if subprocess.run(command, capture_output=True).returncode != 0:
-        pytest.skip("only root may mount a small file system")
-    try:
-        yield
-    finally:
-        subprocess.run(["umount", str(folder)], check=True)
-
-
-@contextmanager
-def small_files():
-    """No file may grow beyond 2 MiB, as under a quota: a checkpoint of the student is 3 MiB."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (2 << 20, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
-
-
-@pytest.mark.parametrize("mode", ["disabled", "async"])
-def test_a_full_disk_is_told_and_the_older_checkpoint_is_whole(mode, finished, lab):
-    changes = {"checkpoint__async_mode": mode}
-    with small_disk(lab.folder / "run"):
-        checkpoints = lab.folder / "run" / "checkpoint"
-        with pytest.raises(RunError, match=r"no space left on the device\); \S+step-2 is whole\."):
-            train(lab, **changes)
-        assert steps_of(checkpoints) == [1, 2]
-        assert damaged_files(checkpoints / "step-2") == []
-        shutil.rmtree(checkpoints / "step-1")  # room for one more
-        with pytest.raises(RunError, match=r"step-3 is whole"):
-            train(lab, **changes)
-        shutil.rmtree(checkpoints / "step-2")
-        resumed = train(lab, checkpoint__interval=STEPS, **changes)
-        assert resumed["lines"] == finished[1]["lines"]
-
-
-@pytest.mark.parametrize("mode", ["disabled", "async"])
-def test_a_save_that_fails_in_any_other_way_is_told(mode, lab):
-    with small_files(), pytest.raises(RunError, match=r"File too large.*there is no older one\."):
-        train(lab, checkpoint__async_mode=mode)
-
-
-def test_metrics_that_cannot_be_written_are_told(lab):
-    (lab.folder / "run").mkdir()
-    (lab.folder / "run" / "metrics.tmp").mkdir()
-    with pytest.raises(RunError, match=r"metrics\.jsonl cannot be written \(Is a directory\)"):
-        train(lab)
-
-
-def test_a_teacher_that_vanishes_in_the_middle_of_a_run_is_not_missed(lab, monkeypatch):
-    teacher = lab.folder / "teacher"
-    shutil.copytree(lab.assets / "teacher", teacher)
-    (lab.folder / "quiet").mkdir()
-    wanted = train(Lab(lab.assets, lab.folder / "quiet"), teacher__checkpoint=str(teacher))
-    step = LetTrainer.train_step
-
-    def vanish_after_step_1(self, iterator):
-        step(self, iterator)
-        shutil.rmtree(teacher, ignore_errors=True)
-
-    monkeypatch.setattr(LetTrainer, "train_step", vanish_after_step_1)
-    assert train(lab, teacher__checkpoint=str(teacher))["lines"] == wanted["lines"]
-    assert not teacher.exists()
-
-
 def test_sums_are_plain_json(finished):
-    path = finished[0] / "run" / "checkpoint" / LAST / "__0_checksums.json"
+    path = finished[0] / "checkpoint" / LAST / "__0_checksums.json"
     sums = json.loads(path.read_text())
     assert list(sums) == ["__0_0.distcp"] and len(sums["__0_0.distcp"]) == 32

@@ -10,7 +10,6 @@ from preflight_all import worlds_of
 import let_titan.preflight.examination as examination
 from let_titan.config import LetConfigManager
 from let_titan.preflight.memory import StepMemory
-from tests.support import outside_the_world
 
 SHIPPED = Path(__file__).parent.parent / "train_configs"
 PAPER = sorted(SHIPPED.glob("let_*.toml"))
@@ -20,10 +19,8 @@ PRICED = SHIPPED.parent / "recipes" / "results" / "preflight"
 
 
 @pytest.fixture(autouse=True)
-def no_world(monkeypatch):
+def at_the_top(no_world, monkeypatch):
     monkeypatch.chdir(SHIPPED.parent)
-    with outside_the_world():
-        yield
 
 
 def parse(path: Path):

@@ -1,78 +1,38 @@
 """The loader's position: any ranks, workers and files; each document once, resumed exactly."""
 
-import io
 import itertools
 import json
-import tracemalloc
 from collections import Counter
-from typing import ClassVar
 
 import numpy as np
 import pytest
 import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
 from datasets import load_dataset
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import ByteLevel
 from torchtitan.hf_datasets import DatasetConfig
 from torchtitan.hf_datasets.text_datasets import DATASETS, HuggingFaceTextDataset
 
-from let_titan.data.files import File, data_files
-from let_titan.data.lanes import Corpus, Lane, Place, parts_of
+from let_titan.data.files import data_files
+from let_titan.data.lanes import Corpus, Lane, Place
 from let_titan.data.lines import read_lines
 from let_titan.data.loader import PileLoader, merged
 from let_titan.data.policy import Policy
 from let_titan.errors import ConfigError
 from let_titan.tokenizer import document_encoder, load_tokenizer
+from tests.numbered import (
+    LENGTH,
+    SHUFFLED,
+    batch_ids,
+    corpus,
+    iter_lane,
+    loader,
+    take,
+    write_corpus,
+)
 from tests.support import run_world
-
-LENGTH = 8  # ids of a sequence, labels' last one included
-
-
-def encode(texts):
-    """Every document becomes its own number, over and over: as many ids as its text is long."""
-    return [np.full(len(text), int(text.split()[0]), dtype=np.int64) for text in texts]
-
-
-def write_corpus(folder, n_files=5, documents=120):
-    """Documents i of 5 to 30 ids, all of them ``i``, in files of unequal sizes."""
-    rng = np.random.default_rng(0)
-    rows = [f"{i:05d} " + "x" * int(rng.integers(0, 25)) for i in range(documents)]
-    cuts = [0, *sorted(rng.choice(documents - 1, n_files - 1, replace=False) + 1), documents]
-    folder.mkdir(exist_ok=True)
-    for n, (begin, end) in enumerate(itertools.pairwise(cuts)):
-        lines = (json.dumps({"text": text}) + "\n" for text in rows[begin:end])
-        (folder / f"{n}.jsonl").write_text("".join(lines))
-    return {i: len(text) for i, text in enumerate(rows)}
-
-
-def corpus(folder, **options):
-    return Corpus(data_files(f"{folder}/*.jsonl"), read_lines, encode, Policy(), **options)
-
-
-def loader(folder, rank, ranks, *, options=None, batch=2, **more):
-    return PileLoader(
-        corpus(folder, **(options or {})),
-        {},
-        rank=rank,
-        ranks=ranks,
-        batch=batch,
-        seq_len=LENGTH - 1,
-        **more,
-    )
-
-
-def take(iterator, n):
-    return [batch_ids(batch) for batch in itertools.islice(iterator, n)]
-
-
-def batch_ids(batch):
-    inputs, labels = batch[0]["input"], batch[1]
-    assert inputs[:, 1:].equal(labels[:, :-1])
-    return [[int(row[0]), *map(int, last)] for row, last in zip(inputs, labels, strict=True)]
 
 
 def joined(states):
@@ -99,9 +59,6 @@ def play(folder, layout, state=None, **options):
         out += [sorted(itertools.chain(*parts)) for parts in zip(*read, strict=True)]
         state = joined([each.state_dict() for each in loaders])
     return out, state
-
-
-SHUFFLED = {"shuffle_buffer": 7, "shuffle_seed": 3}
 
 
 @pytest.mark.parametrize("options", [{}, SHUFFLED], ids=["in order", "shuffled"])
@@ -151,101 +108,6 @@ def test_no_document_is_repeated_or_skipped(n_files, options, workers, tmp_path)
         for sequence in iter_lane(rest):
             seen.update(sequence.tolist())
     assert seen == lengths
-
-
-def iter_lane(lane):
-    while True:
-        try:
-            yield lane.next().ids
-        except StopIteration:
-            return
-
-
-@given(
-    sizes=st.lists(st.integers(0, 10**13), min_size=1, max_size=40).filter(any),
-    lanes=st.integers(1, 300),
-)
-@settings(deadline=None, max_examples=200)
-def test_lanes_part_the_files_exactly_and_evenly(sizes, lanes):
-    files = [File(str(i), size) for i, size in enumerate(sizes)]
-    parts = [parts_of(files, lane, lanes) for lane in range(lanes)]
-    for file in files:
-        spans = [(part.low, part.high) for lane in parts for part in lane if part.file is file]
-        assert [low for low, _ in spans[1:]] == [high for _, high in spans[:-1]]
-        assert not spans or (spans[0][0], spans[-1][1]) == (0, 2**64)
-        assert spans or not file.size
-    wanted = sum(sizes) / lanes
-    for lane in parts:
-        share = sum(part.file.size * (part.high - part.low) / 2**64 for part in lane)
-        assert share == pytest.approx(wanted, rel=1e-6, abs=1e-3)
-    assert sum(map(len, parts)) <= len(sizes) + lanes - 1
-
-
-class CountedFile(io.FileIO):
-    """A file that counts the bytes that are read of it, by its name."""
-
-    counts: ClassVar[Counter] = Counter()
-
-    def read(self, size=-1):
-        data = super().read(size)
-        self.counts[self.name] += len(data)
-        return data
-
-
-def test_bytes_read_are_balanced_for_30_files_on_32_ranks(tmp_path, monkeypatch):
-    """Of 30 equal files each rank reads two at most, and gets its 32nd of the documents."""
-    (tmp_path / "c").mkdir()
-    for i in range(30):
-        rows = (json.dumps({"text": f"{i:05d} {j:06d}"}) + "\n" for j in range(64))
-        (tmp_path / "c" / f"{i:02d}.jsonl").write_text("".join(rows))
-    monkeypatch.setattr("let_titan.data.lines.open_file", lambda file: CountedFile(file.path))
-    total = sum(file.size for file in data_files(f"{tmp_path}/c/*"))
-    read, documents = [], []
-    for rank in range(32):
-        monkeypatch.setattr(CountedFile, "counts", Counter())
-        mine = loader(tmp_path / "c", rank, 32, batch=1, infinite=False)
-        documents.append(sum(len(row) for batch in mine for row in batch_ids(batch)) / 12)
-        read.append(CountedFile.counts)
-    assert max(sum(counts.values()) for counts in read) <= 2 * total / 30
-    assert max(map(len, read)) <= 2
-    everyone = sum(read, Counter())
-    assert len(everyone) == 30 and sum(everyone.values()) <= 61 / 30 * total
-    assert all(abs(count - 60) <= 5 for count in documents)
-
-
-def test_the_shuffle_is_global_by_seed_and_anew_in_each_epoch(tmp_path):
-    """Every document once an epoch, in an order that seed and epoch decide, files included."""
-    lengths = write_corpus(tmp_path / "c")
-
-    def epochs(seed):
-        options = {"shuffle_buffer": 7, "shuffle_seed": seed}
-        lane = Lane(corpus(tmp_path / "c", **options), 0, 1, 1)
-        orders = {0: [], 1: []}
-        while (number := int(lane.next().ids[0])) or True:
-            if lane.place.epoch == 2:
-                return list(orders.values())
-            orders[lane.place.epoch].append(number)
-
-    three, again, four = epochs(3), epochs(3), epochs(4)
-    assert three == again
-    orders = [*three, *four, sorted(three[0])]
-    assert all(Counter(order) == lengths for order in orders)
-    assert len(set(map(tuple, orders))) == 5
-    # The first window is not the first file's: files are shuffled, too.
-    assert len({order[0] for order in orders[:4]}) > 2
-
-
-def test_the_shuffle_holds_one_window(tmp_path):
-    """20 MB of text; 16 documents of 10 kB are shuffled at once."""
-    rows = (json.dumps({"text": f"{i:05d} " + "x" * 10_000}) + "\n" for i in range(2000))
-    (tmp_path / "0.jsonl").write_text("".join(rows))
-    lane = Lane(corpus(tmp_path, shuffle_buffer=16), 0, 1, 4096, infinite=False)
-    tracemalloc.start()
-    count = sum(1 for _ in iter_lane(lane))
-    _, peak = tracemalloc.get_traced_memory()
-    tracemalloc.stop()
-    assert count == 2000 * 10_006 // 4096
-    assert peak < 8 * 2**20  # 1 MiB is read at once, and ids take 8 bytes each
 
 
 @pytest.mark.parametrize("workers", [1, 2, 3])
@@ -349,12 +211,3 @@ def test_another_corpus_or_number_of_lanes_is_refused(tmp_path):
     wide = PileLoader(corpus(tmp_path / "c"), {"corpus": "a"}, lanes=2, **options)
     with pytest.raises(ConfigError, match="lanes = 1, and this run 2"):
         wide.load_state_dict(state)
-
-
-def test_more_lanes_than_documents_is_told(tmp_path):
-    write_corpus(tmp_path / "c", n_files=1, documents=3)
-    few = loader(tmp_path / "c", 0, 1, lanes=50, batch=50)
-    with pytest.raises(ConfigError, match=r"of 50 has no document.*data\.lanes = 1"):
-        take(few, 1)
-    with pytest.raises(ConfigError, match=r"of 50 has no document"):
-        take(loader(tmp_path / "c", 0, 1, lanes=50, batch=50, workers=2), 1)

@@ -18,9 +18,9 @@ from let_titan.evaluate.models import Model, find_model
 from let_titan.evaluate.record import note
 from let_titan.evaluate.tasks import TASKS
 from let_titan.runs import Run
+from tests.exported import student, write_run
 from tests.handmade import BASELINE as LOSSES
 from tests.handmade import write_run as write_made_run
-from tests.test_export import student, write_run
 
 needs_harness = pytest.mark.skipif(
     not harness.harness_python().exists() and "CI" not in os.environ,

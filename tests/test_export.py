@@ -7,33 +7,19 @@ from dataclasses import replace
 
 import pytest
 import torch
-import torch.distributed.checkpoint as dcp
 from safetensors import safe_open
-from tokenizers import (
-    Tokenizer,
-    decoders,
-    models,
-    normalizers,
-    pre_tokenizers,
-    processors,
-    trainers,
-)
 from torchtitan.models.llama3.model.args import RoPEScalingArgs
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoConfig, AutoModelForCausalLM
 
-from let_titan.checkpoint.checksums import ChecksumWriter
 from let_titan.errors import ConfigError
 from let_titan.export.__main__ import main
 from let_titan.export.folder import export
 from let_titan.export.source import find_source
-from let_titan.export.weights import WeightStream, on_one_process
-from let_titan.student import FLAVORS, LetTransformer
-from let_titan.tokenizer import fingerprint, load_tokenizer
-from let_titan.tokenizer_match import PROBES
-from tests.conftest import TEXTS, VOCAB, make_tokenizer
-from tests.support import Lab
-from tests.test_checkpoint import DAMAGE
-from tests.test_resume import STEPS, train
+from let_titan.export.weights import WeightStream
+from let_titan.student import FLAVORS
+from tests.checkpoints import DAMAGE
+from tests.exported import same_logits, student, with_weights, write_run
+from tests.resumed import STEPS
 
 LAST = f"step-{STEPS}"
 HEAD = 16
@@ -52,50 +38,6 @@ def shrunk(flavor):
         dim=HEAD * heads,
         multiple_of=min(args.multiple_of, 32),
     )
-
-
-def student(flavor, vocab_size=VOCAB, seq_len=64, seed=0):
-    args = FLAVORS[flavor]
-    args.vocab_size, args.max_seq_len = vocab_size, seq_len
-    torch.manual_seed(seed)
-    model = LetTransformer(args)
-    with torch.no_grad():
-        model.init_weights()
-    return model
-
-
-def write_run(run, model, flavor, tokenizer, step=3, **more):
-    """A run's folder as far as an export reads it, with one model-only checkpoint."""
-    folder = run / "checkpoint" / f"step-{step}"
-    writer = ChecksumWriter(str(folder))
-    with on_one_process():
-        dcp.save({**model.state_dict(), **more}, storage_writer=writer, no_dist=True)
-    summary = {
-        "config": {
-            "model": {"name": "let_llama", "flavor": flavor, "hf_assets_path": str(tokenizer)},
-            "training": {"seq_len": model.model_args.max_seq_len, "steps": 3, "dataset": "pile"},
-            "optimizer": {"lr": 1e-3},
-        },
-        "hardware": {},
-        "let_plan": None,
-        "parameters": {"total": sum(p.numel() for p in model.parameters())},
-        "versions": {},
-        "tokenizer": {
-            "path": str(tokenizer),
-            "sha256": fingerprint(load_tokenizer(str(tokenizer))),
-        },
-    }
-    (run / "summary.json").write_text(json.dumps(summary))
-    return folder
-
-
-def same_logits(model, folder, atol=1e-5):
-    twin = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
-    tokens = torch.randint(0, twin.config.vocab_size, (2, model.model_args.max_seq_len))
-    with torch.no_grad():
-        found, wanted = twin(tokens).logits, model(tokens)
-    assert wanted.std() > 0.1  # else anything would be close
-    return torch.allclose(found, wanted, rtol=0, atol=atol)
 
 
 @pytest.mark.parametrize("flavor", FLAVORS)
@@ -127,104 +69,6 @@ def test_scaled_rope_is_written_as_it_was_trained(assets, tmp_path, monkeypatch)
     assert not same_logits(model, tmp_path / "hf")  # the factor matters at these lengths
 
 
-def gpt2_files(folder):
-    """vocab.json and merges.txt, with special tokens in tokenizer_config.json alone."""
-    make_tokenizer(folder)
-    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-    tokenizer.model.save(str(folder))
-    (folder / "tokenizer.json").unlink()
-
-
-def sentencepiece_style(folder):
-    """BPE over U+2581 with byte fallback and a template that prepends BOS, as Llama 2's."""
-    tokenizer = Tokenizer(models.BPE(byte_fallback=True, unk_token="<unk>", fuse_unk=True))
-    tokenizer.normalizer = normalizers.Sequence(
-        [normalizers.Prepend("\u2581"), normalizers.Replace(" ", "\u2581")]
-    )
-    tokenizer.decoder = decoders.Sequence(
-        [decoders.Replace("\u2581", " "), decoders.ByteFallback()]
-    )
-    special = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256))]
-    trainer = trainers.BpeTrainer(vocab_size=400, special_tokens=special[:3], show_progress=False)
-    tokenizer.train_from_iterator([*TEXTS, *special[3:]], trainer)
-    tokenizer.add_tokens(special[3:])
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single="<s> $A", pair="<s> $A <s> $B", special_tokens=[("<s>", 1)]
-    )
-    folder.mkdir()
-    tokenizer.save(str(folder / "tokenizer.json"))
-    config = {
-        "tokenizer_class": "LlamaTokenizer",
-        "bos_token": {"content": "<s>", "__type": "AddedToken"},
-        "eos_token": "</s>",
-        "unk_token": "<unk>",
-        "add_bos_token": True,
-    }
-    (folder / "tokenizer_config.json").write_text(json.dumps(config))
-
-
-def unigram(folder):
-    tokenizer = Tokenizer(models.Unigram())
-    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
-    tokenizer.decoder = decoders.Metaspace()
-    trainer = trainers.UnigramTrainer(
-        vocab_size=300, special_tokens=["<unk>"], unk_token="<unk>", show_progress=False
-    )
-    tokenizer.train_from_iterator(TEXTS, trainer)
-    folder.mkdir()
-    tokenizer.save(str(folder / "tokenizer.json"))
-
-
-def words(folder):
-    """vocab.txt: one word a line, split at nothing."""
-    folder.mkdir()
-    (folder / "vocab.txt").write_text("[UNK]\nthe\nquick\n")
-
-
-KINDS = {
-    "tokenizer.json": make_tokenizer,
-    "vocab.json and merges.txt": gpt2_files,
-    "SentencePiece style": sentencepiece_style,
-    "unigram": unigram,
-    "vocab.txt": words,
-}
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_every_kind_of_tokenizer_comes_along(kind, tmp_path):
-    KINDS[kind](tmp_path / "tokenizer")
-    ours = load_tokenizer(str(tmp_path / "tokenizer"))
-    model = student("debug", ours.get_vocab_size())
-    write_run(tmp_path / "run", model, "debug", tmp_path / "tokenizer")
-    export(find_source(tmp_path / "run"), tmp_path / "hf")
-    assert same_logits(model, tmp_path / "hf")
-    theirs = AutoTokenizer.from_pretrained(tmp_path / "hf")
-    assert len(theirs) == ours.get_vocab_size()
-    for text in (*TEXTS[:9], *PROBES, "the"):
-        wanted = ours.tokenizer.encode(text, add_special_tokens=False).ids
-        assert theirs.encode(text, add_special_tokens=False) == wanted
-        assert theirs(text).input_ids == ours.tokenizer.encode(text).ids
-        assert theirs.decode(wanted) == ours.decode(wanted, skip_special_tokens=False)
-    assert (theirs.bos_token_id, theirs.eos_token_id) == (ours.bos_id, ours.eos_id)
-    config = AutoConfig.from_pretrained(tmp_path / "hf")
-    assert (config.bos_token_id, config.eos_token_id) == (ours.bos_id, ours.eos_id)
-    # The export is a tokenizer folder for another run, too.
-    assert fingerprint(load_tokenizer(str(tmp_path / "hf"))) == fingerprint(ours)
-
-
-@pytest.fixture(scope="module")
-def finished(assets, tmp_path_factory):
-    """A LET run that ended, with a full checkpoint at every step."""
-    lab = Lab(assets, tmp_path_factory.mktemp("finished"))
-    return lab.folder / "run", train(lab)["weights"]
-
-
-def with_weights(weights):
-    model = student("debug")
-    model.load_state_dict(weights)
-    return model
-
-
 def names_in(folder):
     names = []
     for file in folder.glob("*.safetensors"):
@@ -234,7 +78,7 @@ def names_in(folder):
 
 
 def test_a_let_runs_full_checkpoint(finished, tmp_path):
-    run, weights = finished
+    run, weights = finished[0], finished[1]["weights"]
     assert main([str(run), str(tmp_path / "hf")]) == 0
     assert same_logits(with_weights(weights), tmp_path / "hf")
     names = names_in(tmp_path / "hf")
@@ -255,11 +99,11 @@ def test_shards_hold_the_same_tensors_as_one_file(finished, tmp_path):
     assert len(list((tmp_path / "many").glob("*.safetensors"))) > 3
     assert sorted(names_in(tmp_path / "many")) == sorted(names_in(tmp_path / "one"))
     assert all(file.stat().st_size < 1.3e5 for file in (tmp_path / "many").glob("*.safetensors"))
-    assert same_logits(with_weights(finished[1]), tmp_path / "many")
+    assert same_logits(with_weights(finished[1]["weights"]), tmp_path / "many")
 
 
 def test_one_file_is_in_memory_at_a_time(finished, tmp_path, monkeypatch):
-    whole, read, given, held = with_weights(finished[1]), WeightStream.read, [], []
+    whole, read, given, held = with_weights(finished[1]["weights"]), WeightStream.read, [], []
 
     def counted(stream, name):
         tensor = read(stream, name)
@@ -275,7 +119,7 @@ def test_one_file_is_in_memory_at_a_time(finished, tmp_path, monkeypatch):
 
 def test_bfloat16_is_the_rounded_model(finished, tmp_path):
     export(find_source(finished[0]), tmp_path / "hf", dtype=torch.bfloat16)
-    rounded = {name: value.bfloat16().float() for name, value in finished[1].items()}
+    rounded = {name: value.bfloat16().float() for name, value in finished[1]["weights"].items()}
     assert same_logits(with_weights(rounded), tmp_path / "hf")
     assert AutoModelForCausalLM.from_pretrained(tmp_path / "hf").dtype == torch.bfloat16
 

@@ -14,8 +14,8 @@ from let_titan.checks import exported_folder, find_mistakes, last_checkpoint
 from let_titan.export.folder import export
 from let_titan.export.source import find_source
 from let_titan.train import LetTrainer, main
+from tests.exported import same_logits, student
 from tests.support import Lab, free_port, of_all_stages, run_world, weights
-from tests.test_export import same_logits, student
 
 STEPS = 2
 SAVED = {"checkpoint__enable": True, "training__steps": STEPS, "training__local_batch_size": 2}

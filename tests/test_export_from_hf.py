@@ -15,8 +15,8 @@ from let_titan.export.source import find_source
 from let_titan.student import FLAVORS
 from let_titan.train import LetTrainer
 from tests.conftest import VOCAB
+from tests.exported import same_logits, student, with_weights, write_run
 from tests.support import weights
-from tests.test_export import same_logits, student, with_weights, write_run
 
 
 def hugging_face_llama(folder, **changes):

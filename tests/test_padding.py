@@ -19,6 +19,7 @@ from let_titan.student.model import LetTransformer
 from let_titan.train import LetTrainer
 from tests.conftest import VOCAB
 from tests.layouts import FSDP, TP, WHOLE_LOGITS
+from tests.resumed import STEPS, train
 from tests.support import (
     Lab,
     one_step,
@@ -29,7 +30,6 @@ from tests.support import (
 )
 from tests.test_distill import rkd
 from tests.test_layouts import LOGGED, config_of
-from tests.test_resume import STEPS, train
 
 VOCABULARY_SIZED = ("tok_embeddings.weight", "output.weight")
 

@@ -12,8 +12,8 @@ from let_titan.evaluate.perplexity import main
 from let_titan.evaluate.windows import Packed
 from let_titan.tokenizer import load_tokenizer, token_bytes
 from tests.conftest import TEXTS
+from tests.resumed import STEPS, train
 from tests.support import SEQ_LEN, Lab
-from tests.test_resume import STEPS, train
 
 WINDOWS = 4
 

@@ -16,8 +16,8 @@ import torch.distributed as dist
 import let_titan.train
 from let_titan.checkpoint.folders import whole_checkpoints
 from let_titan.train import LetTrainer, run
+from tests.resumed import SAVED, train
 from tests.support import Lab, free_port, run_world, write_toml
-from tests.test_resume import SAVED, train
 
 SPARSE = {"checkpoint__interval": 1000}
 

@@ -25,8 +25,8 @@ from tests.support import (
     use_fixed_batches,
     worst_gradient,
 )
+from tests.teachers import CONFIGS, tokens
 from tests.test_gradients import alignment_only
-from tests.test_teacher import CONFIGS, tokens
 
 EMULATED = ["--teacher.float8", "--quantize.linear.float8.emulate"]
 CONVERTED = {"llama": 28, "opt": 24, "gpt_neox": 16}  # of 4 blocks: 7, 6 and 4 each
@@ -34,7 +34,7 @@ CONVERTED = {"llama": 28, "opt": 24, "gpt_neox": 16}  # of 4 blocks: 7, 6 and 4 
 
 @pytest.fixture(scope="module")
 def checkpoints(tmp_path_factory):
-    """Random models of the weights' usual size: at test_teacher's 0.2 noise grows by the block."""
+    """Random models of the weights' usual size: at ``CONFIGS``' 0.2 noise grows by the block."""
     folder = tmp_path_factory.mktemp("checkpoints")
     for name in CONVERTED:
         config = copy.deepcopy(CONFIGS[name])

@@ -6,12 +6,11 @@ import pytest
 import torch
 from torch._dynamo.testing import CompileCounterWithBackend
 from torch.utils._python_dispatch import TorchDispatchMode
-from transformers import AutoModelForCausalLM
 
 from let_titan.teacher.load import build_without_weights, compile_blocks, materialise
 from let_titan.teacher.model import Teacher
 from tests.support import relative_error
-from tests.test_teacher import CONFIGS, load, tokens
+from tests.teachers import CONFIGS, load, tokens
 
 SYNCS = ("_local_scalar_dense", "item", "nonzero", "is_nonzero", "equal")
 
@@ -83,10 +82,8 @@ def test_compiled_blocks_are_one_graph_with_the_same_states(name):
 
 
 @pytest.mark.parametrize("name", CONFIGS)
-def test_states_are_those_of_transformers_attention_to_the_bit(name, tmp_path, monkeypatch):
-    torch.manual_seed(5)
-    AutoModelForCausalLM.from_config(copy.deepcopy(CONFIGS[name])).save_pretrained(tmp_path)
-    found = load(tmp_path)(tokens())
+def test_states_are_those_of_transformers_attention_to_the_bit(name, teachers, monkeypatch):
+    found = load(teachers / name)(tokens())
     monkeypatch.setattr("let_titan.teacher.load.attention_of", lambda _: "sdpa")
-    for one, other in zip(found, load(tmp_path)(tokens()), strict=True):
+    for one, other in zip(found, load(teachers / name)(tokens()), strict=True):
         assert torch.equal(one, other)

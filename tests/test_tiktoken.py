@@ -25,7 +25,7 @@ from let_titan.tiktoken_files import RANKS, address, is_tiktoken, read_ranks
 from let_titan.tokenizer import fingerprint, load_tokenizer, token_bytes
 from let_titan.tokenizer_match import PROBES, Reading, check_same_tokenizer
 from tests.conftest import TEXTS
-from tests.test_export import same_logits, student, write_run
+from tests.exported import same_logits, student, write_run
 from tests.test_run_folder import leave
 from tests.tiktoken_files import llama_3_file, openai_file, write_ranks
 

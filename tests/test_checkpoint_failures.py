@@ -1,0 +1,85 @@
+"""What cannot be written is told, and the older checkpoint is whole; what is gone is not missed."""
+
+import resource
+import shutil
+import subprocess
+from contextlib import contextmanager
+
+import pytest
+
+from let_titan.checkpoint.checksums import damaged_files
+from let_titan.errors import RunError
+from let_titan.train import LetTrainer
+from tests.checkpoints import steps_of
+from tests.resumed import STEPS, train
+from tests.support import Lab
+
+
+@contextmanager
+def small_disk(folder):
+    """A file system of 8 MiB at ``folder``: room for two checkpoints of the tiny student."""
+    folder.mkdir(parents=True)
+    command = ["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(folder)]
+    if subprocess.run(command, capture_output=True).returncode != 0:
+        pytest.skip("only root may mount a small file system")
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", str(folder)], check=True)
+
+
+@contextmanager
+def small_files():
+    """No file may grow beyond 2 MiB, as under a quota: a checkpoint of the student is 3 MiB."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2 << 20, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.parametrize("mode", ["disabled", "async"])
+def test_a_full_disk_is_told_and_the_older_checkpoint_is_whole(mode, finished, lab):
+    changes = {"checkpoint__async_mode": mode}
+    with small_disk(lab.folder / "run"):
+        checkpoints = lab.folder / "run" / "checkpoint"
+        with pytest.raises(RunError, match=r"no space left on the device\); \S+step-2 is whole\."):
+            train(lab, **changes)
+        assert steps_of(checkpoints) == [1, 2]
+        assert damaged_files(checkpoints / "step-2") == []
+        shutil.rmtree(checkpoints / "step-1")  # room for one more
+        with pytest.raises(RunError, match=r"step-3 is whole"):
+            train(lab, **changes)
+        shutil.rmtree(checkpoints / "step-2")
+        resumed = train(lab, checkpoint__interval=STEPS, **changes)
+        assert resumed["lines"] == finished[1]["lines"]
+
+
+@pytest.mark.parametrize("mode", ["disabled", "async"])
+def test_a_save_that_fails_in_any_other_way_is_told(mode, lab):
+    with small_files(), pytest.raises(RunError, match=r"File too large.*there is no older one\."):
+        train(lab, checkpoint__async_mode=mode)
+
+
+def test_metrics_that_cannot_be_written_are_told(lab):
+    (lab.folder / "run").mkdir()
+    (lab.folder / "run" / "metrics.tmp").mkdir()
+    with pytest.raises(RunError, match=r"metrics\.jsonl cannot be written \(Is a directory\)"):
+        train(lab)
+
+
+def test_a_teacher_that_vanishes_in_the_middle_of_a_run_is_not_missed(lab, monkeypatch):
+    teacher = lab.folder / "teacher"
+    shutil.copytree(lab.assets / "teacher", teacher)
+    (lab.folder / "quiet").mkdir()
+    wanted = train(Lab(lab.assets, lab.folder / "quiet"), teacher__checkpoint=str(teacher))
+    step = LetTrainer.train_step
+
+    def vanish_after_step_1(self, iterator):
+        step(self, iterator)
+        shutil.rmtree(teacher, ignore_errors=True)
+
+    monkeypatch.setattr(LetTrainer, "train_step", vanish_after_step_1)
+    assert train(lab, teacher__checkpoint=str(teacher))["lines"] == wanted["lines"]
+    assert not teacher.exists()

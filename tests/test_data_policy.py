@@ -1,0 +1,47 @@
+"""What of a corpus is read: weights of sets, and a validation split by hash."""
+
+from collections import Counter
+
+import pytest
+
+from let_titan.config import Data
+from let_titan.data.policy import policy_of
+from let_titan.errors import ConfigError
+from tests.pile_rows import LINES, ROWS, read
+
+
+def test_sets_are_weighted_and_left_out(tmp_path):
+    (tmp_path / "x.jsonl").write_bytes(b"".join(LINES))
+    weights = policy_of(Data(weights=["a:0", "b:2.5"]), validation=False).weights
+    texts, _ = read(tmp_path / "x.jsonl", weights=weights, epochs=2)
+    found = Counter(texts)
+    assert set(found) == {row["text"] for row in ROWS if row["meta"]["pile_set_name"] == "b"}
+    assert set(found.values()) == {4, 5, 6}  # 2 or 3 in each of two epochs, drawn anew
+    assert sum(found.values()) == pytest.approx(200 * 5, rel=0.1)
+
+
+def test_validation_by_hash_is_disjoint_and_all_there_is(tmp_path):
+    (tmp_path / "x.jsonl").write_bytes(b"".join(LINES + LINES))
+    train, _ = read(tmp_path / "x.jsonl", held_out=0.25)
+    held, _ = read(tmp_path / "x.jsonl", held_out=0.25, validation=True)
+    assert not set(train) & set(held)
+    assert sorted(train + held) == sorted(2 * [row["text"] for row in ROWS])
+    assert len(held) == pytest.approx(200, rel=0.3)
+
+
+@pytest.mark.parametrize(
+    "values, message",
+    [
+        ({"weights": ["Github"]}, "data.weights has 'Github'"),
+        ({"weights": ["Github:-1"]}, "data.weights has 'Github:-1'"),
+        ({"weights": ["Github:nan"]}, "data.weights has 'Github:nan'"),
+        ({"weights": [":1"]}, "data.weights has ':1'"),
+        ({"validation_fraction": 1.0}, "data.validation_fraction = 1.0"),
+        ({"lanes": -1}, "data.lanes = -1"),
+        ({"max_document_mib": 0}, "data.max_document_mib = 0"),
+    ],
+)
+def test_values_out_of_range_are_named(values, message):
+    with pytest.raises(ConfigError) as error:
+        policy_of(Data(**values), validation=False)
+    assert message in str(error.value)

@@ -1,0 +1,142 @@
+"""Preflight: the activations that it tells are what a step allocates."""
+
+import gc
+from contextlib import nullcontext
+
+import pytest
+import torch
+from torchtitan.components.loss import cross_entropy_loss
+from torchtitan.tools.utils import device_type
+
+from let_titan.alignment import Alignment, cosine_alignment
+from let_titan.build_alignment import build_distillation
+from let_titan.plan import LetPlan, resolve_plan
+from let_titan.preflight import examine
+from let_titan.preflight.findings import vocabulary_of
+from let_titan.preflight.memory import (
+    batch_of,
+    local_bytes,
+    measure_activations,
+    teacher_head,
+    tensors_in,
+    use_flash_attention,
+)
+from let_titan.preflight.student import build_student
+from let_titan.preflight.world import fake_world
+from let_titan.student import LetTransformer
+from let_titan.student.pipeline import or_given
+from let_titan.upstream import fake_tensors
+from tests.preflighted import A100, METHODS, keys_of, most_allocated, recorded, with_teacher
+
+pytestmark = pytest.mark.usefixtures("no_world")
+
+
+def without_storage(config) -> LetTransformer:
+    with fake_world(config, 1) as dims:
+        return build_student(config, vocabulary_of(config), dims).model
+
+
+def fill(model: LetTransformer, config, plan: LetPlan) -> None:
+    model.to_empty(device=device_type)
+    model.distillation = build_distillation(config, 1)
+    if model.distillation is None:
+        model.alignment = Alignment([(pair.block, 1.0) for pair in plan.pairs], cosine_alignment)
+    else:
+        model.distillation.head = teacher_head(config, model.model_args, 48)
+
+
+def allocated_by(step) -> int:
+    """The most bytes that ``step`` needs beyond those that live when it begins."""
+    if device_type == "cpu":
+        with recorded() as record:
+            step()
+        return most_allocated(record)
+    gc.collect()
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    step()
+    return torch.cuda.max_memory_allocated() - before
+
+
+def allocated_peak(model: LetTransformer, batch, precision) -> int:
+    """The most that a step allocates; gradients go as they come."""
+    for parameter in model.parameters():
+        parameter.register_post_accumulate_grad_hook(lambda p: setattr(p, "grad", None))
+
+    def step():
+        with precision:
+            loss = or_given(cross_entropy_loss)(model(**batch), batch["tokens"])
+        loss.backward()
+
+    # The profiler misses the beginning of the first, in which a GPU's libraries take workspaces.
+    return [allocated_by(step) for _ in range(2)][-1]
+
+
+def told_and_taken(config, precision) -> tuple[int, int]:
+    """What preflight says of a step's activations, and what the step allocates here."""
+    plan = resolve_plan(config)
+    model = without_storage(config)
+    if device_type != "cpu":
+        use_flash_attention(model)
+    with fake_tensors():
+        fill(model, config, plan)
+        told = measure_activations(model, batch_of(config, plan, 48), precision)
+    model = without_storage(config)
+    fill(model, config, plan)
+    with torch.no_grad():
+        model.init_weights()
+    batch = batch_of(config, plan, 48)
+    return told, allocated_peak(model, batch, precision) + local_bytes(tensors_in(batch))
+
+
+def checkpointing(mode):
+    return {
+        "activation_checkpoint__mode": mode,
+        "activation_checkpoint__selective_ac_option": "op",
+    }
+
+
+MODES = pytest.mark.parametrize("mode", ["none", "full", "selective"])
+
+
+@pytest.mark.parametrize("method", METHODS)
+@MODES
+def test_activations_are_what_a_cpu_allocates(mode, method, lab):
+    sizes = {"training__seq_len": 128, "training__local_batch_size": 8}
+    let, keys = keys_of(method, lab)
+    config = lab.config(let, **keys, **checkpointing(mode), **sizes)
+    told, taken = told_and_taken(config, nullcontext())
+    assert told == pytest.approx(taken, rel=0.1)
+
+
+@pytest.mark.gpu
+@MODES
+def test_activations_are_what_a_gpu_allocates(mode, lab):
+    """350M in bf16 on [4, 2048] tokens, with logits of a real vocabulary's size."""
+    sizes = {"training__seq_len": 2048, "training__local_batch_size": 4, "model__flavor": "350M"}
+    sizes["model__pad_vocab_to_multiple_of"] = 49_152
+    config = lab.parsed({}, **checkpointing(mode), **sizes)
+    told, taken = told_and_taken(config, torch.autocast("cuda", torch.bfloat16))
+    assert told == pytest.approx(taken, rel=0.1)
+
+
+def test_checkpointing_costs_less_memory_than_none(lab):
+    told = {}
+    for mode in ("none", "selective", "full"):
+        config = lab.config({}, activation_checkpoint__mode=mode)
+        told[mode] = examine(config, 4, A100).price["memory_bytes_per_gpu"]["activations"]
+    assert told["full"] < told["selective"] < told["none"]
+
+
+def test_what_takes_most_of_salt_are_its_plain_steps(lab):
+    """The distilled ones hold no logits; in RKD there are no others."""
+    keys = {"training__seq_len": 128, "training__local_batch_size": 8}
+    salt = {"distill__method": "salt", "distill__n_kd": 2}
+    layouts = {"plain": None, "salt": salt, "rkd": {"distill__method": "rkd"}}
+    told = {}
+    for name, method in layouts.items():
+        let, more = (None, {}) if method is None else with_teacher(lab, method)
+        config = lab.config(let, **keys, **more)
+        told[name] = examine(config, 4, A100).price["memory_bytes_per_gpu"]
+    assert told["rkd"]["activations"] < told["plain"]["activations"]
+    assert told["rkd"]["teacher"] > 0 and told["salt"] == told["plain"]

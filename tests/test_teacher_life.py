@@ -1,0 +1,112 @@
+"""The teacher's life beside a student: trained by nobody, saved by nobody, gone after s_stop."""
+
+import gc
+import weakref
+
+import pytest
+import torch
+from torch import nn
+from torch._subclasses.fake_tensor import FakeTensor
+from torch.distributed.checkpoint import FileSystemReader
+from torch.distributed.tensor import DTensor
+
+from let_titan.train import LetTrainer
+from tests.support import Lab, clean_name, run_world, use_fixed_batches
+
+
+def life(assets, folder, placement, compiled):
+    """Trains beyond s_stop = 2; returns what was seen of the teacher on the way.
+
+    The student is fp32 throughout, so every bf16 tensor of the process is the teacher's.
+    """
+    lab = Lab(assets, folder)
+    config = lab.config(
+        {"s_stop": 2},
+        teacher__placement=placement,
+        teacher__dtype="bfloat16",
+        compile__enable=compiled,
+        checkpoint__enable=True,
+        checkpoint__interval=1,
+        training__steps=3,
+    )
+    trainer = LetTrainer(config)
+    ranks = trainer.parallel_dims.world_size
+    batches = use_fixed_batches(trainer, rows=config.training.local_batch_size * ranks)
+    gc.collect()
+    others = bf16_tensors()  # what earlier tests may have left
+    seen = {}
+    for step in (1, 2, 3):
+        trainer.step = step
+        trainer.train_step(batches)
+        trainer.checkpointer.save(step)
+        if step == 1:
+            model = trainer.phase.teacher.model
+            parts = [*model.modules(), *model.parameters(), *model.buffers()]
+            watched = [weakref.ref(part) for part in parts]
+            trained = {id(p) for group in trainer.optimizers.param_groups for p in group["params"]}
+            seen["in the optimizer"] = any(id(p) in trained for p in model.parameters())
+            seen["unchanged by step 1"] = weights_of(model) == weights_of(reloaded(trainer))
+            del model, parts
+        seen[f"alive after {step}"] = sum(reference() is not None for reference in watched)
+        seen[f"bf16 after {step}"] = bf16_tensors() - others
+    reader = FileSystemReader(folder / "run" / "checkpoint" / "step-1")
+    seen["saved"] = set(reader.read_metadata().state_dict_metadata)
+    seen["student"] = {name for name, _ in trainer.model_parts[0].named_parameters()}
+    trainer.close()
+    return seen
+
+
+def reloaded(trainer) -> nn.Module:
+    phase, kept = trainer.phase, trainer.phase.teacher
+    phase.load()
+    fresh, phase.teacher = phase.teacher, kept
+    return fresh.model
+
+
+def weights_of(model: nn.Module) -> list[bytes]:
+    """Returns the bytes of this rank's part of every weight."""
+    parts = [p.to_local() if isinstance(p, DTensor) else p for p in model.parameters()]
+    return [part.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes() for part in parts]
+
+
+def bf16_tensors() -> int:
+    """Counts those with storage: the compiler keeps fake ones."""
+    return sum(
+        isinstance(item, torch.Tensor)
+        and not isinstance(item, FakeTensor)
+        and item.dtype == torch.bfloat16
+        for item in gc.get_objects()
+    )
+
+
+def assert_comes_and_goes(seen):
+    assert not seen["in the optimizer"]
+    assert seen["unchanged by step 1"]
+    assert seen["alive after 1"] > 30 and seen["bf16 after 1"] > 10
+    assert seen["alive after 2"] == seen["bf16 after 2"] == 0
+    assert seen["alive after 3"] == seen["bf16 after 3"] == 0
+    students = {clean_name(name) for name in seen["student"]}
+    names = {key.removeprefix("optimizer.state.") for key in seen["saved"] if "weight" in key}
+    names -= {key for key in names if key.startswith("optimizer.param_groups.")}
+    assert {
+        name.removesuffix(".exp_avg").removesuffix(".exp_avg_sq").removesuffix(".step")
+        for name in names
+    } == students
+
+
+@pytest.mark.parametrize(
+    "compiled", [False, pytest.param(True, marks=pytest.mark.gpu)], ids=["eager", "compile"]
+)
+def test_beside_a_student_in_one_process(compiled, assets, tmp_path):
+    assert_comes_and_goes(life(assets, tmp_path, "replicate", compiled))
+
+
+def both_placements_compiled(assets, folder):
+    return [life(assets, folder / name, name, True) for name in ("replicate", "shard")]
+
+
+def test_beside_a_student_under_fsdp_and_compile(assets, tmp_path):
+    for name in ("replicate", "shard"):
+        (tmp_path / name).mkdir()
+    for seen in run_world(2, both_placements_compiled, tmp_path, assets, tmp_path):
+        assert_comes_and_goes(seen)

@@ -1,0 +1,130 @@
+"""Where a teacher comes from: the hub, ``.bin`` and GGUF files; what cannot teach is refused."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, BertConfig
+
+from let_titan.errors import ConfigError
+from let_titan.teacher import check_teacher, prepare_teacher, read_tokenizer
+from tests.support import relative_error
+from tests.teachers import BF16_ERROR, CONFIGS, load, tokens, untouched
+
+GGUF = Path("assets/teachers/SmolLM2-135M-Instruct.Q4_1.gguf")  # scripts/fetch_teacher.py brings it
+
+
+def test_bin_weights_are_converted_once(teachers, tmp_path, monkeypatch):
+    monkeypatch.setenv("LET_TITAN_CACHE", str(tmp_path / "cache"))
+    source = tmp_path / "bin"
+    model = AutoModelForCausalLM.from_pretrained(teachers / "llama")
+    model.config.save_pretrained(source)
+    torch.save(model.state_dict(), source / "pytorch_model.bin")
+    folder = prepare_teacher(str(source))
+    assert folder.parent == tmp_path / "cache" and any(folder.glob("*.safetensors"))
+    for found, wanted in zip(load(folder)(tokens()), untouched(teachers / "llama"), strict=True):
+        assert relative_error(found, wanted) < 1e-5
+    monkeypatch.setattr("let_titan.teacher.sources.convert_bin", pytest.fail)
+    assert prepare_teacher(str(source)) == folder
+
+
+def play_hub(monkeypatch, tmp_path, answers: bool, snapshot: Path) -> list[dict]:
+    """Lets ``snapshot`` be what the hub has of any id; returns the keywords it is asked with."""
+    asked: list[dict] = []
+    monkeypatch.setenv("LET_TITAN_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("let_titan.teacher.sources.hub_answers", lambda: answers)
+    monkeypatch.setattr(
+        "huggingface_hub.snapshot_download",
+        lambda checkpoint, **keywords: (asked.append(keywords), str(snapshot))[1],
+    )
+    return asked
+
+
+@pytest.mark.parametrize("answers", [True, False])
+def test_a_hub_id_is_fetched_once(answers, teachers, tmp_path, monkeypatch):
+    asked = play_hub(monkeypatch, tmp_path, answers, teachers / "gpt2")
+    folder = prepare_teacher("owner/name")
+    for found, wanted in zip(load(folder)(tokens()), untouched(teachers / "gpt2"), strict=True):
+        assert relative_error(found, wanted) < 1e-5
+    assert prepare_teacher("owner/name") == folder
+    (keywords,) = asked
+    assert keywords["local_files_only"] is not answers
+    assert "*.safetensors" in keywords["allow_patterns"] and "*.bin" not in str(keywords)
+
+
+def test_a_hub_out_of_reach_with_nothing_cached_is_told(tmp_path, monkeypatch):
+    monkeypatch.setenv("LET_TITAN_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("let_titan.teacher.sources.hub_answers", lambda: False)
+    assert read_tokenizer("owner/name-that-nobody-has") is None
+    with pytest.raises(ConfigError, match="cannot be downloaded"):
+        prepare_teacher("owner/name-that-nobody-has")
+
+
+class Bomb:
+    def __reduce__(self):
+        return (Path("exploded").write_text, ("boom",))
+
+
+def test_a_bin_file_that_would_run_code_is_refused(teachers, tmp_path, monkeypatch):
+    monkeypatch.setenv("LET_TITAN_CACHE", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+    source = tmp_path / "bin"
+    CONFIGS["llama"].save_pretrained(source)
+    torch.save({"model.norm.weight": Bomb()}, source / "pytorch_model.bin")
+    with pytest.raises(ConfigError, match=r"cannot be read as weights only"):
+        prepare_teacher(str(source))
+    assert not Path("exploded").exists()
+    assert not list((tmp_path / "cache").glob("*/config.json"))
+
+
+def test_gguf_against_transformers_own_reading(tmp_path, monkeypatch):
+    monkeypatch.setenv("LET_TITAN_CACHE", str(tmp_path / "cache"))
+    folder = prepare_teacher(str(GGUF))
+    teacher = load(folder, ["last", 15], torch.bfloat16)
+    model = AutoModelForCausalLM.from_pretrained(
+        GGUF.parent, gguf_file=GGUF.name, dtype=torch.float32
+    )
+    with torch.no_grad():
+        states = model.eval()(tokens(), output_hidden_states=True).hidden_states
+    for found, wanted in zip(teacher(tokens()), (states[-1], states[15]), strict=True):
+        assert relative_error(found, wanted) < 2 * BF16_ERROR  # 30 blocks
+
+
+def test_loading_draws_nothing_from_the_random_state(teachers, tmp_path, monkeypatch):
+    monkeypatch.setenv("LET_TITAN_CACHE", str(tmp_path / "cache"))
+    source = tmp_path / "bin"
+    model = AutoModelForCausalLM.from_pretrained(teachers / "opt")
+    model.config.save_pretrained(source)
+    torch.save(model.state_dict(), source / "pytorch_model.bin")
+    before = torch.random.get_rng_state()
+    load(prepare_teacher(str(source)))(tokens())
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
+def test_weights_that_do_not_fit_are_named(teachers, tmp_path):
+    folder = tmp_path / "broken"
+    model = AutoModelForCausalLM.from_pretrained(teachers / "llama")
+    model.save_pretrained(folder)
+    model.config.num_hidden_layers = 5
+    model.config.save_pretrained(folder)
+    with pytest.raises(ConfigError, match=r"model\.layers\.4\..* is missing"):
+        load(folder)
+    model.config.num_hidden_layers, model.config.intermediate_size = 4, 128
+    model.config.save_pretrained(folder)
+    with pytest.raises(ConfigError, match=r"mlp\..* has shape"):
+        load(folder)
+
+
+def test_what_cannot_teach_is_refused(teachers, tmp_path):
+    BertConfig(architectures=["BertModel"]).save_pretrained(tmp_path / "bert")
+    llama = str(teachers / "llama")
+    for arguments, sentence in (
+        ((str(tmp_path / "bert"), 64, [], 320), "not a causal language model"),
+        ((llama, 256, [], 320), "longer than the teacher's context of 128"),
+        ((llama, 64, [5], 320), "Teacher layer 5 does not exist"),
+        ((llama, 64, [], 321), "knows 320 ids"),
+        (("./nowhere", 64, [], 320), "does not exist"),
+        ((str(tmp_path), 64, [], 320), "cannot be read"),
+    ):
+        with pytest.raises(ConfigError, match=sentence):
+            check_teacher(*arguments)
