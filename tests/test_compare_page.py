@@ -7,23 +7,20 @@ import re
 import shutil
 import subprocess
 from html.parser import HTMLParser
-from pathlib import Path
 
 import pytest
 
 from let_titan.compare import page
 from let_titan.compare.__main__ import main
-from let_titan.compare.charts import CHARTS
+from let_titan.compare.charts import CHARTS, drawn
 from let_titan.compare.drawing import VARIABLES
-from let_titan.compare.markdown import report
+from let_titan.compare.files import write
 from let_titan.compare.result import compare
-from let_titan.compare.text import verdict
 from let_titan.runs import Run
-from tests.handmade import BASELINE, BETTER, WORSE, evaluate, shifted, write_run
+from tests.handmade import BASELINE, BETTER, WORSE, evaluate, shifted, twins, write_run
 
+DRAWN = {"validation_loss", "speedup", "alignment", "costs"}
 VOID = {"meta", "link", "br", "img", "hr", "input"}
-ROOT = Path(__file__).parents[1]
-PHASE = ("with", "after")
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 
 
@@ -133,6 +130,20 @@ def test_two_arms_stand_side_by_side_in_markdown(out):
     assert "| let, whole run |" in text and "| <b>, whole run |" in text
 
 
+def test_without_a_clock_that_counts_there_is_nothing_of_throughput(tmp_path):
+    baseline, let = twins(tmp_path, BASELINE, BETTER)
+    assert "costs" in drawn(compare([let], [baseline]))
+    untimed = compare([let], [baseline], untimed={id(let)})
+    (out := tmp_path / "out").mkdir()
+    (out / "costs.png").write_text("of an earlier report")
+    write(untimed, out, None)
+    assert {path.stem for path in out.glob("*.png")} == set(drawn(untimed)) == DRAWN - {"costs"}
+    for name in ("report.md", "report.html"):
+        text = (out / name).read_text()
+        assert "Throughput and memory" not in text and "costs.png" not in text
+    assert Checker(text).links and "#costs" not in Checker(text).links
+
+
 def test_mistakes_are_a_sentence(tmp_path, capsys):
     run = str(write_run(tmp_path / "run", False, BASELINE))
     for arguments, sentence in (
@@ -143,53 +154,6 @@ def test_mistakes_are_a_sentence(tmp_path, capsys):
         assert main([*arguments, "--out", str(tmp_path / "out")]) == 2
         assert sentence in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
-
-
-@pytest.fixture
-def demo(monkeypatch):
-    """The comparison of the demo's runs, as the docs give its command."""
-    monkeypatch.chdir(ROOT / "recipes" / "results" / "demo")
-    sides = {name: [name, f"seed1/{name}", f"seed2/{name}"] for name in ("let", "baseline")}
-    runs = {source: Run.load(source) for side in sides.values() for source in side}
-    busy = {id(run) for source, run in runs.items() if "/" in source}
-    let, baseline = ([runs[source] for source in sides[name]] for name in sides)
-    return compare(let, baseline, untimed=busy)
-
-
-def test_the_demos_report_and_its_docs_are_what_its_runs_give(demo):
-    assert report(demo) == Path("report.md").read_text()
-    (result,) = demo.results
-    text = (ROOT / "docs" / "read-a-comparison.md").read_text()
-    assert verdict(result) in text.replace("\n> ", " ")
-    ranges = {}
-    for name in ("steps", "flops"):
-        found = [both for level in result.curve if (both := level.costs[name].speed_up)]
-        ranges[name] = "{:.2f}x to {:.2f}x".format(*(f(b.value for b in found) for f in (min, max)))
-        if name == "steps":
-            assert all(both.low is None or not both.excludes(1) for both in found)
-    said = f"level in steps ({ranges['steps']}, and the band holds 1 throughout) while its FLOPs"
-    text = " ".join(text.split())
-    assert said in text and f"a third as well spent ({ranges['flops']})" in text
-
-
-def test_the_readmes_table_is_the_demos(demo):
-    (result,) = demo.results
-    row = {row.step: row for row in result.rows}
-    whole, phases = demo.baseline_phases["whole run"], result.phases
-    speeds, memories = (
-        [whole[key].mean.value, *(phases[f"{when} the teacher"][key].mean.value for when in PHASE)]
-        for key in ("tokens_per_s", "peak_memory_gib")
-    )
-    machine = phases["after the teacher"]["tokens_per_s"].to_baseline.value - 1
-    by = row[216].difference
-    for line in (
-        f"(s_stop) | {row[108].baseline.value:.3f} | {row[108].run.value:.3f} |",
-        f"at the end | **{row[216].baseline.value:.3f}** | {row[216].run.value:.3f} |",
-        "the {:.0f} % are the machine) | {:.0f} | {:.0f}, {:.0f} |".format(100 * machine, *speeds),
-        "after it | {:.2f} | {:.2f}, {:.2f} |".format(*memories),
-        f"is {by.value:+.3f} nats per token, 95 % interval {by.low:+.3f} to {by.high:+.3f} ",
-    ):
-        assert line in " ".join((ROOT / "README.md").read_text().split()), line
 
 
 PROBE = """

@@ -83,7 +83,7 @@ def costs(comparison: Comparison) -> str:
         f"{name}: {' and '.join(show(figures[key].mean.value) for key in FIGURES)}"
         for name, figures in phases.items()
     ]
-    return f"Mean tokens/s and GiB of memory. {'; '.join(means) or 'No run was timed'}."
+    return f"Mean tokens/s and GiB of memory. {'; '.join(means)}."
 
 
 def alignment(comparison: Comparison) -> str:

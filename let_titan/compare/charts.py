@@ -160,15 +160,23 @@ CHARTS = {
 
 def drawn(comparison: Comparison) -> list[str]:
     """Returns the names of ``CHARTS`` that there is something to draw for."""
-    evaluated = all(result.averages for result in comparison.results)
-    return [name for name in CHARTS if name != "accuracy" or evaluated]
+    there = {
+        "accuracy": all(result.averages for result in comparison.results),
+        "costs": comparison.timed,
+    }
+    return [name for name in CHARTS if there.get(name, True)]
 
 
 def save_png(comparison: Comparison, folder: Path) -> None:
-    """Writes each chart as ``folder``/NAME.png."""
-    for name in drawn(comparison):
+    """Writes each chart as ``folder``/NAME.png; one that an earlier report left there goes."""
+    names = drawn(comparison)
+    for name, draw in CHARTS.items():
+        path = folder / f"{name}.png"
+        if name not in names:
+            path.unlink(missing_ok=True)
+            continue
         with matplotlib.rc_context(STYLE):
-            CHARTS[name](comparison, WIDE).savefig(folder / f"{name}.png", dpi=150)
+            draw(comparison, WIDE).savefig(path, dpi=150)
 
 
 def svg(comparison: Comparison, name: str, width: float) -> str:

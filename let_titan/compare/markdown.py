@@ -70,7 +70,12 @@ def loss_rows(result: ArmResult) -> list[list[str]]:
 
 
 def phase_rows(comparison: Comparison) -> list[list[str]]:
-    """Returns (arm and phase, tokens/s, memory), each figure with its ratio to the baseline."""
+    """Returns (arm and phase, tokens/s, memory), each figure with its ratio to the baseline.
+
+    Nothing where no arm was timed: the baseline's figures alone compare nothing.
+    """
+    if not comparison.timed:
+        return []
     whole = comparison.baseline_phases.get("whole run")
     phases = {"baseline": whole} if whole else {}
     for result in comparison.results:
@@ -163,6 +168,18 @@ def score_section(result: ArmResult, hours: str) -> list[str]:
     return parts
 
 
+def phase_section(comparison: Comparison) -> list[str]:
+    """Returns throughput and memory; nothing where no arm was timed."""
+    if not comparison.timed:
+        return []
+    return [
+        "## Throughput and memory",
+        markdown_table(PHASE_HEADER, phase_rows(comparison)),
+        "Memory is the peak on an accelerator, the resident set on a CPU.",
+        "![Throughput and memory by step](costs.png)",
+    ]
+
+
 def report(comparison: Comparison, note: str | None = None) -> str:
     """Returns report.md; ``note`` stands above all else."""
     hours = hours_name(comparison.baseline)
@@ -176,10 +193,7 @@ def report(comparison: Comparison, note: str | None = None) -> str:
         "![Speed-up by loss reached](speedup.png)",
         *(part for result in comparison.results for part in arm_section(result, hours)),
         *(part for result in comparison.results for part in score_section(result, hours)),
-        "## Throughput and memory",
-        markdown_table(PHASE_HEADER, phase_rows(comparison)),
-        "Memory is the peak on an accelerator, the resident set on a CPU.",
-        "![Throughput and memory by step](costs.png)",
+        *phase_section(comparison),
         "![Weight, cosine and gradient norm by step](alignment.png)",
         "## What was set differently",
         markdown_table(header, [[key, *values] for key, values in comparison.settings]),

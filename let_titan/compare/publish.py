@@ -59,12 +59,12 @@ def tables(comparison: Comparison) -> dict[str, Any]:
             columns=["arm", "measure", *SCORE_HEADER[1:]], data=scores
         )
     }
+    phases = phase_rows(comparison)
+    timed = {"throughput and memory": wandb.Table(columns=list(PHASE_HEADER), data=phases)}
     return {
         **(scored if scores else {}),
         "costs to the baseline's loss": wandb.Table(columns=header, data=costs),
-        "throughput and memory": wandb.Table(
-            columns=list(PHASE_HEADER), data=phase_rows(comparison)
-        ),
+        **(timed if phases else {}),
     }
 
 

@@ -73,6 +73,11 @@ class Comparison:
     allowed: list[str]
     untimed: Collection[int]
 
+    @property
+    def timed(self) -> bool:
+        """Whether there is an arm whose throughput and memory can be compared."""
+        return any(result.phases for result in self.results)
+
     def to_json(self) -> str:
         """Returns the figures as JSON; what is not finite becomes null."""
         names = [self.baseline.name, *(arm.name for arm in self.arms)]

@@ -100,7 +100,8 @@ def report(recipe: Recipe, place: Place) -> list[str]:
         if seed in seeds and arm in ("baseline", *names):
             arms.setdefault(arm, []).append(load(place, keys, f"{arm}-seed{seed}"))
     runs = [run for name in names for run in arms[name]]
-    comparison = compare(runs, arms["baseline"], ["hardware"], {id(r) for r in runs})
+    untimed = {id(run) for run in (*runs, *arms["baseline"])}
+    comparison = compare(runs, arms["baseline"], ["hardware"], untimed)
     missing = [arm for arm in recipe.arms if arm not in names]
     to_come = f" To come: {', '.join(missing)}." if missing else ""
     note = (
