@@ -11,13 +11,7 @@ from torchtitan.components.optimizer import OptimizersContainer
 from torchtitan.config import TORCH_DTYPE_MAP
 from torchtitan.distributed import ParallelDims
 
-from let_titan.alignment import (
-    LEARNED,
-    all_rows,
-    map_flops,
-    rows_of_this_rank,
-    share_of_batch,
-)
+from let_titan.alignment import LEARNED, all_rows, map_flops, rows_of_this_rank, share_of_batch
 from let_titan.build_alignment import (
     build_alignment,
     build_diagnostics,
@@ -184,10 +178,13 @@ class LetPhase:
     def _score(self, batch: Batch) -> torch.Tensor:
         assert self.teacher is not None and self.distillation is not None
         assert self.distillation.head is not None
-        inputs = {name: x.to(self.device) for name, x in batch[0].items()}
+        rows = len(batch[1])
+        mine = share_of_batch(rows, self.dims)
+        inputs = {name: x[mine].to(self.device) for name, x in batch[0].items()}
         (states,) = self.teacher(**inputs)
-        labels, top_k = batch[1].to(self.device), self.config.distill.select_top_k
-        return sequence_scores(states, labels, self.distillation.head, top_k).cpu()
+        labels, top_k = batch[1][mine].to(self.device), self.config.distill.select_top_k
+        scores = sequence_scores(states, labels, self.distillation.head, top_k)
+        return all_rows(scores, rows, self.dims).cpu()
 
     def watched(self, batches: Iterator[Batch], step: int) -> Iterator[Batch]:
         """Returns the step's batches; as they are taken, their targets are counted, and a teacher

@@ -1,6 +1,7 @@
 """SALT-DS: scores against transformers, one choice in every layout, exact over a resume."""
 
 import shutil
+from unittest import mock
 
 import pytest
 import torch
@@ -12,7 +13,8 @@ from let_titan.checks import find_mistakes
 from let_titan.distill import selected, sequence_scores
 from let_titan.distill.select import best_of
 from let_titan.train import LetTrainer
-from tests.support import weights
+from tests.layouts import TP
+from tests.support import Lab, run_world, weights
 from tests.test_distill import rkd
 
 SALT = {"distill__method": "salt", "distill__n_kd": 2, "distill__select_of": 3}
@@ -104,6 +106,51 @@ def test_a_resume_and_accumulation_train_on_the_same_and_it_matters(lab):
     plain, _, cheap = trained(lab, distill__select_of=1)
     assert max(float((plain[name] - wanted[name]).abs().max()) for name in wanted) > 1e-2
     assert teacher["flops_per_token"] == 4 * cheap["flops_per_token"]
+
+
+def read_in_training(lab, **layout):
+    """Returns the ids of every batch that was trained on, and how many rows were scored at once."""
+    trainer = LetTrainer(rkd(lab, **{**SALT, "distill__n_kd": 1, "training__steps": 2, **layout}))
+    process, ids, rows = trainer.post_dataloading_process, [], set()
+
+    def noting(inputs, labels):
+        ids.append(inputs["input"].tolist())
+        return process(inputs, labels)
+
+    def scores(states, labels, *args):
+        rows.add(len(labels))
+        return sequence_scores(states, labels, *args)
+
+    trainer.post_dataloading_process = noting
+    try:
+        with mock.patch("let_titan.phase.sequence_scores", scores):
+            trainer.train()
+        return ids, rows
+    finally:
+        trainer.close()
+
+
+BATCHES = {
+    "divided": {},
+    "not divided": {"training__local_batch_size": 1, "training__global_batch_size": 2},
+}
+
+
+def read_under_tp(assets, folder):
+    """Returns what both ranks read, of each of ``BATCHES``."""
+    lab = Lab(assets, folder)
+    found = {name: read_in_training(lab, **TP, **sizes) for name, sizes in BATCHES.items()}
+    ranks = [None, None]
+    torch.distributed.all_gather_object(ranks, found)
+    return ranks
+
+
+def test_tensor_parallel_ranks_share_the_scoring_and_choose_as_one_process(assets, tmp_path):
+    one, other = run_world(2, read_under_tp, tmp_path, assets, tmp_path)
+    assert one == other
+    lab = Lab(assets, tmp_path)
+    for name, rows in (("divided", 4), ("not divided", 1)):
+        assert one[name] == (read_in_training(lab, **BATCHES[name])[0], {rows}), name
 
 
 def test_what_does_not_go_is_said(lab):

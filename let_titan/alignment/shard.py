@@ -53,8 +53,11 @@ def all_rows(
 ) -> torch.Tensor:
     """Cuts the sequence axis as context parallelism does, and no other: for an LM head's inputs.
 
+    All that tensor-parallel ranks computed by ``share_of_batch`` comes together.
+
     Args:
-        states, rows, dims, positions: as ``rows_of_this_rank`` takes them.
+        states, rows, dims, positions: as ``rows_of_this_rank`` takes them; without positions
+            the states may be one number a row.
 
     Returns:
         [B, S / cp, ...].
