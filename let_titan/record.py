@@ -1,6 +1,6 @@
 """A run's ``metrics.jsonl``: one JSON object a line, written by one rank, cut on resume.
 
-The keys are listed in the README ("What a run leaves").
+The keys are listed in docs/what-a-run-leaves.md.
 """
 
 import json

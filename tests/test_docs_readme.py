@@ -1,0 +1,30 @@
+"""The README's figures are those of the committed results."""
+
+import json
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+RESULTS = ROOT / "recipes" / "results"
+README = " ".join((ROOT / "README.md").read_text().split())
+
+
+def test_the_labs_differences():
+    found = json.loads((RESULTS / "compare_methods" / "report.json").read_text())
+    last = {arm["name"]: arm["rows"][-1]["difference"] for arm in found["arms"]}
+    by = {name: f"{difference['value']:+.3f}" for name, difference in last.items()}
+    assert all(difference["n"] == 3 for difference in last.values())
+    assert last["LET"]["low"] < 0 < last["LET"]["high"]
+    assert f"LET {by['LET']} (cannot be told), SALT {by['SALT']}, RKD {by['RKD']} nats" in README
+
+
+def test_the_cost():
+    found = json.loads((RESULTS / "overhead" / "cpu-cpu-amd-epyc" / "results.json").read_text())
+    share = found["teacher"]["flops_per_token"] / found["student_flops_per_token"]
+    let = found["arms"]["LET"]
+    ratio = {key: f"{x:.3f}" for key, x in let["with_teacher"]["tokens_per_s_ratio"].items()}
+    for words in (
+        f"({100 * share:.1f} % of its FLOPs), on two CPU cores: {ratio['median']} of the baseline",
+        f"({ratio['min']} to {ratio['max']} over the rounds)",
+        f"the FLOPs alone allow {let['floor']:.3f},",
+    ):
+        assert words in README, words
