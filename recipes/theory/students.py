@@ -48,13 +48,16 @@ def load_student(checkpoint: Path) -> LetTransformer:
     return model
 
 
-def windows_of(source: Source, count: int) -> torch.Tensor:
-    """Returns the first ``count`` windows of the run's validation text, [count, S + 1] ids."""
+def windows_of(source: Source, count: int, of: str = "validation") -> torch.Tensor:
+    """Returns the first ``count`` windows of the run's text, [count, S + 1] ids.
+
+    ``of`` is "validation" or "training".
+    """
     config = source.config
     data, tokenizer = config["data"], config["model"]["hf_assets_path"]
-    path = config["validation"]["dataset_path"]
+    path = config[of]["dataset_path"]
     corpus = Packed(path, tokenizer, data["add_bos"], data["add_eos"])
-    found = islice(corpus.windows(config["validation"]["seq_len"], None), count)
+    found = islice(corpus.windows(config[of]["seq_len"], None), count)
     return torch.stack([torch.from_numpy(window.ids) for window in found])
 
 

@@ -1,0 +1,1 @@
+"""Why LET gains nothing in the lab: what block k learns from the teacher, and what it is worth."""

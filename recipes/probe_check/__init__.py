@@ -1,0 +1,1 @@
+"""The probe's proposals beside what whole runs came to."""
