@@ -112,13 +112,13 @@ def material_of(source: Source, protocol: Protocol) -> Material:
     ]
     device, seq_len = texts[0].device, texts[0].shape[1] - 1
     teacher = load_teacher(folder, ["last"], dtype=torch.float32, device=device, seq_len=seq_len)
-    found = [
+    held_out, train = (
         Text(ids, torch.cat([teacher(part[:, :-1])[0] for part in ids.split(AT_ONCE)]))
         for ids in texts
-    ]
+    )
     vocabulary = vocab_size(source.config["model"]["hf_assets_path"])
     head = read_head(folder, teacher.model, vocabulary, torch.float32)
-    return Material(*found, head)
+    return Material(held_out, train, head)
 
 
 @torch.no_grad()

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from lab.recipe import Recipe
-from lab.runs import Place, is_finished, load
+from lab.runs import Place, is_finished, key_of, load
 from scipy import stats
 
 CONFIDENCE = 0.95
@@ -90,7 +90,7 @@ def noise_of(recipes: Iterable[Recipe], place: Place) -> Noise:
     for recipe in recipes:
         for name, by_seed in differences_of(recipe, place).items():
             if len(by_seed) > 1:
-                arms[str(recipe.arms[name])] = list(by_seed.values())
+                arms[key_of(place, recipe.arms[name])] = list(by_seed.values())
     if not arms:
         raise ValueError("No arm has two seeds yet: train recipes/compare_methods.py first.")
     df = sum(len(values) - 1 for values in arms.values())
