@@ -2,7 +2,7 @@
 
     python recipes/why_no_gain.py [--report]
 
-Trains the first 120 steps of the lab's runs (six arms, seed 0, in outputs/lab/no_gain) and asks
+Trains the first 120 steps of the lab's runs (seven arms, seed 0, in outputs/lab/no_gain) and asks
 three things of their students: what block k's cosine to the teacher consists of, how much of the
 next token can be read off block k, and what the alignment's gradient is worth to the NLL. What was
 expected stands in no_gain/protocol.py. About 15 minutes of one core; ``--report`` writes the report

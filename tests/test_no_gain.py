@@ -137,6 +137,8 @@ def test_the_program_says_what_came_out(lab, tmp_path, monkeypatch):
             "baseline": {},
             "LET 1": let,
             "LET 1, centred": {**let, **centred},
+            "baseline, llama": {"model.init_scheme": "torchtitan"},
+            "LET 1, llama": {**let, "model.init_scheme": "torchtitan"},
             "SALT": {**teacher, "distill.method": "salt", "distill.n_kd": "4"},
         },
         moments=(2, 4),
@@ -156,10 +158,10 @@ def test_the_program_says_what_came_out(lab, tmp_path, monkeypatch):
     monkeypatch.setattr(measure, "train", counted)
     with contextlib.chdir(tmp_path):
         why_no_gain.main([], place)
-        assert len(trained) == 4
+        assert len(trained) == 6
         kept = (place.results / "results.json").read_text()
         why_no_gain.main(["--report"], place)
-        assert measure.trained(place, "LET 1").fact("exit_state") and len(trained) == 4
+        assert measure.trained(place, "LET 1").fact("exit_state") and len(trained) == 6
     assert (place.results / "results.json").read_text() == kept
     results = json.loads(kept)
     last = results["students"]["LET 1"]

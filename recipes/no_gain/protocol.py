@@ -25,9 +25,16 @@ HYPOTHESES = {
         "gradient of the KL to the teacher has more than that, since the teacher's distribution "
         "says of all tokens what a label says of one."
     ),
+    "embedding": (
+        "(Written when it was known that the best vector for each id, without context, comes to a "
+        "cosine of 0.77.) The embeddings hold LET back: of deviation 1, they are moved by no more "
+        "than the sum of the learning rates, 0.24 in 120 steps. From llama's initial embeddings, "
+        "of deviation 0.02, block k comes to more than twice the cosine with lambda_0 = 1."
+    ),
 }
 CENTRED = {"let.teacher_norm": "center"}
 STRONG = {"let.lambda_0": "1"}
+SMALL = {"model.init_scheme": "llama"}
 
 
 def until_120() -> dict[str, Mapping[str, str]]:
@@ -35,11 +42,12 @@ def until_120() -> dict[str, Mapping[str, str]]:
     let = {**LET, "let.s_stop": "120", "let.diagnostics_freq": "3"}
     return {
         "baseline": BASELINE,
-        "LET 0.1": let,
-        "LET 0.1, centred": {**let, **CENTRED},
         "LET 1": {**let, **STRONG},
-        "LET 1, centred": {**let, **STRONG, **CENTRED},
         "SALT": SALT,
+        "LET 0.1": let,
+        "LET 1, centred": {**let, **STRONG, **CENTRED},
+        "baseline, llama": SMALL,
+        "LET 1, llama": {**let, **STRONG, **SMALL},
     }
 
 

@@ -9,7 +9,7 @@ from no_gain.protocol import HYPOTHESES
 Results = Mapping[str, Any]
 
 PARTS = ("own", "same_id", "any")
-HALF, NATS, RIGHT_ANGLE, TENTH = 0.5, 0.05, 0.05, 0.1
+HALF, NATS, RIGHT_ANGLE, TENTH, TWICE = 0.5, 0.05, 0.05, 0.1, 2
 """What the hypotheses name."""
 
 
@@ -79,7 +79,13 @@ def outcomes(results: Results) -> list[tuple[bool, str]]:
         of_readout(results),
         of_angle(results),
         of_steps(results),
+        of_embedding(results),
     ]
+
+
+def by_arm(found: Mapping[str, Any]) -> dict[str, Any]:
+    """Leaves out the arms with other initial weights, which have a baseline of their own."""
+    return {arm: value for arm, value in found.items() if not arm.endswith("llama")}
 
 
 def of_common(results: Results) -> tuple[bool, str]:
@@ -89,8 +95,7 @@ def of_common(results: Results) -> tuple[bool, str]:
 
 
 def of_readout(results: Results) -> tuple[bool, str]:
-    students = results["students"]
-    read = {arm: student["readout"] for arm, student in students.items()}
+    read = {arm: student["readout"] for arm, student in by_arm(results["students"]).items()}
     read["the teacher"] = results["teacher"]["readout"]
     gains = {arm: read["baseline"] - value for arm, value in read.items()}
     no_better = all(gain < NATS for arm, gain in gains.items() if arm.startswith("LET"))
@@ -106,7 +111,7 @@ def of_readout(results: Results) -> tuple[bool, str]:
 def of_angle(results: Results) -> tuple[bool, str]:
     means = {
         arm: statistics.fmean(look["grad_cosine"] for look in looks)
-        for arm, looks in results["looks"].items()
+        for arm, looks in by_arm(results["looks"]).items()
     }
     said = ", ".join(f"{arm} {value:+.4f}" for arm, value in means.items())
     return all(abs(value) < RIGHT_ANGLE for value in means.values()), said
@@ -121,6 +126,14 @@ def of_steps(results: Results) -> tuple[bool, str]:
         shown = " and ".join(f"{value:+.3f}" for value in own)
         said.append(f"step {step}: NLL {nll:.3f}, KL {kl:.3f}, alignment raw and centred {shown}")
     return holds, "; ".join(said)
+
+
+def of_embedding(results: Results) -> tuple[bool, str]:
+    small, large = (results["students"][arm] for arm in ("LET 1, llama", "LET 1"))
+    found = [student["closeness"]["raw"]["own"] for student in (small, large)]
+    beside = small["nll"] - results["students"]["baseline, llama"]["nll"]
+    said = f"{found[0]:.3f} beside {found[1]:.3f}; LET's NLL there {beside:+.3f} to its baseline's"
+    return found[0] > TWICE * found[1], said
 
 
 def closeness_table(results: Results) -> list[str]:
