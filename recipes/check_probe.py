@@ -102,6 +102,7 @@ def results_of(place: Place) -> dict[str, Any]:
         "hypothesis": HYPOTHESIS,
         "metric": METRIC,
         "seed": 0,
+        "block": int(LET["let.k"]),
         "probe": report,
         "noise": asdict(noise),
         "verdicts": [asdict(verdict) for verdict in judged],

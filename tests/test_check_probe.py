@@ -92,6 +92,7 @@ def test_the_report_judges_what_the_probe_proposed(place, capsys):
     evidence = [{"block": k, **dict.fromkeys(names, 0.1 * k), **row} for k in (1, 2, 3, 4, 6)]
     proposal = {"k": 3, "lambda_0": 2.0, "s_stop": None, "because": {}}
     probe = {"steps": 120, "evidence": evidence, "proposal": proposal}
+    probe |= {"lambda_0": 0.1, "target_ratio": 0.1}
     facts = {"versions": {"python": "3", "torch": "2"}, "hardware": {"cpu": "a CPU"}}
     folder = place.results / "check_probe"
     with pytest.raises(SystemExit):
@@ -107,6 +108,7 @@ def test_the_report_judges_what_the_probe_proposed(place, capsys):
     assert "s_stop" not in said or said["s_stop"]["outcome"] == OPEN
     assert results["rank_correlations"]["grad_cosine"] == pytest.approx(-0.4)
     report = (folder / "report.md").read_text()
+    assert "| 1 | 2 | +0.200 |" in report  # 0.2 of block 2 at 0.1, times ten
     assert "To come: block 6." in report and "| 3 | +0.3000 ± 0.0100" in report
     assert (folder / "probe.png").stat().st_size > 1000
 

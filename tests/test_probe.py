@@ -44,7 +44,7 @@ def test_a_tiny_probe_from_end_to_end(lab, capsys):
         # the learning rate of the whole run's first steps: two of warm-up, then a long decay
         assert float((out / f"k{row['block']}.log").read_text()) > 0.9 * 1e-2
     chosen = next(r for r in report["evidence"] if r["block"] == report["proposal"]["k"])
-    wanted = 0.5 * 0.1 / chosen["grad_ratio"]
+    wanted = 0.5 * 0.02 / chosen["grad_ratio"]
     assert report["proposal"]["lambda_0"] == pytest.approx(wanted, rel=0.06)
     assert report["proposal"]["s_stop"] is None  # four looks are too few to decide
     baseline = [json.loads(line) for line in (out / BASELINE / "metrics.jsonl").open()]

@@ -122,7 +122,7 @@ def test_the_key_is_of_what_is_trained(place, lab):
 
 def test_all_recipes_together_are_within_the_labs_means(place):
     real = runs.Place(lab=place.lab)  # on the lab's own student, as ever
-    assert len({runs.key_of(real, keys) for keys in all_keys()}) <= 60
+    assert len({runs.key_of(real, keys) for keys in all_keys()}) <= 62
 
 
 @pytest.mark.parametrize("name", NAMES)

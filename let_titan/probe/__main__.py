@@ -50,8 +50,9 @@ def parser() -> argparse.ArgumentParser:
     flags.add_argument(
         "--target-ratio",
         type=float,
-        default=0.1,
-        help="norm of the alignment's gradient over the NLL's to aim at (0.1, a convention)",
+        default=0.02,
+        help="norm of the alignment's gradient over the NLL's to aim at (0.02: that of the best "
+        "weight in the method lab)",
     )
     flags.add_argument("--nproc", type=int, default=1, help="processes of each run (1)")
     flags.add_argument("--out", type=Path, help="folder of the runs (job.dump_folder/probe)")

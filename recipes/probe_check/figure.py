@@ -14,7 +14,7 @@ from let_titan.compare.drawing import COLORS, MUTED, STYLE
 PROBED = {
     "grad_cosine": "cosine of the two gradients",
     "grad_ratio": "ratio of their norms",
-    "cosine_last": "cosine to the teacher, last look",
+    "cosine_last": "cosine to the teacher at last",
 }
 ENDS = {
     "k": "block k",

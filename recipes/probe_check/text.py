@@ -56,6 +56,10 @@ def as_markdown(results: Mapping[str, Any]) -> str:
             )
             + ". Of five blocks only ±1.00 would be rarer than one in twenty.",
             "",
+            "## By weight",
+            "",
+            *by_weight(results),
+            "",
         ]
     )
 
@@ -77,6 +81,21 @@ def said(results: Mapping[str, Any], name: str) -> str:
     meaning = MEANING[row["outcome"]] if row else "no whole run is there yet"
     missing = f" To come: {', '.join(ends['missing'])}." if ends["missing"] else ""
     return f"{meaning} ({ends['seeds']} seed{'' if ends['seeds'] == 1 else 's'}).{missing}"
+
+
+def by_weight(results: Mapping[str, Any]) -> list[str]:
+    """Returns a row an arm of lambda_0: the ratio of norms that the probe saw, scaled to it."""
+    probe, block = results["probe"], results["block"]
+    seen = next(row for row in probe["evidence"] if row["block"] == block)["grad_ratio"]
+    lines = [
+        f"| lambda_0 | ratio of the gradients' norms (median, block {block}) "
+        "| whole run - baseline |",
+        "|---|---|---|",
+    ]
+    for weight, difference in sorted(results["ends"]["lambda_0"]["differences"].items()):
+        ratio = seen * weight / probe["lambda_0"]
+        lines.append(f"| {weight:g} | {ratio:.2g} | {difference:+.3f} |")
+    return [*lines, "", f"The probe aimed at {probe['target_ratio']:g}."]
 
 
 def by_block(results: Mapping[str, Any]) -> list[str]:
