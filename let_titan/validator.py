@@ -100,7 +100,7 @@ class LetValidator(Validator):
         counts = torch.tensor([valid.numel(), n_bytes], dtype=torch.float64)
         if not self._counts_tokens():
             counts.zero_()
-        return torch.cat((nll.double().view(1), counts)).to(device)
+        return torch.cat((nll.double().view(1), counts.to(nll.device)))
 
     def _counts_tokens(self) -> bool:
         context = self.parallel_dims.get_optional_mesh("cp")
