@@ -1,7 +1,7 @@
 """torchtitan's CheckpointManager, made to outlive kills, full disks and damaged files."""
 
 import errno
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
 from pathlib import Path
@@ -54,7 +54,7 @@ class LetCheckpointManager(CheckpointManager):
         if not self.enable:
             return False
         if not self.load_only:
-            on_rank_0(lambda: self._tidy())
+            on_rank_0(self._tidy)
         step = step if step >= 0 else max(whole_checkpoints(self.path), default=-1)
         source = self.path / f"step-{step}"
         if not self.path.exists() and self.initial_load_path:
@@ -191,14 +191,14 @@ class LetCheckpointManager(CheckpointManager):
             ) from error
 
 
-def on_rank_0(action: Any) -> None:
+def on_rank_0(action: Callable[[], object]) -> None:
     """Runs ``action`` on rank 0 while the others wait; its OSError is told on every rank."""
-    failed = [None]
+    failed: list[OSError | None] = [None]
     if dist.get_rank() == 0:
         try:
             action()
         except OSError as error:
-            failed = [error]  # type: ignore[list-item]
+            failed = [error]
     dist.broadcast_object_list(failed)
     if failed[0] is not None:
         raise ConfigError(f"The checkpoints cannot be put in order ({failed[0]}): mend the folder.")

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 from let_titan.config import LetJobConfig
-from let_titan.plan import LetPlan
 from let_titan.preflight.advice import existing_parent
 from let_titan.preflight.cost import Cost
 from let_titan.preflight.units import gib
@@ -14,7 +13,7 @@ from let_titan.state_cache import bytes_per_token, uses_cache
 
 
 def cache_facts(
-    config: LetJobConfig, plan: LetPlan, teacher: dict[str, Any] | None, cost: Cost
+    config: LetJobConfig, teacher: dict[str, Any] | None, cost: Cost
 ) -> dict[str, Any] | None:
     """What teacher.cache takes until s_stop, and how fast a run without a teacher reads it."""
     if teacher is None or not uses_cache(config):

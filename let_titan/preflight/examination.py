@@ -85,7 +85,7 @@ def examine(
     student, teacher, ranks = measure(config, world_size, plan, per_node)
     memory = max(ranks, key=lambda rank: rank.total)
     cost = cost_of(config, world_size, plan, gpu, student, teacher_flops(teacher, reading), mfu)
-    cache = cache_facts(config, plan, teacher, cost)
+    cache = cache_facts(config, teacher, cost)
     advise(findings, config, plan, gpu, student, memory, cache)
     price = {
         "student": student_facts(config, student),
