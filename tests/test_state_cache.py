@@ -15,25 +15,26 @@ from let_titan.preflight.gpus import GPUS
 from let_titan.state_cache import StateFiles, lock
 from let_titan.train import LetTrainer
 from tests.conftest import make_teacher, make_tokenizer
-from tests.layouts import FSDP, PP, SHARD, TP
+from tests.layouts import FSDP, MICRO_2, PP, SHARD, TP
 from tests.support import Lab, of_all_stages, outside_the_world, run_world, weights
 
-WIDTH, SEQ_LEN, STEPS, S_STOP = 48, 64, 6, 4
+WIDTH, SEQ_LEN, STEPS, S_STOP = 48, 64, 4, 3
 MADE = {"training__steps": STEPS, "checkpoint__enable": True, "checkpoint__interval": 2}
 FIGURES = ("loss", "align_loss", "align_cosine", "grad_norm", "lambda", "tokens")
 LAYOUTS = {
     "pp": {**PP, "training__local_batch_size": 4},
-    "fsdp, accumulated": {**FSDP, **SHARD, "training__global_batch_size": 8},
+    "fsdp, accumulated": {**FSDP, **SHARD, **MICRO_2, "training__global_batch_size": 8},
     "tp": {**TP, "training__global_batch_size": 4},
     "tp, rows not divided": {**TP, "training__local_batch_size": 1},
 }
 
 
-def train(lab, folder, until=STEPS, let=None, **changes):
+def train(lab, folder, until=None, let=None, **changes):
     """Trains; returns (figures of each step, weights at the end, what the teacher was)."""
     keys = {"job__dump_folder": str(lab.folder / folder), **MADE, **changes}
     trainer = LetTrainer(lab.config({"s_stop": S_STOP, **(let or {})}, **keys))
-    trainer.should_continue_training = lambda: trainer.step < until
+    if until is not None:
+        trainer.should_continue_training = lambda: trainer.step < until
     teachers = []
     release = trainer.phase.release
 
@@ -53,20 +54,30 @@ def train(lab, folder, until=STEPS, let=None, **changes):
     return figures, found, [each.__name__ for each in teachers]
 
 
-def assert_equal(one, other):
-    assert one[0] == other[0] and len(one[0]) == STEPS
+def assert_equal(one, other, steps=STEPS):
+    assert one[0] == other[0] and len(one[0]) == steps
     assert one[1].keys() == other[1].keys()
     assert all(torch.equal(value, other[1][name]) for name, value in one[1].items())
 
 
-@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
-def test_the_run_that_reads_is_the_run_that_writes(dtype, lab, monkeypatch):
-    cache = {"teacher__cache": str(lab.folder / "cache")}
+def three_pairs(dtype):
     let = {"teacher_norm": "center", "pairs": ["last:2:1.0", "1:3:0.5", "last:4:1.0"]}
-    keys = {"let": let, "teacher__dtype": dtype}
-    live, writing = train(lab, "live", **keys), train(lab, "writing", **keys, **cache)
+    return {"let": let, "teacher__dtype": dtype}
+
+
+@pytest.fixture(scope="module")
+def live(assets, tmp_path_factory):
+    """Runs without a cache, by the teacher's dtype."""
+    lab = Lab(assets, tmp_path_factory.mktemp("live"))
+    return {dtype: train(lab, dtype, **three_pairs(dtype)) for dtype in ("bfloat16", "float32")}
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
+def test_the_run_that_reads_is_the_run_that_writes(dtype, live, lab, monkeypatch):
+    keys = {**three_pairs(dtype), "teacher__cache": str(lab.folder / "cache")}
+    live, writing = live[dtype], train(lab, "writing", **keys)
     monkeypatch.setattr("let_titan.phase.load_model", pytest.fail)
-    reading = train(lab, "reading", **keys, **cache)
+    reading = train(lab, "reading", **keys)
     assert [run[2] for run in (live, writing, reading)] == [
         ["Teacher"],
         ["WritingTeacher"],
@@ -84,31 +95,39 @@ def test_the_run_that_reads_is_the_run_that_writes(dtype, lab, monkeypatch):
     assert facts["flops_per_token"] == facts["bytes"] == 0
 
 
-def test_a_shorter_run_reads_a_part_and_a_longer_one_adds_the_rest(lab):
+@pytest.fixture(scope="module")
+def filled(assets, tmp_path_factory):
+    """The cache of a run of two steps with a teacher."""
+    lab = Lab(assets, tmp_path_factory.mktemp("filled"))
+    train(lab, "run", let={"s_stop": 2}, teacher__cache=str(lab.folder / "cache"))
+    return lab.folder / "cache"
+
+
+def test_a_shorter_run_reads_a_part_and_a_longer_one_adds_the_rest(filled, lab):
+    shutil.copytree(filled, lab.folder / "cache")
     cache = {"teacher__cache": str(lab.folder / "cache")}
-    longer = {"let": {"s_stop": S_STOP + 1}}
-    train(lab, "first", **cache)
-    assert train(lab, "shorter", let={"s_stop": 2}, **cache)[2] == ["CachedTeacher"]
+    assert train(lab, "shorter", let={"s_stop": 1}, **cache)[2] == ["CachedTeacher"]
     before = set((lab.folder / "cache").glob("*.safetensors"))
-    added = train(lab, "longer", **longer, **cache)
+    added = train(lab, "longer", let={"s_stop": 3}, **cache)
     assert added[2] == ["WritingTeacher"]
     assert len(set((lab.folder / "cache").glob("*.safetensors")) - before) == 1
-    read = train(lab, "again", **longer, **cache)
+    read = train(lab, "again", let={"s_stop": 3}, **cache)
     assert read[2] == ["CachedTeacher"]
     assert_equal(added, read)
 
 
-def test_a_resume_on_either_side(lab):
+def test_a_resume_on_either_side(live, lab):
     """Stopped at a checkpoint while it writes, and while it reads."""
-    dtype = {"teacher__dtype": "bfloat16"}
-    cache = {**dtype, "teacher__cache": str(lab.folder / "cache")}
-    whole = train(lab, "whole", **dtype)
+    keys = {**three_pairs("bfloat16"), "teacher__cache": str(lab.folder / "cache")}
     for name, teacher in (("writing", "WritingTeacher"), ("reading", "CachedTeacher")):
-        train(lab, name, until=2, **cache)
-        resumed = train(lab, name, **cache)
+        train(lab, name, until=2, **keys)
+        resumed = train(lab, name, **keys)
         assert resumed[2] == [teacher]
-        assert_equal(resumed, whole)
+        assert_equal(resumed, live["bfloat16"])
     assert len(StateFiles(lab.folder / "cache", 0).rows) == 4 * S_STOP
+
+
+SHORT = {"let": {"s_stop": 2}, "training__steps": 2, "checkpoint__enable": False}
 
 
 def in_each_layout(assets, folder):
@@ -118,7 +137,7 @@ def in_each_layout(assets, folder):
         place = folder / name.replace(", ", "-")
         lab = Lab(assets, place)
         cache = {"teacher__cache": str(place / "cache")}
-        keys = {"teacher__dtype": "bfloat16", **layout}
+        keys = {"teacher__dtype": "bfloat16", **SHORT, **layout}
         caches = [*([{}] if name.startswith("fsdp") else []), cache, cache]
         runs = [train(lab, str(i), **keys, **each) for i, each in enumerate(caches)]
         written = sum(len(load_file(f)["last"]) for f in (place / "cache").glob("*.safetensors"))
@@ -133,18 +152,10 @@ def test_on_two_ranks(assets, tmp_path):
     for name, (runs, written) in run_world(2, in_each_layout, tmp_path, assets, tmp_path).items():
         *live, writing, reading = runs
         assert (writing[2], reading[2]) == (["WritingTeacher"], ["CachedTeacher"]), name
-        assert_equal(writing, reading)
+        assert_equal(writing, reading, steps=2)
         for run in live:
-            assert_equal(run, writing)
-        assert written == S_STOP * sizes[name]  # by one rank of those that hold the same rows
-
-
-@pytest.fixture(scope="module")
-def filled(assets, tmp_path_factory):
-    """The cache of a run of two steps with a teacher."""
-    lab = Lab(assets, tmp_path_factory.mktemp("filled"))
-    train(lab, "run", let={"s_stop": 2}, teacher__cache=str(lab.folder / "cache"))
-    return lab.folder / "cache"
+            assert_equal(run, writing, steps=2)
+        assert written == 2 * sizes[name]  # by one rank of those that hold the same rows
 
 
 def told(lab, cache, *args, **changes):

@@ -59,9 +59,7 @@ def assert_same(resumed, whole):
 @pytest.mark.parametrize(
     "signals", [(signal.SIGTERM,), (signal.SIGINT, signal.SIGTERM)], ids=["TERM", "INT and TERM"]
 )
-def test_one_process_saves_and_goes_on(signals, mode, lab, monkeypatch, capfd):
-    (lab.folder / "quiet").mkdir()
-    whole = train(Lab(lab.assets, lab.folder / "quiet"), **SPARSE)
+def test_one_process_saves_and_goes_on(signals, mode, finished, lab, monkeypatch, capfd):
     monkeypatch.setattr(Interrupted, "signals", signals)
     handlers = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
     state = stop_in_step_3(lab, checkpoint__async_mode=mode)
@@ -69,7 +67,7 @@ def test_one_process_saves_and_goes_on(signals, mode, lab, monkeypatch, capfd):
     assert f"let_titan: {signals[0].name}, so this step is the last one" in capfd.readouterr().err
     assert list(whole_checkpoints(lab.folder / "run" / "checkpoint")) == [3]
     assert [signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT)] == handlers
-    assert_same(train(lab, **SPARSE), whole)
+    assert_same(train(lab, **SPARSE), finished[1])
 
 
 def test_a_step_that_is_saved_anyway_is_saved_once(lab):
