@@ -31,7 +31,7 @@ def draw_looks(results: Mapping[str, Any], path: Path) -> None:
             axes.set_title(title, fontsize=9)
             axes.set_xlabel("optimiser step")
         panels[2].set_yscale("log")
-        panels[0].legend(fontsize=8)
+        panels[2].legend(fontsize=8, loc="lower left")
         figure.savefig(path, dpi=130)
 
 
@@ -55,6 +55,7 @@ def draw_parts(axes: Axes, results: Mapping[str, Any]) -> None:
     }
     bars["a table of ids, raw"] = {**results["teacher"]["ceilings"]["raw"]}
     bars["a table of ids, raw"]["own"] = bars["a table of ids, raw"]["same_id"]
+    axes.set_axisbelow(True)
     below = [0.0] * len(bars)
     for (part, title), color in zip(PARTS.items(), COLORS, strict=False):
         tops = [found[part] for found in bars.values()]
@@ -63,16 +64,19 @@ def draw_parts(axes: Axes, results: Mapping[str, Any]) -> None:
         below = tops
     axes.invert_yaxis()
     axes.set_title("cosine to the teacher, and what it is of", fontsize=9)
-    axes.legend(fontsize=8)
+    axes.legend(fontsize=8, loc="upper right")
 
 
 def draw_readouts(axes: Axes, results: Mapping[str, Any]) -> None:
     bars = {arm: student["readout"] for arm, student in results["students"].items()}
     bars["the teacher"] = results["teacher"]["readout"]
     colors = [COLORS[0] if arm.startswith("LET") else COLORS[2] for arm in bars]
-    axes.barh(list(bars), list(bars.values()), color=colors, height=0.6)
+    axes.scatter(list(bars.values()), range(len(bars)), color=colors, s=24)
     for place, value in enumerate(bars.values()):
-        axes.text(value, place, f" {value:.2f}", va="center", fontsize=8)
+        axes.text(value, place - 0.15, f"{value:.2f}", ha="center", va="bottom", fontsize=8)
+    axes.set_axisbelow(True)
+    axes.set_yticks(range(len(bars)), list(bars))
+    axes.set_ylim(-0.8, len(bars) - 0.5)
     axes.set_xlim(0.85 * min(bars.values()), 1.08 * max(bars.values()))
     axes.invert_yaxis()
     axes.set_title("next token read off block k, NLL", fontsize=9)
@@ -96,5 +100,5 @@ def draw_gradients(axes: Axes, results: Mapping[str, Any]) -> None:
     axes.set_yticks(range(len(names)), names)
     axes.invert_yaxis()
     axes.axvline(0, color=MUTED, lw=0.8)
-    axes.set_title("a batch's gradient: cosine to held-out NLL's", fontsize=9)
+    axes.set_title("cosine to the held-out NLL's gradient", fontsize=9)
     axes.legend(fontsize=8)
