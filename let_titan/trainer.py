@@ -158,8 +158,9 @@ class LetTrainer(Trainer):
     ) -> torch.Tensor:
         """Notes lambda(s) over the aligned tokens, then as torchtitan; returns the NLL alone."""
         tokens: float | torch.Tensor = global_valid_tokens
-        if self.parallel_dims.pp_enabled:
-            tokens = float(tokens)  # a pipeline would cut a tensor into microbatches
+        if self.parallel_dims.pp_enabled or self.parallel_dims.fsdp_enabled:
+            # A pipeline would cut a tensor into microbatches, FSDP2 cast it to bfloat16.
+            tokens = float(tokens)
         self.aligned_tokens = self.phase.aligned_tokens(tokens)
         self._coefficient = self.plan.lambda_in(self.step) / self.aligned_tokens
         self._microbatch += 1

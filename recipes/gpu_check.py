@@ -15,6 +15,7 @@ import sys
 import time
 import tomllib
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +23,8 @@ ROOT = Path(__file__).resolve().parents[1]
 TESTS_NEED = ("pytest>=8", "hypothesis")
 TO_STOP = 15
 """Seconds by which a benchmark is told to end before its limit."""
+TO_REPORT = 10
+"""Seconds that a part which is interrupted has to say what it has found: pytest, of failures."""
 
 
 @dataclass(frozen=True)
@@ -46,9 +49,16 @@ def overhead(setting: str, at_most: int) -> Part:
     return Part(f"overhead {setting}", command, at_most, at_least=90)
 
 
-TESTS = [sys.executable, "-m", "pytest", "-q", "-m", "gpu", "-rs", "-p", "no:cacheprovider"]
+def files_with_gpu_tests() -> list[str]:
+    """Returns the files of tests that have some marked gpu: no other is imported for nothing."""
+    files = sorted((ROOT / "tests").glob("test_*.py"))
+    return [f"tests/{file.name}" for file in files if "mark.gpu" in file.read_text()]
+
+
+TESTS = [sys.executable, "-m", "pytest", "-v", "-m", "gpu", "-rs", "-p", "no:cacheprovider"]
+TESTS += files_with_gpu_tests()
 PARTS = (
-    Part("tests", TESTS, at_most=240, at_least=30),
+    Part("tests", TESTS, at_most=230, at_least=30),
     overhead("350M", 150),
     overhead("1.4B", 240),
     overhead("1.4B_float8", 240),
@@ -82,11 +92,20 @@ def run(part: Part, seconds: float, out: Path) -> str:
         try:
             code = process.wait(limit)
         except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)  # with the processes that it started
-            process.wait()
+            stop(process)
             return f"stopped at its limit of {limit} s; what it had not written is lost"
     took = f"in {time.monotonic() - begin:.0f} s"
     return f"done {took}" if code == 0 else f"FAILED {took} (exit code {code}): see log.txt"
+
+
+def stop(process: subprocess.Popen[bytes]) -> None:
+    """Ends a process with those that it started, as Ctrl-C does and then as it must."""
+    os.killpg(process.pid, signal.SIGINT)
+    with suppress(subprocess.TimeoutExpired):
+        process.wait(TO_REPORT)
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
 
 
 def check(parts: Sequence[Part], seconds: float, out: Path, machine: Sequence[str]) -> bool:

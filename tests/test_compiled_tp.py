@@ -1,8 +1,11 @@
 """Compiled tensor parallelism is refused where one tiny step of it fails, and nowhere else."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 import torch.distributed as dist
+from torchtitan.tools.utils import device_type
 
 from let_titan.checks import find_mistakes
 from let_titan.checks.machine import compiled_tensor_parallel_mistakes
@@ -39,6 +42,16 @@ def test_what_fails_is_refused_by_name(checkpointing, lab):
     for part in ("tensor_parallel_degree = 2", repr(mode), f"torch {torch.__version__} on a"):
         assert part in sentence
     assert "AssertionError: expected all tensors" in sentence
+
+
+def test_the_probe_is_made_where_the_rank_will_be(lab, monkeypatch):
+    """A GPU that a process has once used keeps its context until the process ends."""
+    chosen = []
+    monkeypatch.setenv("LOCAL_RANK", "3")
+    monkeypatch.setattr(probe, "device_module", SimpleNamespace(set_device=chosen.append))
+    monkeypatch.setattr(probe, "backward", lambda _: chosen.append("probed"))
+    assert refusals(lab, **COMPILE) == []
+    assert chosen == [torch.device(device_type, 3), "probed"]
 
 
 def test_only_compiled_blocks_are_probed_and_only_where_the_run_will_be(lab, monkeypatch):

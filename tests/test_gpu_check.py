@@ -7,8 +7,10 @@ import time
 from pathlib import Path
 
 import pytest
-from gpu_check import PARTS, Part, check, needs
+from gpu_check import PARTS, Part, check, files_with_gpu_tests, needs
 from overhead.setting import SETTINGS
+
+from tests import asks_for_gpus
 
 ROOT = Path(__file__).parents[1]
 
@@ -57,6 +59,25 @@ def test_each_part_gets_a_sentence(tmp_path):
     assert check(parts[:1], 100, tmp_path, [])
     time.sleep(max(0.0, 3.5 - (time.monotonic() - begin)))
     assert not mark.exists()  # the slow part's child was stopped, too
+
+
+def test_what_is_interrupted_says_what_it_has_found(tmp_path):
+    """As pytest does of its failures."""
+    code = "import time\ntry: time.sleep(9)\nexcept KeyboardInterrupt: print('one failure')"
+    assert check([part("tests", code, at_most=1)], 100, tmp_path, [])
+    assert "one failure" in (tmp_path / "log.txt").read_text()
+
+
+def test_files_without_a_gpu_test_are_not_imported():
+    files = files_with_gpu_tests()
+    assert "tests/test_gpu.py" in files and "tests/test_schedule.py" not in files
+
+
+def test_other_tests_see_no_gpu():
+    wanted = [["-m", "gpu"], ["-x", "-m", "gpu or slow"]]
+    others = [[], ["tests/test_gpu_check.py"], ["-m", "slow"], ["-m", "not gpu"]]
+    assert all(map(asks_for_gpus, wanted)) and not any(map(asks_for_gpus, others))
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == "" or asks_for_gpus(sys.argv)
 
 
 def test_parts_are_real_and_begin_within_ten_minutes():

@@ -4,9 +4,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torchtitan.components.loss import IGNORE_INDEX
+from torchtitan.distributed import ParallelDims
+from torchtitan.train import Trainer
 from transformers import AutoModel
 
 from let_titan.student import FLAVORS, LetTransformer
+from let_titan.train import LetTrainer
 from tests.support import (
     FixedBatches,
     Lab,
@@ -140,3 +143,18 @@ def alignment_only(lab, args, **changes):
     """Step 1's gradients of the alignment alone: the NLL is multiplied by zero."""
     config = lab.config(LET, *args, training__local_batch_size=8, **changes)
     return one_step(config, loss_fn=lambda logits, labels: 0.0 * logits.sum())["gradients"]
+
+
+def test_fsdp_is_given_the_coefficient_as_a_number(lab, monkeypatch):
+    """It casts a forward's floating tensors to the parameters' dtype, lambda among them."""
+    trainer = LetTrainer(lab.config(LET))
+    monkeypatch.setattr(ParallelDims, "fsdp_enabled", True)
+    monkeypatch.setattr(Trainer, "forward_backward_step", lambda *_, **__: torch.zeros(()))
+    trainer.step, trainer._microbatch = 1, 0
+    trainer.guard.begin(1)
+    trainer.phase.begin_step(1)
+    trainer.forward_backward_step(
+        input_dict={}, labels=torch.zeros(1), global_valid_tokens=torch.tensor(7.0)
+    )
+    trainer.close()
+    assert isinstance(trainer._coefficient, float) and trainer._coefficient == 0.5 / 7

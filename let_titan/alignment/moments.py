@@ -54,7 +54,8 @@ class RunningMoments:
         dist.all_reduce(self._present)
         self._past += self._present
         self._present.zero_()
-        self._known = bool(self._past[0] > 0)
+        # Asked until it is so: on a GPU the answer makes the host wait.
+        self._known = self._known or bool(self._past[0] > 0)
 
     def state(self) -> list[float]:
         """Returns what a resume needs; Python's floats hold it exactly."""

@@ -1,14 +1,16 @@
 """Does compiled tensor parallelism work in this torch, on this device? One tiny step tells."""
 
+import os
 from copy import deepcopy
 
 import torch
 import torch.distributed as dist
 from torchtitan.config.job_config import Parallelism
 from torchtitan.distributed import ParallelDims
-from torchtitan.tools.utils import device_type
+from torchtitan.tools.utils import device_module, device_type
 
 from let_titan.config import LetJobConfig
+from let_titan.device import HAS_ACCELERATOR
 from let_titan.student.flavors import FLAVORS
 from let_titan.student.model import LetTransformer
 from let_titan.student.parallelize import parallelize_student
@@ -37,9 +39,14 @@ def compiled_tensor_parallel_error(config: LetJobConfig) -> str:
     config.parallelism = Parallelism(
         tensor_parallel_degree=2, data_parallel_shard_degree=1, disable_loss_parallel=True
     )
+    # Where the run's own rank will be: otherwise all ranks of a node would stay on its first GPU,
+    # too, each with some hundred MiB of CUDA's context.
+    device_module.set_device(torch.device(device_type, int(os.environ.get("LOCAL_RANK", 0))))
     dist.init_process_group("fake", rank=0, world_size=2)
     try:
-        with torch.random.fork_rng():
+        with torch.random.fork_rng(
+            devices=[device_module.current_device()] if HAS_ACCELERATOR else []
+        ):
             backward(config)
     except Exception as error:
         return f"{type(error).__name__}: {str(error)[:100]}"
