@@ -7,7 +7,8 @@ import pytest
 import torch
 from torchtitan.tools.utils import device_type
 
-from tests.support import cosine, one_step, worst_gradient
+from let_titan.train import LetTrainer
+from tests.support import SEQ_LEN, cosine, one_step, worst_gradient
 from tests.test_gradients import LET, alignment_only
 
 ON_BOTH = pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
@@ -74,3 +75,18 @@ def test_a_float8_teacher_keeps_the_alignments_direction(device, recipe, lab):
     plain = alignment_only(lab, ["--teacher.dtype", "bfloat16"], **BF16, **COMPILE)
     assert cosine(found, plain) >= 0.9
     assert worst_gradient(found, plain) > 1e-3  # it was on
+
+
+@ON_BOTH
+def test_a_run_to_its_end(device, lab):
+    """Validation and checkpoints included, which no other test takes to a GPU."""
+    validation = {"enable": True, "dataset": "pile", "seq_len": SEQ_LEN, "steps": 2, "freq": 100}
+    validation["dataset_path"] = str(lab.assets / "validation.jsonl")
+    keys = {f"validation__{key}": value for key, value in validation.items()}
+    keys |= {"checkpoint__enable": True, "checkpoint__interval": 4, **BF16}
+    trainer = LetTrainer(lab.config({}, **keys, **(COMPILE if device == "cuda" else {})))
+    trainer.train()
+    losses = {x["step"]: x["val_loss"] for x in trainer.run_folder.file.lines() if "val_loss" in x}
+    trainer.close()
+    assert list(losses) == [0, 4, 6] and losses[6] < losses[0]
+    assert len(list(trainer.checkpointer.path.glob("step-*/.metadata"))) == 2

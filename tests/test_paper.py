@@ -35,3 +35,15 @@ def test_a_step_with_a_teacher_waits_where_the_baselines_does(assets, tmp_path):
     for step in (1, 2):
         assert let[step] == normed[step] == baseline[step]
     assert len(let[3]) > len(baseline[3])  # s_stop's line
+
+
+def test_no_variant_leaves_the_device(assets, tmp_path):
+    teacher = {"teacher__checkpoint": str(assets / "teacher"), "teacher__dtype": "bfloat16"}
+    runs = [
+        ({"loss": "cca", "cca_every": 1, "diagnostics_freq": 1}, {}),
+        ({"width_map": "procrustes", "procrustes_every": 1}, {}),
+        ({"width_map": "linear"}, {}),
+        (None, {**teacher, "distill__method": "rkd"}),
+        (None, {**teacher, "distill__method": "salt", "distill__n_kd": 2, "distill__select_of": 2}),
+    ]
+    assert [len(steps) for steps in trained(runs, assets, tmp_path)] == [4] * len(runs)
