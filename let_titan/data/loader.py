@@ -19,117 +19,22 @@ DCP takes dicts apart into keys of their own.
 
 import json
 import math
-import os
+import multiprocessing
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 import torch.distributed as dist
-from torch.utils.data import DataLoader, IterableDataset, get_worker_info
+from torch.utils.data import DataLoader
 from torchtitan.components.dataloader import BaseDataLoader
 from torchtitan.tools.logging import logger
 
 from let_titan.data.align import TeacherRow
-from let_titan.data.lanes import Corpus, Lane, Place, Sequence
+from let_titan.data.lanes import Corpus, Place
+from let_titan.data.share import Batch, Deal, Share
 from let_titan.errors import ConfigError
-
-
-@dataclass(frozen=True)
-class Deal:
-    """How sequences are dealt, from sequence ``start`` on.
-
-    Attributes:
-        start: index of the first sequence, counted over the whole run and all ranks.
-        lanes: V.
-        rank, ranks: which data-parallel rank of how many.
-        batch: sequences in a rank's batch.
-    """
-
-    start: int
-    lanes: int
-    rank: int
-    ranks: int
-    batch: int
-
-    def followed(self) -> list[int]:
-        """Returns the lanes of this rank's sequences, in the order in which they first come."""
-        count = self.lanes // math.gcd(self.lanes, self.ranks)
-        return [(self.start + self.rank + i * self.ranks) % self.lanes for i in range(count)]
-
-    def indices(self, number: int) -> range:
-        """Returns the sequences of all ranks' batch ``number`` from ``start`` on."""
-        size = self.ranks * self.batch
-        return range(self.start + number * size, self.start + (number + 1) * size)
-
-    def is_mine(self, index: int) -> bool:
-        return (index - self.start) % self.ranks == self.rank
-
-
-@dataclass
-class Batch:
-    """What one worker adds to a rank's batch: its sequences by index, and where its lanes stand."""
-
-    rows: dict[int, Sequence]
-    places: dict[int, Place]
-    skipped: dict[int, Counter[str]]
-
-
-class Share(IterableDataset):
-    """A rank's batches; among workers the lanes are parted, and each adds its lanes' sequences."""
-
-    def __init__(
-        self, corpus: Corpus, deal: Deal, places: dict[int, Place], length: int, infinite: bool
-    ) -> None:
-        self.corpus, self.deal, self.places = corpus, deal, places
-        self.length, self.infinite = length, infinite
-
-    def __iter__(self) -> Iterator[Batch | ConfigError]:
-        worker = get_worker_info()
-        if worker:
-            # It is a fork: the tokenizer's pool of threads stayed behind, and would be waited for.
-            os.environ["TOKENIZERS_PARALLELISM"] = "false"
-        mine = self.deal.followed()
-        mine = mine[worker.id :: worker.num_workers] if worker else mine
-        lanes = {
-            lane: Lane(
-                self.corpus, lane, self.deal.lanes, self.length, self.places[lane], self.infinite
-            )
-            for lane in mine
-        }
-        number = 0
-        try:
-            while True:
-                rows = self._rows(lanes, number)
-                if rows is None:
-                    return
-                yield Batch(
-                    rows,
-                    {lane: stream.place for lane, stream in lanes.items()},
-                    {lane: stream.skipped for lane, stream in lanes.items()},
-                )
-                number += 1
-        except ConfigError as error:
-            yield error  # raised by the main process: a worker's own would come as a traceback
-
-    def _rows(self, lanes: dict[int, Lane], number: int) -> dict[int, Sequence] | None:
-        """Returns the sequences of batch ``number`` that are ours; None at the end of a lane."""
-        rows = {}
-        for index in self.deal.indices(number):
-            lane = lanes.get(index % self.deal.lanes)
-            if lane is None:
-                continue
-            teacher = self.corpus.teacher
-            lane.aligned = teacher is not None and index < teacher.until
-            try:
-                sequence = lane.next()
-            except StopIteration:
-                return None
-            if self.deal.is_mine(index):
-                rows[index] = sequence
-        return rows
 
 
 class PileLoader(BaseDataLoader):
@@ -172,6 +77,7 @@ class PileLoader(BaseDataLoader):
         self.fixed_lanes, self.infinite = lanes, infinite
         self.workers, self.prefetch, self.pin_memory = workers, prefetch, pin_memory
         self.positions, self.numbered = positions, numbered
+        self._until = multiprocessing.RawValue("q", corpus.teacher.until if corpus.teacher else 0)
         self._begin(0, {lane: Place() for lane in range(lanes or ranks)})
 
     def _begin(self, start: int, places: dict[int, Place]) -> None:
@@ -183,7 +89,8 @@ class PileLoader(BaseDataLoader):
 
     def __iter__(self) -> Iterator[tuple[dict[str, torch.Tensor], torch.Tensor]]:
         deal = Deal(self.sequences, self.deal.lanes, self.rank, self.ranks, self.batch)
-        share = Share(self.corpus, deal, dict(self.places), self.seq_len + 1, self.infinite)
+        places, length = dict(self.places), self.seq_len + 1
+        share = Share(self.corpus, deal, places, length, self.infinite, self._until)
         workers = min(self.workers, len(self.places))
         batches: Any = share
         if workers:
@@ -193,6 +100,10 @@ class PileLoader(BaseDataLoader):
         stream = iter(batches)
         while parts := self._parts(stream, max(1, workers)):
             yield self._joined(parts)
+
+    def teacher_left(self) -> None:
+        """Ends the reading for the teacher before its time, in the workers as well."""
+        self._until.value = 0
 
     def _parts(self, stream: Iterator[Batch | ConfigError], count: int) -> list[Batch]:
         """Returns each worker's addition to the next batch (torch asks them in turn)."""
@@ -230,7 +141,7 @@ class PileLoader(BaseDataLoader):
         A width that divides 64 and seq_len keeps the number of shapes small, and pads nothing where
         both tokenizers cut alike.
         """
-        if not rows:
+        if not rows or not self._until.value:  # workers had read these ahead
             return {}
         assert self.corpus.teacher is not None
         found = self.corpus.teacher.batch(rows, math.gcd(64, self.seq_len))

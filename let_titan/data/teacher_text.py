@@ -29,16 +29,17 @@ class Reader:
     """One of the two tokenizers: where its tokens end."""
 
     def __init__(self, encoder: Encoder) -> None:
-        self._pieces = encoder.pieces()
-        self._lengths = np.array([len(piece) for piece in self._pieces])
+        pieces = encoder.pieces()
+        self._pieces = np.array(pieces, dtype=object)  # taken by index faster than from a list
+        self._lengths = np.array([len(piece) for piece in pieces])
 
-    def ends(self, ids: list[int], text: bytes) -> np.ndarray | None:
+    def ends(self, ids: np.ndarray, text: bytes) -> np.ndarray | None:
         """Returns where in ``text`` each id ends; None where the ids do not spell this text."""
-        if b"".join([self._pieces[i] for i in ids]) != text:
+        if b"".join(self._pieces[ids].tolist()) != text:
             return None
         return self.ends_of_spelled(ids)
 
-    def ends_of_spelled(self, ids: list[int] | np.ndarray) -> np.ndarray:
+    def ends_of_spelled(self, ids: np.ndarray) -> np.ndarray:
         """Returns where each id ends, of a text that they are known to spell."""
         return self._lengths[ids].cumsum()
 
@@ -46,8 +47,10 @@ class Reader:
 def changed_text(encoder: Encoder) -> str | None:
     """Returns the first of some ordinary texts that a tokenizer does not keep byte for byte."""
     reader = Reader(encoder)
-    read = zip(ORDINARY, encoder.encode(list(ORDINARY)), strict=True)
-    return next((text for text, ids in read if reader.ends(ids, text.encode()) is None), None)
+    for text, ids in zip(ORDINARY, encoder.encode(list(ORDINARY)), strict=True):
+        if reader.ends(np.array(ids, dtype=np.int64), text.encode()) is None:
+            return text
+    return None
 
 
 def check_spelling(whose: str, path: str, encoder: Encoder) -> None:
@@ -104,16 +107,17 @@ class TeacherText:
     def twins(self, texts: list[str], encoded: list[np.ndarray]) -> list[Twin | None]:
         """Reads documents, of which the student's ids, BOS and EOS included, are there already."""
         theirs = self.teacher.encode(texts)
-        return [self._twin(*each) for each in zip(texts, encoded, theirs, strict=True)]
+        arrays = (np.array(ids, dtype=np.int64) for ids in theirs)
+        return [self._twin(*each) for each in zip(texts, encoded, arrays, strict=True)]
 
-    def _twin(self, text: str, ours: np.ndarray, theirs: list[int]) -> Twin | None:
+    def _twin(self, text: str, ours: np.ndarray, theirs: np.ndarray) -> Twin | None:
         raw = text.encode()
         student, teacher = self._readers
-        ends = student.ends(self._text_of(ours).tolist(), raw)
+        ends = student.ends(self._text_of(ours), raw)
         teacher_ends = teacher.ends(theirs, raw)
         if ends is None or teacher_ends is None:
             return None
-        return self._joined(ends, np.array(theirs, dtype=np.int64), teacher_ends)
+        return self._joined(ends, theirs, teacher_ends)
 
     def ids(self, texts: list[str], encoded: list[np.ndarray]) -> list[np.ndarray]:
         """Returns the teacher's ids of each text, for a token shard; none where it is changed."""
