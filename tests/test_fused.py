@@ -37,7 +37,7 @@ def test_the_closed_form_at_states_of_zeros(side):
     assert torch.allclose(found, wanted, rtol=1e-4, atol=1e-6)
 
 
-def added(device, dtype, widths, backend):
+def added(device, dtype, widths, backend, of_scale=None):
     """What ``added_gradient`` gives, and float64 autograd's answer to the same."""
     hidden, teacher, mask = states(d_m=widths[0], d_t=widths[1])
     above = torch.randn(hidden.shape, generator=torch.Generator().manual_seed(1))
@@ -47,8 +47,9 @@ def added(device, dtype, widths, backend):
     loss.backward()
     wanted = above.double() + 0.3 * twin.grad
     add = added_gradient(cosine_alignment, backend)
-    arguments = [t.to(device) for t in (above, torch.tensor(0.3), hidden, teacher, mask)]
-    gradient, (found, _) = add(*arguments)
+    above, hidden, teacher, mask = (t.to(device) for t in (above, hidden, teacher, mask))
+    scale = torch.tensor(0.3, device=of_scale or device)
+    gradient, (found, _) = add(above, scale, hidden, teacher, mask)
     assert gradient.dtype == dtype
     assert found.item() == pytest.approx(loss.item(), rel=1e-5, abs=1e-6)
     return gradient.cpu(), wanted
@@ -70,6 +71,13 @@ def test_added_to_what_comes_from_above(backend, dtype):
 @pytest.mark.parametrize("widths", [*WIDTHS, (2048, 576), (1025, 2047)])
 def test_the_fused_kernel_on_a_gpu(widths, dtype):
     assert relative_error(*added("cuda", dtype, widths, "inductor")) < TOLERANCE[dtype]
+
+
+@pytest.mark.gpu
+def test_the_fused_kernel_takes_a_scale_from_the_host():
+    """As several ranks have it, to whom the number of tokens comes as a number."""
+    found = added("cuda", torch.bfloat16, (2048, 576), "inductor", of_scale="cpu")
+    assert relative_error(*found) < TOLERANCE[torch.bfloat16]
 
 
 def kernels(device: str) -> tuple[int, list[int]]:
