@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 
-from lab.runs import Place, finish, is_finished, key_of, load
+from lab.runs import LAB, Place, finish, is_finished, key_of, load
 from let_titan.compare.files import write
-from let_titan.compare.result import compare
+from let_titan.compare.result import Comparison, compare
 from let_titan.compare.text import verdict
 from let_titan.runs import Run
 
@@ -27,6 +27,7 @@ class Recipe:
         arms: {name: config keys} that are compared with ``baseline``; all on the lab's student.
         seeds: of debug.seed (initial weights), the same for every arm; the data's order is one.
         baseline: the config keys of what the arms are compared with.
+        place: the setting in which all of it is trained.
     """
 
     name: str
@@ -35,6 +36,7 @@ class Recipe:
     arms: Mapping[str, Keys]
     seeds: tuple[int, ...]
     baseline: Keys
+    place: Place = LAB
 
     def settings(self) -> list[tuple[str, int, Keys]]:
         """Returns (arm, seed, keys) of every run, whole seeds first, the baseline first of all."""
@@ -90,11 +92,11 @@ def finished(recipe: Recipe, place: Place) -> tuple[list[str], list[int]]:
     return (list(recipe.arms) if seeds else []), seeds
 
 
-def report(recipe: Recipe, place: Place) -> list[str]:
-    """Writes compare's report of what is finished; returns a verdict for each arm."""
+def report(recipe: Recipe, place: Place) -> Comparison | None:
+    """Writes compare's report of what is finished; returns it, or None where there is nothing."""
     names, seeds = finished(recipe, place)
     if not names:
-        return [f"No arm and no seed of {recipe.name} is whole: nothing to report."]
+        return None
     arms: dict[str, list[Run]] = {}
     for arm, seed, keys in recipe.settings():
         if seed in seeds and arm in ("baseline", *names):
@@ -110,6 +112,13 @@ def report(recipe: Recipe, place: Place) -> list[str]:
         "runs are shared between recipes and were made at different times."
     )
     write(comparison, place.results / recipe.name, note)
+    return comparison
+
+
+def verdicts(recipe: Recipe, comparison: Comparison | None) -> list[str]:
+    """Returns a sentence for each arm."""
+    if comparison is None:
+        return [f"No arm and no seed of {recipe.name} is whole: nothing to report."]
     return [verdict(result) for result in comparison.results]
 
 
@@ -126,7 +135,7 @@ def seeds_in_words(planned: Sequence[int], finished: Sequence[int]) -> str:
 
 def main(recipe: Recipe, args: list[str] | None = None, place: Place | None = None) -> None:
     """The command line of every recipe."""
-    place = place or Place()
+    place = place or recipe.place
     parser = argparse.ArgumentParser(description=f"{recipe.hypothesis} {recipe.metric}")
     parser.add_argument("--list", action="store_true", help="name the runs and train none")
     parser.add_argument("--report", action="store_true", help="report what is there; train none")
@@ -147,5 +156,5 @@ def main(recipe: Recipe, args: list[str] | None = None, place: Place | None = No
             if finished(recipe, place) != known:  # what is stopped leaves what it found
                 known = finished(recipe, place)
                 report(recipe, place)
-    for line in report(recipe, place):
+    for line in verdicts(recipe, report(recipe, place)):
         print(line)

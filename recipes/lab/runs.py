@@ -23,18 +23,32 @@ from let_titan.runs import FILES, Run
 
 ROOT = Path(__file__).resolve().parents[2]
 STUDENT = "recipes/lab/student.toml"
-FILE_KEYS = (*PLACES, "teacher.checkpoint")
-"""Keys that name files; what these hold counts in their place."""
+TOKENIZERS = "tokenizers"
+FILE_KEYS = (*PLACES, "teacher.checkpoint", "teacher.cache")
+"""Keys that name files; what these hold counts in their place (a cache holds its teacher's)."""
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where the lab's files, its runs and their results are."""
+    """Where a setting's files, its runs and their results are.
+
+    Attributes:
+        config: of the student that all arms train.
+        lab: holds lab.json, runs while they train, and tokenizers/ that arms name in the place of
+            the config's.
+    """
 
     root: Path = ROOT
     config: str = STUDENT
     lab: Path = ROOT / "outputs" / "lab"
     results: Path = ROOT / "recipes" / "results"
+
+
+LAB = Place()
+"""The first setting: a teacher and its student, both trained here."""
+
+SMOLLM2 = Place(config="recipes/lab/smollm2.toml", lab=ROOT / "outputs" / "lab_smollm2")
+"""The second setting: a student of SmolLM2-135M."""
 
 
 def resolved(place: Place, keys: Mapping[str, str]) -> dict[str, Any]:
@@ -63,17 +77,27 @@ def files_read(place: Place, keys: Mapping[str, str]) -> dict[str, str]:
     """Returns the sha256 of what the run reads: corpus, tokenizer and the teacher it names.
 
     Raises:
-        FileNotFoundError: the lab is not made yet, or not this teacher.
+        FileNotFoundError: the lab is not made yet, or not this teacher or tokenizer.
     """
     marker = place.lab / "lab.json"
     if not marker.exists():
         raise FileNotFoundError(f"{marker} is missing: run recipes/lab/make.py first.")
     known: dict[str, str] = json.loads(marker.read_text())
-    named = keys.get("teacher.checkpoint")
-    if named is not None and f"{named}/{WEIGHTS}" not in known:
-        raise FileNotFoundError(f"{marker} knows no {named}/{WEIGHTS}: run recipes/lab/make.py.")
-    read = {Path(path).stem: sha for path, sha in known.items() if Path(path).name != WEIGHTS}
-    return read if named is None else {**read, "teacher": known[f"{named}/{WEIGHTS}"]}
+    named = {}
+    if (teacher := keys.get("teacher.checkpoint")) is not None:
+        named["teacher"] = f"{teacher}/{WEIGHTS}"
+    if (tokenizer := keys.get("model.hf_assets_path")) is not None:
+        is_file = tokenizer.endswith(".tiktoken")
+        named["tokenizer"] = tokenizer if is_file else f"{tokenizer}/tokenizer.json"
+    for path in named.values():
+        if path not in known:
+            raise FileNotFoundError(f"{marker} knows no {path}: run recipes/lab/make.py.")
+    read = {
+        Path(path).stem: sha
+        for path, sha in known.items()
+        if Path(path).name != WEIGHTS and TOKENIZERS not in Path(path).parts
+    }
+    return read | {name: known[path] for name, path in named.items()}
 
 
 def key_of(place: Place, keys: Mapping[str, str]) -> str:

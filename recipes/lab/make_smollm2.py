@@ -1,0 +1,69 @@
+"""Makes the lab's second setting ready, in which SmolLM2-135M teaches.
+
+    python recipes/lab/make_smollm2.py [--tokenizers PATH ... llama3=PATH]
+
+Corpus: the first setting's, which recipes/lab/make.py deals. Teacher: assets/teachers, which
+scripts/fetch_teacher.py brings. To outputs/lab_smollm2 go teacher_noise_* and teacher_random,
+tokenizers/* for ``cross_tokenizer_training`` (a *.tiktoken file, or NAME= a folder with
+tokenizer.json), and lab.json: the sha256 of all that runs read, of which each run's key is made.
+What is there already is kept.
+"""
+
+import argparse
+import hashlib
+import json
+import shutil
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "recipes"))
+
+from lab.bad_teachers import WEIGHTS  # noqa: E402
+from lab.corpus import sha256_of_text  # noqa: E402
+from lab.make import make_bad_teachers  # noqa: E402
+from lab.runs import SMOLLM2, TOKENIZERS  # noqa: E402
+
+CORPUS = ROOT / "outputs" / "lab" / "corpus"
+TEACHER = ROOT / "assets" / "teachers" / "smollm2-135m"
+
+
+def copy_tokenizer(path: Path, folder: Path, name: str) -> None:
+    """Copies a *.tiktoken file, or of a folder what makes its tokenizer, as ``folder``/``name``."""
+    folder.mkdir(parents=True, exist_ok=True)
+    if path.is_file():  # by its name it is known
+        shutil.copyfile(path, folder / path.name)
+        return
+    (folder / name).mkdir(exist_ok=True)
+    for file in path.glob("tokenizer*.json"):
+        shutil.copyfile(file, folder / name / file.name)
+
+
+def fingerprints() -> dict[str, str]:
+    """Returns the sha256 of what runs read, by its path from the root; of a corpus, of its text."""
+    corpus = [CORPUS / f"{name}.jsonl.zst" for name in ("student", "validation")]
+    tokenizers = SMOLLM2.lab / TOKENIZERS
+    files = [TEACHER / "tokenizer.json", TEACHER / WEIGHTS]
+    files += [path / WEIGHTS for path in sorted(SMOLLM2.lab.glob("teacher_*/"))]
+    files += sorted([*tokenizers.glob("*.tiktoken"), *tokenizers.glob("*/tokenizer.json")])
+    found = {path: sha256_of_text(path) for path in corpus}
+    found |= {path: hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+    return {str(path.relative_to(ROOT)): digest for path, digest in found.items()}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--tokenizers", nargs="*", default=[], help="[NAME=]PATH")
+    options = parser.parse_args()
+    SMOLLM2.lab.mkdir(parents=True, exist_ok=True)
+    for named in options.tokenizers:
+        name, _, path = named.rpartition("=")
+        copy_tokenizer(Path(path), SMOLLM2.lab / TOKENIZERS, name)
+    make_bad_teachers(TEACHER, SMOLLM2.lab)
+    (SMOLLM2.lab / "lab.json").write_text(json.dumps(fingerprints(), indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
