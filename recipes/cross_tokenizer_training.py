@@ -3,9 +3,9 @@
     python recipes/cross_tokenizer_training.py [STUDENT ...] [--list | --report]
 
 One question a student: SmolLM2's own tokenizer (teacher.tokenizer = "same"), and r50k, cl100k,
-llama3 and o200k under "align". recipes/lab/make_smollm2.py says where the tokenizers come from. Each
-student's report goes to recipes/results/cross_tokenizer/STUDENT, all of them in one table to
-training.md and training.json beside them.
+llama3 and o200k under "align". ``cross_tokenizer`` says where these come from, and
+recipes/lab/make_smollm2.py takes them. Each student's report goes to
+recipes/results/cross_tokenizer/STUDENT, all of them in one table to training.md and training.json.
 """
 
 import argparse

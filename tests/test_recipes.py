@@ -3,18 +3,22 @@
 import importlib
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
+import cross_tokenizer_training as training
 import pytest
 from lab import runs
 from lab.bad_teachers import drawn_anew, make_worse, with_noise
 from lab.corpus import deal, documents
 from lab.launch import flags, train
 from lab.recipe import Recipe, main
+from lab.smollm2_arms import STUDENTS
 from safetensors.torch import load_file
 
 from let_titan.compare import files
 from let_titan.config import LetConfigManager
+from let_titan.tiktoken_files import RANKS
 
 RECIPES = Path(__file__).parents[1] / "recipes"
 
@@ -46,10 +50,11 @@ def place(lab):
     return here
 
 
-def all_keys():
-    """The keys of every recipe's every run."""
+def all_keys(setting=None):
+    """The keys of every recipe's every run; of one setting's, if it is named."""
     recipes = [importlib.import_module(name).RECIPE for name in NAMES]
-    return [keys for recipe in recipes for *_, keys in recipe.settings()]
+    wanted = [recipe for recipe in recipes if setting in (None, recipe.place)]
+    return [keys for recipe in wanted for *_, keys in recipe.settings()]
 
 
 def pretend_to_train(place, keys):
@@ -141,19 +146,60 @@ def test_the_key_is_of_what_is_trained(place, lab):
         runs.key_of(place, {**let, "teacher.checkpoint": "elsewhere"})
 
 
-@pytest.fixture
-def real(place):
-    """The lab's own student, whose configs are parsed once for all tests."""
-    return runs.Place(lab=place.lab)
+def test_the_key_is_of_the_tokenizer_but_not_of_the_cache(place, lab):
+    marker = place.lab / "lab.json"
+    known = json.loads(marker.read_text())
+    named = {"tokenizers/r50k_base.tiktoken": "r50k", "tokenizers/other/tokenizer.json": "other"}
+    plain = runs.key_of(place, {})
+    marker.write_text(json.dumps(known | named))
+    assert runs.key_of(place, {}) == plain  # it reads neither
+    files = ("tokenizers/r50k_base.tiktoken", "tokenizers/other")
+    keys = [{"model.hf_assets_path": file} for file in files]
+    assert [runs.files_read(place, each)["tokenizer"] for each in keys] == ["r50k", "other"]
+    assert len({plain, *(runs.key_of(place, each) for each in keys)}) == 3
+    let = {"let.enable": "true", "teacher.checkpoint": f"{lab.assets}/teacher"}
+    cached = {**let, "teacher.cache": "states"}
+    assert runs.key_of(place, cached) == runs.key_of(place, let)
 
 
-def test_all_recipes_together_are_within_the_labs_means(real):
-    assert len({runs.key_of(real, keys) for keys in all_keys()}) <= 62
+def test_all_tokenizers_in_one_table(lab, place, monkeypatch):
+    """The second setting's students, here one that trains and one that is to come."""
+    teacher = {"let.s_stop": "1", "teacher.checkpoint": f"{lab.assets}/teacher"}
+    arms = {"LET": {"let.enable": "true", "let.k": "2", **teacher}}
+    same = replace(training.RECIPES["same"], arms=arms, place=place)
+    main(same, [])
+    later = replace(same, name="cross_tokenizer/later", seeds=(9,))
+    monkeypatch.setattr(training, "RECIPES", {"same": same, "later": later})
+    text = training.summarise(place)
+    assert text == (place.results / "cross_tokenizer" / "training.md").read_text()
+    (row,) = json.loads((place.results / "cross_tokenizer" / "training.json").read_text())["same"]
+    ends = [
+        runs.load(place, {**keys, "debug.seed": "0"}, "run").curve[-1][1]
+        for keys in ({}, arms["LET"])
+    ]
+    assert row["baseline"] == ends[0]
+    assert row["percent"] == pytest.approx(100 * (ends[1] - ends[0]) / ends[0])
+    assert "To come: later." in text and f"| {ends[0]:.3f} | {ends[1] - ends[0]:+.3f} |" in text
+
+
+def test_every_student_of_another_tokenizer_is_asked_for_by_a_known_name():
+    files = [Path(keys["model.hf_assets_path"]) for keys in STUDENTS.values()]
+    assert {file.stem for file in files if file.suffix} < set(RANKS)
+    for name, keys in STUDENTS.items():
+        arm = training.RECIPES[name].arms["LET"]
+        assert arm["teacher.tokenizer"] == "align" and arm.items() >= keys.items()
+
+
+@pytest.mark.parametrize("setting", [runs.LAB, runs.SMOLLM2], ids=["lab", "smollm2"])
+def test_all_recipes_of_a_setting_are_within_its_means(setting, place):
+    real = replace(setting, lab=place.lab)
+    assert 0 < len({runs.key_of(real, keys) for keys in all_keys(setting)}) <= 62
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_each_recipe_says_what_it_asks_and_its_runs_differ(name, real):
+def test_each_recipe_says_what_it_asks_and_its_runs_differ(name, place):
     recipe = importlib.import_module(name).RECIPE
+    real = replace(recipe.place, lab=place.lab)
     assert recipe.name == name and recipe.hypothesis and recipe.metric
     keys = [runs.key_of(real, keys) for *_, keys in recipe.settings()]
     assert len(set(keys)) == len(keys) == (len(recipe.arms) + 1) * len(recipe.seeds)
