@@ -6,7 +6,7 @@ python recipes/compare_methods_smollm2.py [--list | --report]
 from lab.arms import BASELINE, PAIRED, THREE
 from lab.recipe import Recipe, main
 from lab.runs import SMOLLM2
-from lab.smollm2_arms import LET, RKD, SALT
+from lab.smollm2_arms import FLOPS, LET, RKD, SALT
 
 RECIPE = Recipe(
     name="compare_methods_smollm2",
@@ -14,7 +14,7 @@ RECIPE = Recipe(
         "As in the first setting: LET cannot be told from its baseline, RKD ends far below it, and "
         "SALT between them, though this teacher has read other text than the student's."
     ),
-    metric=PAIRED,
+    metric=PAIRED + FLOPS,
     arms={"LET": LET, "SALT": SALT, "RKD": RKD},
     seeds=THREE,
     baseline=BASELINE,

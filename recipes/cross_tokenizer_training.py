@@ -16,7 +16,7 @@ from typing import Any
 from lab.arms import BASELINE, ONE
 from lab.recipe import Recipe, main, report
 from lab.runs import SMOLLM2, Place
-from lab.smollm2_arms import ALIGNED, LET, STUDENTS
+from lab.smollm2_arms import ALIGNED, FLOPS, LET, STUDENTS
 
 from let_titan.compare.result import ArmResult
 from let_titan.compare.text import factor, interval
@@ -30,6 +30,7 @@ METRIC = (
     "Of each student against the baseline with its own tokenizer: steps to that baseline's last "
     "validation loss, and the difference there in percent of that loss, which is the same in nats "
     "per token and in bits per byte and so compares across vocabularies. One seed: a screening."
+    + FLOPS
 )
 LOSSES = {"LET": {}, "LET, logsum": {"let.loss": "logsum"}, "LET, cca": {"let.loss": "cca"}}
 

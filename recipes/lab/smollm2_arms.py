@@ -16,6 +16,9 @@ LET_UNDER = {
 STATES = str(SMOLLM2.lab.relative_to(SMOLLM2.root) / "states")
 """The teacher's states, written by the first run that needs them: the data has one order."""
 
+FLOPS = " A run that found its teacher's states in the cache counts none of its FLOPs."
+"""To be said beside the deciding metric where seeds share the cache."""
+
 LET = {**LET_UNDER, **TEACHER, "teacher.cache": STATES}
 
 RKD = {**TEACHER, "distill.method": "rkd"}
