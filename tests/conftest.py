@@ -103,6 +103,19 @@ def teachers(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def readers(tmp_path_factory) -> Path:
+    """Folders of teachers: "equal" has the student's tokenizer, "other" one of 420 ids, no BOS."""
+    folder = tmp_path_factory.mktemp("readers")
+    make_tokenizer(folder / "equal")
+    make_teacher(folder / "equal", VOCAB)
+    make_tokenizer(folder / "other", 420, bos=None)
+    make_teacher(folder / "other", 420)
+    make_tokenizer(folder / "short", 300)
+    make_teacher(folder / "short", 300, context=48)
+    return folder
+
+
+@pytest.fixture(scope="session")
 def finished(assets, tmp_path_factory) -> tuple[Path, dict[str, Any]]:
     """A LET run that ended, with a full checkpoint of every step: its folder, what ``train`` gave.
 
