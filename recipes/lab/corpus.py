@@ -5,7 +5,7 @@ import hashlib
 import io
 import json
 import random
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 import zstandard
@@ -79,6 +79,13 @@ def write_shuffled(parts: Mapping[str, list[bytes]], folder: Path) -> None:
         random.Random(SEED).shuffle(lines)
         with zstandard.open(folder / f"{name}.jsonl.zst", "wb") as out:
             out.write(b"".join(lines))
+
+
+def fingerprints(root: Path, texts: Iterable[Path], files: Iterable[Path]) -> dict[str, str]:
+    """Returns the sha256 of what runs read, by path from ``root``; of ``texts``, of their text."""
+    found = {path: sha256_of_text(path) for path in texts}
+    found |= {path: hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+    return {str(path.relative_to(root)): digest for path, digest in found.items()}
 
 
 def sha256_of_text(path: Path) -> str:

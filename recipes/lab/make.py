@@ -13,7 +13,6 @@ What is there already is kept: the program goes on where it stopped, training in
 """
 
 import argparse
-import hashlib
 import itertools
 import json
 import shutil
@@ -28,7 +27,7 @@ sys.path.insert(0, str(ROOT / "recipes"))
 
 from lab.arms import NOISE  # noqa: E402
 from lab.bad_teachers import WEIGHTS, drawn_anew, make_worse, with_noise  # noqa: E402
-from lab.corpus import deal, documents, sha256_of_text  # noqa: E402
+from lab.corpus import deal, documents, fingerprints  # noqa: E402
 from lab.launch import train  # noqa: E402
 from let_titan.runs import FILES  # noqa: E402
 
@@ -86,14 +85,12 @@ def make_bad_teachers(good: Path, folder: Path) -> None:
             make_worse(good, bad, change)
 
 
-def fingerprints() -> dict[str, str]:
-    """Returns the sha256 of what runs read, by its path from the root; of a corpus, of its text."""
+def what_runs_read() -> dict[str, str]:
+    """Returns what lab.json holds."""
     corpus = [LAB / "corpus" / f"{name}.jsonl.zst" for name in ("student", "validation")]
     weights = [path / WEIGHTS for path in (MADE / "teacher", *sorted(LAB.glob("teacher_*/")))]
-    found = {path: sha256_of_text(path) for path in corpus}
-    for path in [MADE / "tokenizer" / "tokenizer.json", *filter(Path.exists, weights)]:
-        found[path] = hashlib.sha256(path.read_bytes()).hexdigest()
-    return {str(path.relative_to(ROOT)): digest for path, digest in found.items()}
+    files = [MADE / "tokenizer" / "tokenizer.json", *filter(Path.exists, weights)]
+    return fingerprints(ROOT, corpus, files)
 
 
 def main(args: list[str] | None = None) -> None:
@@ -112,7 +109,7 @@ def main(args: list[str] | None = None) -> None:
             shutil.rmtree(old, ignore_errors=True)
     make_missing(corpus, LAB / "teacher_run")
     make_bad_teachers(MADE / "teacher", LAB)
-    (LAB / "lab.json").write_text(json.dumps(fingerprints(), indent=2) + "\n")
+    (LAB / "lab.json").write_text(json.dumps(what_runs_read(), indent=2) + "\n")
 
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ What is there already is kept.
 """
 
 import argparse
-import hashlib
 import json
 import shutil
 import sys
@@ -20,7 +19,7 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "recipes"))
 
 from lab.bad_teachers import WEIGHTS  # noqa: E402
-from lab.corpus import sha256_of_text  # noqa: E402
+from lab.corpus import fingerprints  # noqa: E402
 from lab.make import make_bad_teachers  # noqa: E402
 from lab.runs import SMOLLM2, TOKENIZERS  # noqa: E402
 
@@ -39,16 +38,14 @@ def copy_tokenizer(path: Path, folder: Path, name: str) -> None:
         shutil.copyfile(file, folder / name / file.name)
 
 
-def fingerprints() -> dict[str, str]:
-    """Returns the sha256 of what runs read, by its path from the root; of a corpus, of its text."""
+def what_runs_read() -> dict[str, str]:
+    """Returns what lab.json holds."""
     corpus = [CORPUS / f"{name}.jsonl.zst" for name in ("student", "validation")]
     tokenizers = SMOLLM2.lab / TOKENIZERS
     files = [TEACHER / "tokenizer.json", TEACHER / WEIGHTS]
     files += [path / WEIGHTS for path in sorted(SMOLLM2.lab.glob("teacher_*/"))]
     files += sorted([*tokenizers.glob("*.tiktoken"), *tokenizers.glob("*/tokenizer.json")])
-    found = {path: sha256_of_text(path) for path in corpus}
-    found |= {path: hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
-    return {str(path.relative_to(ROOT)): digest for path, digest in found.items()}
+    return fingerprints(ROOT, corpus, files)
 
 
 def main() -> None:
@@ -62,7 +59,7 @@ def main() -> None:
         name, _, path = named.rpartition("=")
         copy_tokenizer(Path(path), SMOLLM2.lab / TOKENIZERS, name)
     make_bad_teachers(TEACHER, SMOLLM2.lab)
-    (SMOLLM2.lab / "lab.json").write_text(json.dumps(fingerprints(), indent=2) + "\n")
+    (SMOLLM2.lab / "lab.json").write_text(json.dumps(what_runs_read(), indent=2) + "\n")
 
 
 if __name__ == "__main__":
