@@ -1,6 +1,7 @@
 """scripts/gpu_check.sh: what it says without a GPU, and what becomes of its parts."""
 
 import os
+import re
 import subprocess
 import sys
 import time
@@ -51,9 +52,9 @@ def test_each_part_gets_a_sentence(tmp_path):
     assert not check(parts, 100, tmp_path, ["a machine"])
     told = (tmp_path / "report.md").read_text()
     assert told.startswith("# One GPU, checked\n\na machine\n")
-    assert "- good: done in 0 s.\n" in told
+    assert re.search(r"^- good: done in \d s\.$", told, re.M)
     assert "- slow: stopped at its limit of 3 s; what it had not written is lost.\n" in told
-    assert "- bad: FAILED in 0 s (exit code 3): see log.txt.\n" in told
+    assert re.search(r"^- bad: FAILED in \d s \(exit code 3\): see log\.txt\.$", told, re.M)
     assert "- large: left out: it wants 1000 s, and " in told
     assert "said" in (tmp_path / "log.txt").read_text()
     assert check(parts[:1], 100, tmp_path, [])
@@ -62,7 +63,7 @@ def test_each_part_gets_a_sentence(tmp_path):
 
 def runs(pid):
     """Whether the process is there, and more than the entry of one that has ended."""
-    time.sleep(0.2)  # a signal is on its way
+    time.sleep(2)  # a signal is on its way
     try:
         return Path("/proc", pid, "stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except FileNotFoundError:
