@@ -35,11 +35,13 @@ def machine_mistakes(config: LetJobConfig) -> Mistakes:
             "attention has no kernel for a CPU: set it to 1 and shard with FSDP2 "
             "(data_parallel_shard_degree)."
         )
-    for key in ("enable_profiling", "enable_memory_snapshot"):
-        if getattr(config.profiling, key):
-            yield ConfigError(
-                f"profiling.{key} = true needs a GPU, and here is none: leave it off."
-            )
+    for key, asked in (
+        ("profiling.enable_profiling", config.profiling.enable_profiling),
+        ("profiling.enable_memory_snapshot", config.profiling.enable_memory_snapshot),
+        ("training.gc_debug", config.training.gc_debug),  # looks for cycles that hold GPU memory
+    ):
+        if asked:
+            yield ConfigError(f"{key} = true needs a GPU, and here is none: leave it off.")
     if config.training.enable_cpu_offload:
         yield ConfigError(
             "training.enable_cpu_offload = true needs a GPU to offload from, and here is none: "
