@@ -7,6 +7,7 @@ import subprocess
 import pytest
 
 from let_titan.checks import find_mistakes
+from let_titan.device import HAS_ACCELERATOR
 from let_titan.train import LetTrainer
 from tests.support import Lab
 
@@ -229,6 +230,26 @@ def test_torchtitans_own_data_out_of_reach(name, lab):
     (told,) = sentences(lab.parsed(training__dataset=name, training__dataset_path="a/b/c"))
     assert f"training.dataset = '{name}' is read from 'a/b/c', which is no folder here" in told
     assert sentences(lab.parsed(training__dataset=name, training__dataset_path=".")) == []
+    file = str(lab.assets / "train.jsonl")
+    (told,) = sentences(lab.parsed(training__dataset=name, training__dataset_path=file))
+    assert f"{file!r}, which is no folder here" in told and 'training.dataset = "pile"' in told
+
+
+@pytest.mark.skipif(HAS_ACCELERATOR, reason="there is a GPU")
+@pytest.mark.parametrize(
+    "key",
+    [
+        "training.dataloader.pin_memory",
+        "validation.dataloader.pin_memory",
+        "profiling.enable_profiling",
+        "profiling.enable_memory_snapshot",
+        "training.gc_debug",
+        "training.enable_cpu_offload",
+    ],
+)
+def test_what_needs_a_gpu(key, lab):
+    (told,) = sentences(lab.parsed(None, f"--{key}"))
+    assert told.startswith(f"{key} = true needs a GPU") and told.endswith("leave it off.")
 
 
 def test_damaged_tokenizer_files(lab):

@@ -39,7 +39,7 @@ def dataset_mistakes(config: LetJobConfig, part: Training | Validation, section:
     if unknown or name == PILE:
         return
     source = path or DATASETS[name].path
-    if not Path(source).exists() and (looks_like_a_path(source) or not hub_answers()):
+    if not Path(source).is_dir() and (looks_like_a_path(source) or not hub_answers()):
         yield ConfigError(
             f"{section}.dataset = {name!r} is read from {source!r}, which is no folder here and "
             f"no data set of a hub within reach: give {section}.dataset_path, or local files with "

@@ -36,6 +36,8 @@ def machine_mistakes(config: LetJobConfig) -> Mistakes:
             "(data_parallel_shard_degree)."
         )
     for key, asked in (
+        ("training.dataloader.pin_memory", config.training.dataloader.pin_memory),
+        ("validation.dataloader.pin_memory", config.validation.dataloader.pin_memory),
         ("profiling.enable_profiling", config.profiling.enable_profiling),
         ("profiling.enable_memory_snapshot", config.profiling.enable_memory_snapshot),
         ("training.gc_debug", config.training.gc_debug),  # looks for cycles that hold GPU memory

@@ -1,0 +1,1 @@
+"""The parts of recipes/notice_bad_teacher.py."""
