@@ -12,6 +12,9 @@ Line = dict[str, Any]
 
 FILES = ("metrics.jsonl", "summary.json")
 
+COMPLETED = "completed"
+"""The exit state of a run that came to its last step."""
+
 EVALUATIONS = "evaluations.jsonl"
 """What let_titan.evaluate found of checkpoints: ``step``, and ``tasks`` with ``average``, or
 ``perplexity``, or both, a line."""
@@ -90,6 +93,12 @@ class Run:
             else:
                 value = value.get(key) if isinstance(value, dict) else None
         return value
+
+
+def is_complete(folder: Path) -> bool:
+    """Whether ``folder`` has a run that came to its last step: a signal may end one before."""
+    summary = folder / "summary.json"
+    return summary.is_file() and json.loads(read_text(summary))["exit_state"] == COMPLETED
 
 
 def starts_of(summary: dict[str, Any]) -> list[dict[str, int]]:

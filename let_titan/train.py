@@ -14,10 +14,9 @@ from let_titan.data.loader import PileLoader
 from let_titan.errors import ConfigError, RunError
 from let_titan.export.at_end import export_at_end
 from let_titan.launch import complete_environment, meeting_place
+from let_titan.runs import COMPLETED
 from let_titan.trainer import LetTrainer
 from let_titan.upstream import check_version
-
-COMPLETED = "completed"
 
 __all__ = ["LetTrainer", "main", "run"]
 

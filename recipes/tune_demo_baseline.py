@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from let_titan.runs import Run
+from let_titan.runs import Run, is_complete
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIG = "train_configs/demo_baseline.toml"
@@ -33,7 +33,7 @@ LEARNING_RATES = ("1e-3", "3e-3", "6e-3")
 def train_arm(scheme: str, lr: str) -> Run:
     """Trains one arm, unless it has been trained already."""
     folder = RUNS / f"{scheme}-{lr}"
-    if not is_finished(ROOT / folder):
+    if not is_complete(ROOT / folder):
         arguments = {
             "job.config_file": CONFIG,
             "job.dump_folder": str(folder),
@@ -46,11 +46,6 @@ def train_arm(scheme: str, lr: str) -> Run:
         command = [*launcher, "--nproc_per_node", "1", "-m", "let_titan.train", *flags]
         subprocess.run([*command, "--checkpoint.no-enable"], cwd=ROOT, check=True)
     return Run.load(ROOT / folder)
-
-
-def is_finished(folder: Path) -> bool:
-    summary = folder / "summary.json"
-    return summary.exists() and json.loads(summary.read_text())["exit_state"] == "completed"
 
 
 def as_result(scheme: str, lr: str, run: Run) -> dict[str, Any]:

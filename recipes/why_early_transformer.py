@@ -21,9 +21,8 @@ from theory.transformer_text import write_results
 
 from let_titan.checkpoint.folders import whole_checkpoints
 from let_titan.export.source import find_source
-from let_titan.runs import Run
+from let_titan.runs import is_complete
 from let_titan.teacher import load_teacher, prepare_teacher
-from let_titan.train import COMPLETED
 
 ROOT = Path(__file__).resolve().parents[1]
 RUNS = ROOT / "outputs" / "theory"
@@ -77,7 +76,7 @@ def measured(folder: Path, seed: int) -> list[dict[str, Any]]:
 def run(arm: str, seed: int) -> list[dict[str, Any]]:
     """Trains and measures an arm, or what is left of it."""
     folder = RUNS / f"{arm}-seed{seed}"
-    if not (folder / "summary.json").exists() or Run.load(folder).fact("exit_state") != COMPLETED:
+    if not is_complete(folder):
         let = {"let.s_stop": str(S_STOP)} if arm == "LET" else {}
         here = {"job.dump_folder": str(folder.relative_to(ROOT)), "debug.seed": str(seed)}
         train(ROOT, ARMS[arm], {**KEYS, **let, **here})

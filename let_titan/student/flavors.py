@@ -25,6 +25,8 @@ FLAVORS = Flavors(
         "lab_narrow": LetModelArgs(dim=128, n_layers=6, n_heads=4, multiple_of=32),
         # scripts/bench_overhead.py: 14.2M in the blocks, to be timed on a CPU
         "bench": LetModelArgs(dim=384, n_layers=8, n_heads=6),
+        # recipes/lab on one GPU: 61.0M in the blocks, 123.9M with SmolLM2's 49,152 ids; heads of 64
+        "124M": LetModelArgs(dim=640, n_layers=12, n_heads=10),
         "350M": LetModelArgs(dim=1024, n_layers=24, n_heads=16),
         "1.4B": LetModelArgs(dim=2048, n_layers=24, n_heads=16),
         "1.4B_gqa": LetModelArgs(dim=2048, n_layers=24, n_heads=16, n_kv_heads=4),

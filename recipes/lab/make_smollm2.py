@@ -1,12 +1,12 @@
-"""Makes the lab's second setting ready, in which SmolLM2-135M teaches.
+"""Makes the lab's settings ready in which SmolLM2-135M teaches: the second one, and one GPU's.
 
     python recipes/lab/make_smollm2.py [--tokenizers PATH ... llama3=PATH]
 
 Corpus: the first setting's, which recipes/lab/make.py deals. Teacher: assets/teachers, which
 scripts/fetch_teacher.py brings. To outputs/lab_smollm2 go teacher_noise_* and teacher_random,
 tokenizers/* for ``cross_tokenizer_training`` (a *.tiktoken file, or NAME= a folder with
-tokenizer.json), and lab.json: the sha256 of all that runs read, of which each run's key is made.
-What is there already is kept.
+tokenizer.json). What is there already is kept. To outputs/lab_smollm2 and outputs/lab_gpu goes
+lab.json: the sha256 of all that a setting's runs read, of which each run's key is made.
 """
 
 import argparse
@@ -21,7 +21,7 @@ sys.path.insert(0, str(ROOT / "recipes"))
 from lab.bad_teachers import WEIGHTS  # noqa: E402
 from lab.corpus import fingerprints  # noqa: E402
 from lab.make import make_bad_teachers  # noqa: E402
-from lab.runs import SMOLLM2, TOKENIZERS  # noqa: E402
+from lab.runs import GPU, SMOLLM2, TOKENIZERS, Place  # noqa: E402
 
 CORPUS = ROOT / "outputs" / "lab" / "corpus"
 TEACHER = ROOT / "assets" / "teachers" / "smollm2-135m"
@@ -38,12 +38,16 @@ def copy_tokenizer(path: Path, folder: Path, name: str) -> None:
         shutil.copyfile(file, folder / name / file.name)
 
 
-def what_runs_read() -> dict[str, str]:
+PARTS = {SMOLLM2: ("student", "validation"), GPU: ("student", "teacher", "validation")}
+"""Of the corpus, that a setting's runs read."""
+
+
+def what_runs_read(place: Place) -> dict[str, str]:
     """Returns what lab.json holds."""
-    corpus = [CORPUS / f"{name}.jsonl.zst" for name in ("student", "validation")]
-    tokenizers = SMOLLM2.lab / TOKENIZERS
+    corpus = [CORPUS / f"{name}.jsonl.zst" for name in PARTS[place]]
+    tokenizers = place.lab / TOKENIZERS
     files = [TEACHER / "tokenizer.json", TEACHER / WEIGHTS]
-    files += [path / WEIGHTS for path in sorted(SMOLLM2.lab.glob("teacher_*/"))]
+    files += [path / WEIGHTS for path in sorted(place.lab.glob("teacher_*/"))]
     files += sorted([*tokenizers.glob("*.tiktoken"), *tokenizers.glob("*/tokenizer.json")])
     return fingerprints(ROOT, corpus, files)
 
@@ -54,12 +58,14 @@ def main() -> None:
     )
     parser.add_argument("--tokenizers", nargs="*", default=[], help="[NAME=]PATH")
     options = parser.parse_args()
-    SMOLLM2.lab.mkdir(parents=True, exist_ok=True)
+    for place in PARTS:
+        place.lab.mkdir(parents=True, exist_ok=True)
     for named in options.tokenizers:
         name, _, path = named.rpartition("=")
         copy_tokenizer(Path(path), SMOLLM2.lab / TOKENIZERS, name)
     make_bad_teachers(TEACHER, SMOLLM2.lab)
-    (SMOLLM2.lab / "lab.json").write_text(json.dumps(what_runs_read(), indent=2) + "\n")
+    for place in PARTS:
+        (place.lab / "lab.json").write_text(json.dumps(what_runs_read(place), indent=2) + "\n")
 
 
 if __name__ == "__main__":

@@ -1,11 +1,13 @@
 """A question, written down before its first run: hypothesis, arms, deciding metric, seeds."""
 
 import argparse
+import math
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
+from functools import partial
 
 from lab.runs import LAB, Place, finish, is_finished, key_of, load
 from let_titan.compare.files import write
@@ -48,9 +50,16 @@ class Recipe:
 
 
 def run_all(
-    recipe: Recipe, place: Place, tell: Callable[[str], None], jobs: int = 1
+    recipe: Recipe,
+    place: Place,
+    tell: Callable[[str], None],
+    jobs: int = 1,
+    end: float = math.inf,
 ) -> Iterator[None]:
-    """Trains what is not finished, ``jobs`` runs at a time; yields after each run."""
+    """Trains what is not finished, ``jobs`` runs at a time; yields after each run.
+
+    At ``end``, of ``time.monotonic``, runs save their step and stop.
+    """
     missing = {
         key_of(place, keys): (f"{arm}, seed {seed}", keys)
         for arm, seed, keys in recipe.settings()
@@ -60,12 +69,14 @@ def run_all(
     pool = ThreadPoolExecutor(jobs)  # of threads: each waits for the process that trains
     try:
         runs = {
-            pool.submit(finish, place, keys): f"{name} ({key})"
+            pool.submit(finish, place, keys, end): f"{name} ({key})"
             for key, (name, keys) in missing.items()
         }
         tell(f"{len(runs)} runs to train, {jobs} at a time")
         for done, run in enumerate(as_completed(runs), 1):
-            run.result()
+            if not run.result():
+                tell("The time is over: the same command goes on from here.")
+                return
             left = (time.monotonic() - begin) / done * (len(runs) - done)
             tell(f"[{done}/{len(runs)}] {runs[run]}; about {left / 60:.0f} min left")
             yield
@@ -142,7 +153,11 @@ def main(recipe: Recipe, args: list[str] | None = None, place: Place | None = No
     parser.add_argument(
         "--jobs", type=int, default=1, help="runs at a time; each takes its share of the cores"
     )
+    parser.add_argument(
+        "--minutes", type=float, default=math.inf, help="then runs save their step and stop"
+    )
     options = parser.parse_args(args)
+    end = time.monotonic() + 60 * options.minutes
     if options.list:
         for arm, seed, keys in recipe.settings():
             state = "finished" if is_finished(place, keys) else "to be trained"
@@ -152,7 +167,7 @@ def main(recipe: Recipe, args: list[str] | None = None, place: Place | None = No
         threads = max(1, (os.cpu_count() or 1) // options.jobs)
         os.environ.setdefault("OMP_NUM_THREADS", str(threads))
         known = finished(recipe, place)
-        for _ in run_all(recipe, place, lambda line: print(line, flush=True), options.jobs):
+        for _ in run_all(recipe, place, partial(print, flush=True), options.jobs, end):
             if finished(recipe, place) != known:  # what is stopped leaves what it found
                 known = finished(recipe, place)
                 report(recipe, place)

@@ -8,6 +8,7 @@ weights among them. While it trains it lives in outputs/lab/runs/KEY; what it me
 
 import hashlib
 import json
+import math
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -19,7 +20,7 @@ from lab.bad_teachers import WEIGHTS
 from lab.launch import flags, train
 from let_titan.compare.arms import BOOKKEEPING, PLACES, flatten
 from let_titan.config import LetConfigManager, LetJobConfig
-from let_titan.runs import FILES, Run
+from let_titan.runs import FILES, Run, is_complete
 
 ROOT = Path(__file__).resolve().parents[2]
 STUDENT = "recipes/lab/student.toml"
@@ -49,6 +50,9 @@ LAB = Place()
 
 SMOLLM2 = Place(config="recipes/lab/smollm2.toml", lab=ROOT / "outputs" / "lab_smollm2")
 """The second setting: a student of SmolLM2-135M."""
+
+GPU = Place(config="recipes/lab/gpu.toml", lab=ROOT / "outputs" / "lab_gpu")
+"""The setting for one GPU: students of 124M and more under SmolLM2-135M."""
 
 
 def resolved(place: Place, keys: Mapping[str, str]) -> dict[str, Any]:
@@ -129,18 +133,28 @@ def is_finished(place: Place, keys: Mapping[str, str]) -> bool:
     return True
 
 
-def finish(place: Place, keys: Mapping[str, str]) -> None:
-    """Trains the run, or what is left of it, and keeps what it measured."""
+def finish(place: Place, keys: Mapping[str, str], end: float = math.inf) -> bool:
+    """Trains the run, or what is left of it, and keeps what it measured.
+
+    Args:
+        end: of ``time.monotonic``; the step at which it comes is the run's last one for now.
+
+    Returns:
+        Whether the run is finished; if not, the next call goes on from its checkpoint.
+    """
     key = key_of(place, keys)
     folder = place.lab / "runs" / key
     # Relative, since summary.json names it and is committed.
     here = str(folder.relative_to(place.root))
-    train(place.root, place.config, {**keys, "job.dump_folder": here})
+    train(place.root, place.config, {**keys, "job.dump_folder": here}, end=end)
+    if not is_complete(folder):
+        return False
     kept = place.results / "lab" / key
     kept.mkdir(parents=True, exist_ok=True)
     for name in FILES:
         shutil.copyfile(folder / name, kept / name)
     shutil.rmtree(folder)
+    return True
 
 
 def load(place: Place, keys: Mapping[str, str], name: str) -> Run:

@@ -11,11 +11,10 @@ from lab.launch import train
 from theory.students import load_student, nll, windows_of
 
 from let_titan.export.source import Source, find_source
-from let_titan.runs import Run, read_lines
+from let_titan.runs import Run, is_complete, read_lines
 from let_titan.student.model import LetTransformer
 from let_titan.teacher import load_teacher, prepare_teacher, read_head
 from let_titan.tokenizer import vocab_size
-from let_titan.train import COMPLETED
 from no_gain.closeness import ceilings, closeness, targets_of
 from no_gain.gradients import (
     cosine,
@@ -49,7 +48,7 @@ class Place:
 def trained(place: Place, arm: str) -> Run:
     """Returns an arm's run; trains it, or what is left of it, where it is not finished."""
     folder, protocol = place.run(arm), place.protocol
-    if not (folder / "summary.json").exists() or Run.load(folder).fact("exit_state") != COMPLETED:
+    if not is_complete(folder):
         here = {"job.dump_folder": str(folder.relative_to(place.root))}
         train(place.root, protocol.config, {**protocol.keys, **protocol.arms[arm], **here})
     return Run.load(folder)

@@ -6,8 +6,7 @@ from pathlib import Path
 
 from lab.launch import train
 
-from let_titan.runs import Run
-from let_titan.train import COMPLETED
+from let_titan.runs import Run, is_complete
 from transfer.corpus import SEEN
 from transfer.protocol import Protocol
 
@@ -56,8 +55,7 @@ class Place:
 
 def trained(place: Place, folder: Path, keys: Mapping[str, str]) -> Run:
     """Returns the run in ``folder``; trains it, or what is left of it, where it is not finished."""
-    summary = folder / "summary.json"
-    if not summary.exists() or Run.load(folder).fact("exit_state") != COMPLETED:
+    if not is_complete(folder):
         here = str(folder.relative_to(place.root))  # relative, as summary.json names it
         train(place.root, place.protocol.config, {**keys, "job.dump_folder": here})
     return Run.load(folder)
