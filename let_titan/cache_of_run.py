@@ -12,6 +12,7 @@ from torchtitan.distributed import ParallelDims
 from torchtitan.tools.logging import logger
 
 from let_titan.alignment import share_of_batch
+from let_titan.batch import Batch
 from let_titan.config import LetJobConfig
 from let_titan.data.loader import PileLoader, gathered
 from let_titan.errors import ConfigError, RunError
@@ -27,7 +28,6 @@ from let_titan.state_cache import (
     key_of,
     lock,
 )
-from let_titan.targets import Batch
 from let_titan.teacher import Teacher
 from let_titan.teacher.load import build_part, describe
 from let_titan.teacher.sources import read_config

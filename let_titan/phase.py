@@ -12,6 +12,7 @@ from torchtitan.config import TORCH_DTYPE_MAP
 from torchtitan.distributed import ParallelDims
 
 from let_titan.alignment import LEARNED, all_rows, map_flops, rows_of_this_rank, share_of_batch
+from let_titan.batch import Batch, taken_out
 from let_titan.build_alignment import (
     build_alignment,
     build_diagnostics,
@@ -28,7 +29,7 @@ from let_titan.learned_maps import LearnedMaps
 from let_titan.plan import LetPlan, let_in_use
 from let_titan.state_cache import CachedTeacher, WritingTeacher
 from let_titan.student.flavors import FLAVORS
-from let_titan.targets import Batch, TargetCount, at_targets
+from let_titan.targets import TargetCount, states_at
 from let_titan.teacher import Teacher, TeacherStates, facts_with_head, prepare_teacher, read_head
 from let_titan.teacher_of_run import load_model
 from let_titan.tokenizer import vocab_size
@@ -93,6 +94,8 @@ class LetPhase:
         config = self.config.teacher
         folder = prepare_teacher(config.checkpoint, config.trust_remote_code)
         cached = self.cache is not None and self.cache.open(self.plan, folder, start)
+        if self.targets is not None:
+            self.targets.teacher_is(folder, config.trust_remote_code)
         if not self._teaches:
             return
         if self.cache is not None and cached:
@@ -209,28 +212,26 @@ class LetPhase:
         return self.alignment.diagnostics.result()
 
     def whole_states(
-        self, batch: dict[str, torch.Tensor], labels: torch.Tensor
+        self, batch: dict[str, Any], labels: torch.Tensor
     ) -> tuple[torch.Tensor, ...] | None:
         """Returns the mask [B, S] and the teacher's states of whole sequences; or None.
 
         Of the states [B, S, d_T] those of this rank's ``share_of_batch``.
 
         Args:
-            batch: as the loader gives it, "input" [B, S] and with it "positions" or not. What is
-                the teacher's alone is taken out: the student's forward does not know it.
+            batch: as the loader gives it, "input" [B, S] and with it "positions" or not; what is
+                the teacher's alone is taken out.
             labels: [B, S].
         """
-        own = {name: batch.pop(f"teacher_{name}", None) for name in ("input", "positions")}
-        targets = batch.pop("teacher_targets", None)
+        own = taken_out(batch)
         if self.teacher is None:
             return None
         mask, mine = labels != IGNORE_INDEX, share_of_batch(len(labels), self.dims)
         if self.targets is None:
             return mask, *self.teacher(**{name: values[mine] for name, values in batch.items()})
-        assert own["input"] is not None and targets is not None
-        positions = None if own["positions"] is None else own["positions"][mine]
-        states = self.teacher(own["input"][mine].clamp_min(0), positions)
-        return mask & (targets >= 0), *(at_targets(each, targets[mine]) for each in states)
+        assert own is not None and isinstance(self.teacher, Teacher)
+        alone = self.config.data.document_attention
+        return mask & (own.targets >= 0), *states_at(self.teacher, own.of_rows(mine), alone)
 
     def aligned_tokens(self, valid: float | torch.Tensor) -> float | torch.Tensor:
         """Returns the step's global number of aligned tokens; every rank calls.

@@ -1,6 +1,7 @@
-"""Targets of a teacher with a tokenizer of its own: taken by index, and counted over all ranks."""
+"""Targets of a teacher with a tokenizer of its own: its states there, and their number."""
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -8,21 +9,27 @@ import torch.distributed._functional_collectives as funcol
 from torchtitan.components.loss import IGNORE_INDEX
 from torchtitan.distributed import ParallelDims
 
-Batch = tuple[dict[str, torch.Tensor], torch.Tensor]
+from let_titan.batch import Batch, TeacherBatch
+from let_titan.teacher import Teacher
+from let_titan.teacher.attention import takes_pieces
+from let_titan.teacher.rows import positions_read, read_rows
+from let_titan.teacher.sources import read_config
 
 
-def at_targets(states: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    """Takes each student token's target.
+def states_at(teacher: Teacher, batch: TeacherBatch, documents: bool) -> list[torch.Tensor]:
+    """Returns a teacher's states at the targets; where there is none, any.
 
     Args:
-        states: the teacher's [B, T, d_T].
-        targets: [B, S], indices along T; below 0 there is none, and any state is given.
+        teacher: the teacher.
+        batch: of its own tokens.
+        documents: whether it reads each document alone.
 
     Returns:
-        [B, S, d_T].
+        One [B, S, d_T] per layer.
     """
-    rows = torch.arange(len(states), device=states.device).unsqueeze(1)
-    return states[rows, targets.clamp_min(0).long()]
+    indices = batch.targets.clamp_min(0).long()
+    states = read_rows(teacher, batch.input, batch.pieces, documents)
+    return [each[indices] for each in states]
 
 
 class Counts(NamedTuple):
@@ -44,12 +51,17 @@ class Counts(NamedTuple):
         return 1 - self.read / max(1, self.positions)
 
 
-def count(inputs: dict[str, torch.Tensor], labels: torch.Tensor) -> torch.Tensor:
-    """Returns the ``Counts`` of a batch as the loader gives it, [4] int64."""
-    ids, targets = inputs["teacher_input"], inputs["teacher_targets"]
+def count(inputs: dict[str, Any], labels: torch.Tensor, packed: bool) -> torch.Tensor:
+    """Returns the ``Counts`` of a batch as the loader gives it, [4] int64.
+
+    Args:
+        inputs, labels: on the CPU.
+        packed: whether the teacher reads rows end to end.
+    """
+    targets, rows = inputs["teacher_targets"], [sum(row) for row in inputs["teacher_pieces"]]
     valid = labels != IGNORE_INDEX
-    sums = ((targets >= 0) & valid).sum(), valid.sum(), (ids >= 0).sum()
-    return torch.stack((*sums, torch.tensor(ids.numel())))
+    sums = ((targets >= 0) & valid).sum(), valid.sum()
+    return torch.stack((*sums, *torch.tensor([sum(rows), positions_read(rows, packed)])))
 
 
 class TargetCount:
@@ -63,12 +75,18 @@ class TargetCount:
         device: where the ranks' collectives run.
 
     Attributes:
+        packed: whether the teacher reads rows end to end.
         positions: what the teacher has read in the run on all ranks, padding included.
     """
 
     def __init__(self, dims: ParallelDims, device: torch.device) -> None:
         self.dims, self.device = dims, device
+        self.packed = True
         self.positions = 0
+
+    def teacher_is(self, folder: Path, trust_remote_code: bool) -> None:
+        """Finds out how the teacher in ``folder`` reads, wherever it is."""
+        self.packed = takes_pieces(read_config(str(folder), trust_remote_code))
 
     def begin(self) -> None:
         """Begins a step."""
@@ -78,7 +96,7 @@ class TargetCount:
     def watched(self, batches: Iterator[Batch]) -> Iterator[Batch]:
         """Yields ``batches``, counting those that the teacher reads."""
         for inputs, labels in batches:
-            self._mine += count(inputs, labels)
+            self._mine += count(inputs, labels, self.packed)
             yield inputs, labels
 
     @property

@@ -9,6 +9,7 @@ import torch
 from torchtitan.train import Trainer
 
 from let_titan.auto_stop import AutoStop
+from let_titan.batch import Batch
 from let_titan.cache_of_run import RunCache
 from let_titan.checkpoint.manager import LetCheckpointManager
 from let_titan.config import LetJobConfig
@@ -24,7 +25,6 @@ from let_titan.state_cache import uses_cache
 from let_titan.stop import StopRequest
 from let_titan.student.parallelize import is_ddp
 from let_titan.student.pipeline import PipelineLoss
-from let_titan.targets import Batch
 from let_titan.upstream import checkpoint_manager, metrics_from_rank_0
 
 

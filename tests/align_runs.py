@@ -1,8 +1,12 @@
 """Runs under a teacher with a tokenizer of its own: their configs, batches and figures."""
 
+import copy
+from unittest import mock
+
 import torch
 
 from let_titan.checks import find_mistakes
+from let_titan.data.teacher_text import TeacherText
 from let_titan.data.tokenize import main as tokenize
 from let_titan.spec import build_loader
 from let_titan.tokenizer import load_tokenizer
@@ -24,6 +28,38 @@ def loader_of(config):
     return build_loader(1, 0, load_tokenizer(config.model.hf_assets_path), config)
 
 
+def some_unread():
+    """Of some rows, chosen by what is in them, leaves all documents unread, of others the first.
+
+    As if a tokenizer changed them: rows are empty, short and long.
+    """
+    known = TeacherText.row
+
+    def row(self, parts):
+        unread = (1, len(parts), 0)[known(self, parts).ids.sum() % 3]
+        return known(self, [p._replace(twin=None) for p in parts[:unread]] + parts[unread:])
+
+    return mock.patch.object(TeacherText, "row", row)
+
+
+def end_to_end(inputs):
+    """Yields the teacher's ids of each row of a batch, and its targets among these."""
+    begin = 0
+    for targets, pieces in zip(inputs["teacher_targets"], inputs["teacher_pieces"], strict=True):
+        ids = inputs["teacher_input"][begin : begin + sum(pieces)]
+        yield ids, torch.where(targets < 0, targets, targets - begin)
+        begin += len(ids)
+    assert begin == len(inputs["teacher_input"])
+
+
+def equal(one, other):
+    """Whether two batches hold the same."""
+    return one.keys() == other.keys() and all(
+        each.equal(other[name]) if isinstance(each, torch.Tensor) else each == other[name]
+        for name, each in one.items()
+    )
+
+
 def run(config, steps=1):
     """Trains ``steps``; returns (weights before, batches, gradients, lines)."""
     trainer = LetTrainer(config)
@@ -34,7 +70,7 @@ def run(config, steps=1):
 
         def watched(batches, step):
             for batch in taken(batches, step):
-                seen.append(({k: v.clone() for k, v in batch[0].items()}, batch[1].clone()))
+                seen.append(copy.deepcopy(batch))
                 yield batch
 
         trainer.phase.watched = watched

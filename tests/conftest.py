@@ -104,7 +104,10 @@ def teachers(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def readers(tmp_path_factory) -> Path:
-    """Folders of teachers: "equal" has the student's tokenizer, "other" one of 420 ids, no BOS."""
+    """Folders of teachers: "equal" has the student's tokenizer, "other" one of 420 ids, no BOS.
+
+    "short" reads no row to its end, and "uneven" not every row.
+    """
     folder = tmp_path_factory.mktemp("readers")
     make_tokenizer(folder / "equal")
     make_teacher(folder / "equal", VOCAB)
@@ -112,6 +115,8 @@ def readers(tmp_path_factory) -> Path:
     make_teacher(folder / "other", 420)
     make_tokenizer(folder / "short", 300)
     make_teacher(folder / "short", 300, context=48)
+    make_tokenizer(folder / "uneven", 420)
+    make_teacher(folder / "uneven", 420, context=58)
     return folder
 
 

@@ -2,7 +2,7 @@
 
 import json
 import multiprocessing
-from itertools import islice, pairwise
+from itertools import accumulate, islice, pairwise
 
 import numpy as np
 import pytest
@@ -15,11 +15,10 @@ from let_titan.encoder import load_encoder
 from let_titan.teacher import read_encoder
 from let_titan.tokenizer import load_tokenizer
 from let_titan.train import LetTrainer
-from tests.align_runs import LET, aligned, loader_of, shards
+from tests.align_runs import LET, aligned, end_to_end, equal, loader_of, shards
 from tests.conftest import TEXTS, make_tokenizer
 from tests.support import SEQ_LEN, relative_error
 from tests.test_align_map import by_the_words
-from tests.test_documents import spans
 from tests.test_documents import stand_in as on_a_cpu
 
 
@@ -59,17 +58,12 @@ def test_the_loaders_rows_are_those_of_loops(name, lab, readers):
     config = lab.config(LET, **aligned(readers, name), training__local_batch_size=3)
     wanted = wanted_rows(readers / name)
     for inputs, _ in islice(loader_of(config), 4):
-        lengths = []
-        for i, (ids, read, targets) in enumerate(islice(wanted, 3)):
-            assert inputs["input"][i].tolist() == ids
-            found = inputs["teacher_input"][i]
-            lengths.append(min(len(read), context))
-            assert found[found >= 0].tolist() == read[:context]
-            assert inputs["teacher_targets"][i].tolist() == [
-                t if t < context else -1 for t in targets
-            ]
-        assert inputs["teacher_input"].shape[1] == min(-(-max(lengths) // 64) * 64, context)
-        assert "teacher_positions" not in inputs
+        rows = zip(inputs["input"], end_to_end(inputs), islice(wanted, 3), strict=True)
+        for row, (found, found_targets), (ids, read, targets) in rows:
+            assert row.tolist() == ids
+            assert found.tolist() == read[:context]
+            assert found_targets.tolist() == [t if t < context else -1 for t in targets]
+        assert all(len(pieces) == 1 for pieces in inputs["teacher_pieces"])
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -88,10 +82,8 @@ def test_a_resumed_loader_gives_the_same(workers, lab, readers):
     second.load_state_dict(first.state_dict())
     found += islice(second, 4)
     for i, ((got, _), (expected, _)) in enumerate(zip(found, wanted, strict=True)):
-        assert got.keys() == expected.keys()
+        assert equal(got, expected)
         assert ("teacher_input" in got) == (i < 5)  # nothing is read for a teacher that has left
-        for name in expected:
-            assert got[name].equal(expected[name])
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -130,8 +122,7 @@ def test_shards_with_the_teachers_ids_give_what_the_text_gives(lab, readers):
         )
     )
     for (got, labels), (expected, wanted_labels) in zip(found, wanted, strict=True):
-        assert got.keys() == expected.keys() and labels.equal(wanted_labels)
-        assert all(got[name].equal(expected[name]) for name in expected)
+        assert equal(got, expected) and labels.equal(wanted_labels)
     # A baseline, and a teacher with the student's tokenizer, read the same shards.
     plain = loader_of(lab.config(None, training__dataset_path=pattern))
     assert next(iter(plain))[0]["input"].equal(wanted[0][0]["input"])
@@ -183,19 +174,19 @@ def test_documents_are_kept_apart_in_the_teachers_row_too(lab, readers):
         trainer = LetTrainer(lab.parsed(LET, **keys))
     trainer.phase.load()
     inputs, labels = next(iter(trainer.dataloader))
-    ids, positions, targets = (inputs[f"teacher_{n}"] for n in ("input", "positions", "targets"))
+    rows, pieces = list(end_to_end(inputs)), inputs["teacher_pieces"]
     mask, states = trainer.phase.whole_states(inputs, labels)
     trainer.close()
     model = AutoModel.from_pretrained(readers / "other").eval()
     seen = 0
-    for row, span in spans(positions):
-        if ids[row, span.start] < 0:
-            continue  # padding
-        with torch.no_grad():
-            alone = model(ids[row : row + 1, span]).last_hidden_state[0]
-        here = (targets[row] >= span.start) & (targets[row] < span.stop)
-        assert mask[row].equal(targets[row] >= 0)
-        wanted = alone[targets[row][here].long() - span.start]
-        assert relative_error(states[row][here], wanted) < 1e-5
-        seen += span.start > 0
+    for row, (ids, targets) in enumerate(rows):
+        assert mask[row].equal(targets >= 0)
+        ends = [0, *accumulate(pieces[row])]
+        for begin, end in pairwise(ends):
+            with torch.no_grad():
+                alone = model(ids[None, begin:end]).last_hidden_state[0]
+            here = (targets >= begin) & (targets < end)
+            wanted = alone[targets[here].long() - begin]
+            assert relative_error(states[row][here], wanted) < 1e-5
+            seen += begin > 0
     assert seen > 2

@@ -3,7 +3,7 @@
 import pytest
 
 from let_titan.checks import find_mistakes
-from tests.align_runs import FIGURES, LET, aligned, run
+from tests.align_runs import FIGURES, LET, aligned, run, some_unread
 from tests.context_parallel import checked, stand_in
 from tests.layouts import CP, FSDP, INTERLEAVED, PP, TP
 from tests.support import Lab, run_world, worst_gradient
@@ -25,12 +25,13 @@ VARIANTS = {
 
 def in_layout(assets, folder, readers, layout, let=None):
     changes = {"data__lanes": 2, "training__global_batch_size": 8, **layout}
-    config = Lab(assets, folder).parsed(LET | (let or {}), **aligned(readers, "short", **changes))
+    config = Lab(assets, folder).parsed(LET | (let or {}), **aligned(readers, "uneven", **changes))
     if layout.items() >= CP.items():
         checked(config)
     else:
         assert find_mistakes(config) == []
-    _, _, found, lines = run(config, 1 if let is None else 2)
+    with some_unread():
+        _, _, found, lines = run(config, 1 if let is None else 2)
     return found, [line for line in lines if "grad_norm" in line]
 
 

@@ -2,6 +2,7 @@
 
 import bisect
 import functools
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -79,15 +80,17 @@ def test_a_row_is_its_slices_one_after_the_other(twins, special, context):
     parts = [Slice(twin, 0, len(twin.ends)) for twin in twins]
     parts.insert(1, Slice(None, 3, 5))  # a document that the teacher does not read
     whole, cut = row_of(parts, special), row_of(parts, special, context)
-    ids, targets, positions = [], [], []
+    ids, targets, lengths = [], [], []
     for part in parts:
         found = of_slice(part, special)
         targets += [t if t < 0 else t + len(ids) for t in found[1].tolist()]
         ids += found[0].tolist()
-        positions += range(len(found[0]))
+        lengths += [len(found[0])] if len(found[0]) else []
     assert whole.ids.tolist() == ids and whole.targets.tolist() == targets
-    assert whole.positions.tolist() == positions
-    assert cut.ids.tolist() == ids[:context] and cut.positions.tolist() == positions[:context]
+    assert whole.documents == lengths
+    numbers = [i for i, length in enumerate(lengths) for _ in range(length)][:context]
+    assert cut.ids.tolist() == ids[:context]
+    assert cut.documents == list(Counter(numbers).values())
     assert cut.targets.tolist() == [t if t < context else NO_TARGET for t in targets]
     assert cut.targets.dtype == np.int32
 

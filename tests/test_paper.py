@@ -37,6 +37,17 @@ def test_a_step_with_a_teacher_waits_where_the_baselines_does(assets, tmp_path):
     assert len(let[3]) > len(baseline[3])  # s_stop's line
 
 
+def test_a_teachers_own_rows_are_cut_without_asking_the_device(assets, tmp_path, readers):
+    """Side by side ("equal") and end to end ("other"); to go there is all that they add."""
+    runs = [(None, {})]
+    for name in ("equal", "other"):
+        keys = {"teacher__tokenizer": "align", "teacher__checkpoint": str(readers / name)}
+        runs.append(({}, keys))
+    baseline, equal, other = trained(runs, assets, tmp_path)
+    for step in (1, 2):
+        assert other[step] == equal[step] and set(other[step]) == set(baseline[step])
+
+
 def test_no_variant_leaves_the_device(assets, tmp_path):
     teacher = {"teacher__checkpoint": str(assets / "teacher"), "teacher__dtype": "bfloat16"}
     runs = [

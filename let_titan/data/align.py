@@ -55,12 +55,12 @@ class TeacherRow(NamedTuple):
 
     Attributes:
         ids: [n] int64.
-        positions: [n] int64, of each in its document's slice.
+        documents: how many of them each document's slice has, where it has any.
         targets: [S] int32, for each of the student's ids one of ``ids`` by its index, or -1.
     """
 
     ids: np.ndarray
-    positions: np.ndarray
+    documents: list[int]
     targets: np.ndarray
 
 
@@ -113,8 +113,19 @@ def row_of(parts: Sequence[Slice], special: Special, context: int | None = None)
         read.append(ids)
         targets.append(np.where(found == NO_TARGET, NO_TARGET, found + length))
         length += len(ids)
-    positions = np.concatenate([np.arange(len(ids)) for ids in read])
     joined = np.concatenate(targets)
+    ends = np.cumsum([len(ids) for ids in read])
     if context is not None:
         joined[joined >= context] = NO_TARGET
-    return TeacherRow(np.concatenate(read)[:context], positions[:context], joined.astype(np.int32))
+        ends = ends.clip(max=context)
+    documents = [n for n in np.diff(ends, prepend=0).tolist() if n]
+    return TeacherRow(np.concatenate(read)[:context], documents, joined.astype(np.int32))
+
+
+def joined(rows: Sequence[TeacherRow]) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the ids of a batch's rows end to end, [N], and the targets among them, [B, S]."""
+    ids = np.concatenate([row.ids for row in rows])
+    begins = np.cumsum([0, *(len(row.ids) for row in rows[:-1])])
+    targets = np.stack([row.targets for row in rows])
+    found = np.where(targets == NO_TARGET, NO_TARGET, targets + begins[:, None])
+    return ids, found.astype(np.int32)

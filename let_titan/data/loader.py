@@ -18,7 +18,6 @@ DCP takes dicts apart into keys of their own.
 """
 
 import json
-import math
 import multiprocessing
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -31,7 +30,7 @@ from torch.utils.data import DataLoader
 from torchtitan.components.dataloader import BaseDataLoader
 from torchtitan.tools.logging import logger
 
-from let_titan.data.align import TeacherRow
+from let_titan.data.align import TeacherRow, joined
 from let_titan.data.lanes import Corpus, Place
 from let_titan.data.share import Batch, Deal, Share
 from let_titan.errors import ConfigError
@@ -132,22 +131,30 @@ class PileLoader(BaseDataLoader):
             batch["sequences"] = torch.tensor(sorted(numbered))
         batch |= self._for_the_teacher([row.teacher for row in rows if row.teacher is not None])
         if self.pin_memory:
-            batch = {name: tensor.pin_memory() for name, tensor in batch.items()}
+            batch = {
+                name: each.pin_memory() if isinstance(each, torch.Tensor) else each
+                for name, each in batch.items()
+            }
         return batch, batch.pop("labels")
 
-    def _for_the_teacher(self, rows: list[TeacherRow]) -> dict[str, torch.Tensor]:
+    def _for_the_teacher(self, rows: list[TeacherRow]) -> dict[str, Any]:
         """Returns what a teacher with a tokenizer of its own reads; {} where there is none.
 
-        A width that divides 64 and seq_len keeps the number of shapes small, and pads nothing where
-        both tokenizers cut alike.
+        Its rows are as long as they are: "teacher_input" [N] has one after the other, and
+        "teacher_targets" [B, S] are indices there. "teacher_pieces" stays on the host: for each
+        row the lengths of its documents, or its own, of what is read by itself.
         """
         if not rows or not self._until.value:  # workers had read these ahead
             return {}
-        assert self.corpus.teacher is not None
-        found = self.corpus.teacher.batch(rows, math.gcd(64, self.seq_len))
+        ids, targets = joined(rows)
+        pieces = [row.documents for row in rows]
         if not self.positions:
-            del found["teacher_positions"]
-        return {name: torch.from_numpy(array) for name, array in found.items()}
+            pieces = [[sum(row)] if row else [] for row in pieces]
+        return {
+            "teacher_input": torch.from_numpy(ids),
+            "teacher_targets": torch.from_numpy(targets),
+            "teacher_pieces": pieces,
+        }
 
     def state_dict(self) -> dict[str, Any]:
         """Returns the position; asks the other ranks, so every rank calls it."""

@@ -9,10 +9,6 @@ from let_titan.data.align import Slice, Special, TeacherRow, Twin, row_of
 from let_titan.encoder import Encoder
 from let_titan.errors import ConfigError
 
-PADDING = -1
-"""In the teacher's ids: behind a row that is shorter than its batch's longest."""
-
-
 ORDINARY = (
     "The quick brown fox doesn't jump; it's 3.14159 or 1,234,567 lazy dogs, they'll say!",
     " leading, trailing  and   several    spaces ",
@@ -150,20 +146,3 @@ class TeacherText:
     def row(self, parts: Sequence[Slice]) -> TeacherRow:
         """Returns the teacher's row for a sequence's slices."""
         return row_of(parts, self._special, self.context)
-
-    def batch(self, rows: Sequence[TeacherRow], multiple: int) -> dict[str, np.ndarray]:
-        """Joins rows, padded to the longest one, rounded up to a multiple where the context allows.
-
-        Returns:
-            "teacher_input" and "teacher_positions" [B, T] int64, "teacher_targets" [B, S] int32.
-        """
-        longest = max(1, *(len(row.ids) for row in rows))
-        width = -(-longest // multiple) * multiple
-        width = width if self.context is None else min(width, self.context)
-        ids = np.full((len(rows), width), PADDING)
-        positions = np.zeros_like(ids)
-        for i, row in enumerate(rows):
-            ids[i, : len(row.ids)] = row.ids
-            positions[i, : len(row.ids)] = row.positions
-        targets = np.stack([row.targets for row in rows])
-        return {"teacher_input": ids, "teacher_positions": positions, "teacher_targets": targets}

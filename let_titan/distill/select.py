@@ -13,8 +13,8 @@ from itertools import islice
 import torch
 from torchtitan.components.loss import IGNORE_INDEX
 
+from let_titan.batch import Batch
 from let_titan.distill.chunks import CHUNK
-from let_titan.targets import Batch
 
 
 def sequence_scores(

@@ -11,6 +11,8 @@ from let_titan.data.loader import PileLoader
 from let_titan.errors import ConfigError
 from let_titan.targets import Counts, count
 from let_titan.teacher import read_tokenizer
+from let_titan.teacher.attention import takes_pieces
+from let_titan.teacher.sources import read_config
 from let_titan.teacher_tokenizer import teacher_text
 from let_titan.tiktoken_files import is_tiktoken
 from let_titan.tokenizer import has_tokenizer, load_tokenizer
@@ -31,7 +33,7 @@ class TeacherReading:
 
     Attributes:
         tokens: of the student's that were looked at.
-        positions_per_token: what the teacher reads for one of them, padding included.
+        positions_per_token: what the teacher reads for one of them, any padding included.
         target_share, padding_share: as in metrics.jsonl.
         same_needs: why the tokenizers are not one; "" where they are.
     """
@@ -61,8 +63,9 @@ def measure_reading(config: LetJobConfig) -> TeacherReading | None:
     loader.workers, loader.pin_memory = 0, False
     training = config.training
     each = training.local_batch_size * training.seq_len
+    packed = takes_pieces(read_config(teacher.checkpoint, teacher.trust_remote_code))
     batches = islice(loader, max(1, SAMPLE // each))
-    sums = Counts(*torch.stack([count(*batch) for batch in batches]).sum(0).tolist())
+    sums = Counts(*torch.stack([count(*batch, packed) for batch in batches]).sum(0).tolist())
     mine = Reading(ours.tokenizer, ours.bos_id, ours.eos_id, not is_tiktoken(folder))
     return TeacherReading(
         tokens=sums.valid,

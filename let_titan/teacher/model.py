@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from let_titan.document_mask import dense_mask
+from let_titan.teacher.attention import Pieces
 
 ResolvedLayer = int | Literal["last"]
 
@@ -43,7 +44,10 @@ class Teacher:
 
     @torch.no_grad()
     def __call__(
-        self, input: torch.Tensor, positions: torch.Tensor | None = None
+        self,
+        input: torch.Tensor,
+        positions: torch.Tensor | None = None,
+        pieces: Pieces | None = None,
     ) -> tuple[torch.Tensor, ...]:
         """Reads a batch as the loader gives it.
 
@@ -51,15 +55,18 @@ class Teacher:
             input: [B, S] ids.
             positions: [B, S], of each id in its document, to which it then attends alone; None:
                 every sequence is one document.
+            pieces: of a single row [1, S], in each of which positions begin at 0; then no mask is
+                made. Only where ``takes_pieces``.
 
         Returns:
             One [B, S, d_T] per entry of ``layers``, in the teacher's dtype.
         """
-        mask = None if positions is None else dense_mask(positions)
+        mask = None if positions is None or pieces is not None else dense_mask(positions)
+        own = {} if pieces is None else {"pieces": pieces}
         # The student may run under autocast; the teacher has a dtype of its own.
         with torch.autocast(input.device.type, enabled=False):
             output = self.model(
-                input_ids=input, attention_mask=mask, position_ids=positions, use_cache=False
+                input_ids=input, attention_mask=mask, position_ids=positions, use_cache=False, **own
             )
         last = output.last_hidden_state
         captured, self._captured = self._captured, {}

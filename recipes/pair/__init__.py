@@ -1,0 +1,1 @@
+"""A student and a teacher with two tokenizers: what two recipes share."""
