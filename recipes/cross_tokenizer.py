@@ -190,7 +190,7 @@ def report(
     )
 
 
-def main() -> None:
+def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("corpus", help="pattern of files of text; the first is enough")
     parser.add_argument("students", nargs="+", help="NAME=TOKENIZER, as model.hf_assets_path")
@@ -198,7 +198,7 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=2_000_000)
     parser.add_argument("--out", type=Path, default=RESULTS)
     parser.add_argument("--batches", action="store_true", help="keep what documents have told")
-    args = parser.parse_args()
+    args = parser.parse_args(arguments)
     os.environ["TOKENIZERS_PARALLELISM"] = "false"  # so that CPU time is one thread's
     students = {"the teacher's own": args.teacher}
     students |= dict(text.split("=", 1) for text in args.students)

@@ -94,7 +94,7 @@ def report(found: dict[str, Any]) -> str:
     fewer = [each["end to end"] / each["side by side"] for each in positions]
     return (
         "# A teacher's rows end to end, and padded to the longest\n\n"
-        f"Forward of {found['blocks']} blocks of {found['teacher']} in fp32 on "
+        f"Forward of the first {found['blocks']} blocks of {found['teacher']} in fp32 on "
         f"{found['hardware']['cpu']}, one thread; {len(rounds)} batches of {BATCH} x {SEQ_LEN} "
         f"tokens of {found['student']}'s, each read in both ways, in turn first. Median (least to "
         f"most). The machine did other work: its load was {min(loads):.1f} to {max(loads):.1f}.\n\n"
@@ -107,7 +107,7 @@ def report(found: dict[str, Any]) -> str:
     )
 
 
-def main() -> None:
+def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -118,7 +118,7 @@ def main() -> None:
     parser.add_argument("--blocks", type=int, help="of the teacher's; without it all of them")
     parser.add_argument("--rounds", type=int, default=6)
     parser.add_argument("--out", type=Path, default=RESULTS)
-    args = parser.parse_args()
+    args = parser.parse_args(arguments)
     torch.set_num_threads(1)
     ours, text = reading_of(args.student, str(args.teacher))
     teacher = load_teacher(

@@ -128,7 +128,7 @@ def test_a_run_leaves_its_shares_and_what_the_teacher_read(lab, readers):
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_run_resumes_exactly(workers, assets, tmp_path, readers):
     changes = {"data__lanes": 2, "training__dataloader.num_workers": workers}
-    results = uninterrupted_and_resumed(assets, tmp_path, **aligned(readers, "short"), **changes)
+    results = uninterrupted_and_resumed(assets, tmp_path, **aligned(readers, "uneven"), **changes)
     lines = [line for line in results["whole"]["lines"] if "loss" in line]
     assert [("align_target_share" in line) for line in lines] == [True] * 3 + [False] * 3
     assert_resumes_exactly(results)

@@ -1,5 +1,7 @@
 """A teacher's rows of unequal lengths: whatever lies beside a row, its states are its own."""
 
+import copy
+
 import pytest
 import torch
 from hypothesis import example, given, settings
@@ -108,6 +110,14 @@ def test_as_many_positions_are_computed_as_are_counted(name, both):
         read_rows(teacher, drawn(pieces), pieces, documents=True)
         assert seen == [positions_read([sum(row) for row in pieces], packed)]
     hook.remove()
+
+
+def test_code_of_a_checkpoints_own_is_not_trusted_with_pieces(both):
+    """It may have transformers' name for the architecture, and attend from row to row."""
+    config = copy.deepcopy(both["llama"][1].config)
+    assert takes_pieces(config)
+    config.auto_map = {"AutoModel": "modeling.Own"}
+    assert not takes_pieces(config)
 
 
 def test_equal_rows_are_read_as_a_batch_bit_for_bit(both):

@@ -35,7 +35,7 @@ def attention_of(config: Any) -> str:
     were packed into one, and reads the answer back from the device: the host waits for all that is
     queued. A teacher's rows are packed by ``Pieces`` alone.
     """
-    if not takes_pieces(config):
+    if config.model_type not in PLAINLY_CAUSAL:
         return "sdpa"
     # Imported here: it brings torchao, whose notices must find the log set up.
     from transformers import AttentionInterface
@@ -45,8 +45,8 @@ def attention_of(config: Any) -> str:
 
 
 def takes_pieces(config: Any) -> bool:
-    """Whether a teacher can read a row in pieces; others are given a mask."""
-    return config.model_type in PLAINLY_CAUSAL
+    """Whether a teacher can read a row in pieces, which a checkpoint's own code would not heed."""
+    return config.model_type in PLAINLY_CAUSAL and not getattr(config, "auto_map", None)
 
 
 def causal(
