@@ -37,7 +37,7 @@ def build_fit(let: Let, width: int) -> Fit | None:
     """Returns what is fitted to each pair's states as [let] asks, for a student of ``width``."""
     if let.loss == "cca":
         return lambda d_t, device: Cca(
-            width, d_t, let.cca_ridge, let.cca_decay, let.cca_every, device
+            width, d_t, let.cca_ridge, let.cca_decay, let.cca_every, let.cca_tokens, device
         )
     if let.width_map == "procrustes":
         return lambda d_t, device: Procrustes(d_t, width, let.procrustes_every, device)

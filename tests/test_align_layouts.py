@@ -18,7 +18,7 @@ LAYOUTS = {
 
 VARIANTS = {
     "linear": {"width_map": "linear"},
-    "cca": {"loss": "cca", "cca_every": 1, "cca_ridge": 0.1},
+    "cca": {"loss": "cca", "cca_every": 1, "cca_ridge": 0.1, "cca_tokens": 0.0},
 }
 """Their second step is looked at: CCA's first has no gradient."""
 

@@ -3,6 +3,8 @@
 In layouts and over a resume: tests/test_variants.py.
 """
 
+import itertools
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -31,7 +33,7 @@ def states(seed=0, d_t=7, d_m=12):
 
 
 def found_in(hidden, teacher, mask, ridge=RIDGE):
-    found = Cca(hidden.shape[-1], teacher.shape[-1], ridge, 1.0, 1, CPU)
+    found = Cca(hidden.shape[-1], teacher.shape[-1], ridge, 1.0, 1, 0.0, CPU)
     for rows in (slice(0, 1), slice(1, 4)):  # two microbatches
         found.observe(hidden[rows], teacher[rows], mask[rows])
     found.end_step()
@@ -106,12 +108,12 @@ def test_masked_tokens_may_hold_anything_and_nothing_is_known_in_the_first_step(
     of = gradient_of(alignment_loss("cca", 4.0))
     gradient, (value, _) = of(hidden, teacher, mask, *found)
     assert gradient.isfinite().all() and value.isfinite() and value < 0
-    gradient, (value, _) = of(hidden, teacher, mask, *Cca(12, 7, 0.1, 1.0, 1, CPU).directions)
+    gradient, (value, _) = of(hidden, teacher, mask, *Cca(12, 7, 0.1, 1.0, 1, 0.0, CPU).directions)
     assert value == 0 and gradient.abs().max() == 0
 
 
 def test_it_enters_the_graph_and_forgets_and_goes_on_from_its_state():
-    one, other = (Cca(12, 7, RIDGE, 0.5, 3, CPU) for _ in range(2))
+    one, other = (Cca(12, 7, RIDGE, 0.5, 3, 0.0, CPU) for _ in range(2))
     alignment = Alignment([(1, 2.0)], alignment_loss("cca", 4.0))
     alignment.fitted = [one]
     changed, past = [], []
@@ -127,7 +129,7 @@ def test_it_enters_the_graph_and_forgets_and_goes_on_from_its_state():
         other.end_step()
         changed += [] if torch.equal(before, one.directions[0]) else [step]
         past.append((hidden[mask], teacher[mask]))
-        state, other = other.state(), Cca(12, 7, RIDGE, 0.5, 3, CPU)
+        state, other = other.state(), Cca(12, 7, RIDGE, 0.5, 3, 0.0, CPU)
         other.load(state)
         assert all(
             torch.equal(*pair) for pair in zip(one.directions, other.directions, strict=True)
@@ -137,12 +139,54 @@ def test_it_enters_the_graph_and_forgets_and_goes_on_from_its_state():
     assert one.state()["sums"][0, 0] == (counts * 0.5 ** torch.arange(6, -1, -1)).sum()
 
 
+def strangers():
+    """Steps of 70 tokens, of which the two sides, 20 and 30 wide, have nothing in common."""
+    draw = torch.Generator().manual_seed(6)
+    while True:
+        yield *(torch.randn(1, 70, width, generator=draw) for width in (20, 30)), torch.ones(1, 70)
+
+
+def losses_of(found, steps):
+    """A token's loss in each of ``steps``, under the directions that the steps before gave."""
+    loss = alignment_loss("cca", 4.0)
+    for hidden, teacher, mask in itertools.islice(strangers(), steps):
+        yield (loss(hidden, teacher, mask > 0, *found.directions)[0] / mask.sum()).item()
+        found.observe(hidden, teacher, mask > 0)
+        found.end_step()
+
+
+def test_what_few_tokens_have_in_common_by_chance_is_no_target():
+    """At once, the first fit's loss is far above that of no alignment at all on other tokens."""
+    at_once = Cca(20, 30, 1e-3, 1.0, 1, 0.0, CPU)
+    assert [x > 0.3 for x in losses_of(at_once, 2)] == [False, True]
+    patient = Cca(20, 30, 1e-3, 1.0, 1, 10.0, CPU)
+    losses = [*losses_of(patient, 9)]
+    assert losses[:8] == [0.0] * 8  # of ten tokens for each of 50 features, 490 are too few
+    assert abs(losses[8]) < 0.05
+    a, b = 20 / 630, 30 / 630
+    by_chance = (a * (1 - b)) ** 0.5 + (b * (1 - a)) ** 0.5
+    assert patient.directions[2].max().item() == pytest.approx(by_chance, rel=0.15)
+
+
+def test_a_memory_that_never_holds_so_many_tokens_is_taken_when_it_is_full():
+    short = Cca(20, 30, 1e-3, 0.75, 3, 10.0, CPU)
+    assert [x == 0 for x in losses_of(short, 5)] == [True] * 4 + [False]
+    other = Cca(20, 30, 1e-3, 0.75, 3, 10.0, CPU)
+    other.load(short.state())
+    for found in (short, other):
+        before = found.directions[0].clone()
+        assert [*losses_of(found, 1)]
+        assert not torch.equal(found.directions[0], before)  # step 6
+    assert torch.equal(short.directions[0], other.directions[0])
+
+
 def test_what_cannot_be_is_said(lab):
     for let, sentence in (
         ({"loss": "cca", "width_map": "procrustes"}, "finds directions of its own"),
         ({"cca_ridge": 0.0}, "let.cca_ridge = 0.0"),
         ({"cca_decay": 1.5}, "let.cca_decay = 1.5"),
         ({"cca_every": 0}, "let.cca_every = 0"),
+        ({"cca_tokens": -1.0}, "let.cca_tokens = -1.0"),
     ):
         mistakes = [str(mistake) for mistake in find_mistakes(lab.parsed(let))]
         assert any(sentence in said for said in mistakes), mistakes

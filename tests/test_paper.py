@@ -51,7 +51,7 @@ def test_a_teachers_own_rows_are_cut_without_asking_the_device(assets, tmp_path,
 def test_no_variant_leaves_the_device(assets, tmp_path):
     teacher = {"teacher__checkpoint": str(assets / "teacher"), "teacher__dtype": "bfloat16"}
     runs = [
-        ({"loss": "cca", "cca_every": 1, "diagnostics_freq": 1}, {}),
+        ({"loss": "cca", "cca_every": 1, "cca_tokens": 0.0, "diagnostics_freq": 1}, {}),
         ({"width_map": "procrustes", "procrustes_every": 1}, {}),
         ({"width_map": "linear"}, {}),
         (None, {**teacher, "distill__method": "rkd"}),

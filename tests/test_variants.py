@@ -27,7 +27,7 @@ CKA = {"loss": "cka", "width_map": "truncate"}
 FITTED = {"width_map": "procrustes", "procrustes_every": 2, "pairs": ["L2E", "M2L:0.5"]}
 LINEAR = {"width_map": "linear", "pairs": ["L2E", "M2L:0.5"]}
 ROTATED = {"width_map": "orthogonal_learned"}
-CCA = {"loss": "cca", "cca_every": 1, "cca_ridge": 0.1}
+CCA = {"loss": "cca", "cca_every": 1, "cca_ridge": 0.1, "cca_tokens": 0.0}
 CASES = {
     "moments, fsdp": (MOMENTS, FSDP),
     "moments, tp": (MOMENTS, {**TP, **MICRO_8}),

@@ -66,8 +66,13 @@ class Cca:
 
         S_hh^-1/2 S_ht S_tt^-1/2 = P C Q^T,  U = S_hh^-1/2 P,  V = S_tt^-1/2 Q
 
-    (by Cholesky factors in the roots' stead, which gives the same U and V). Found anew after the
-    first step and then every ``every`` steps; until then all are zero. Equal on all ranks.
+    (by Cholesky factors in the roots' stead, which gives the same U and V). Found as soon as the
+    covariances rest on enough tokens, and anew every ``every`` steps; until then all are zero.
+    Equal on all ranks.
+
+    Of too few tokens nearly any two sides correlate: states of widths p and q that have nothing in
+    common come, over n tokens, to correlations up to sqrt(a (1 - b)) + sqrt(b (1 - a)), a = p / n,
+    b = q / n (Wachter, 1980). At n = p + q that is 1, at n = 10 (p + q) and p = q 0.44.
 
     A shift, a scale and a rotation of either side change nothing in the variates; without the ridge
     no invertible map does.
@@ -77,6 +82,8 @@ class Cca:
         ridge: in units of the side's mean variance.
         decay: in 0..1.
         every: steps.
+        tokens: per feature of both sides, on which the covariances must rest; where their memory,
+            1 / (1 - decay) steps, never holds so many, all that it holds.
         device: where the states are.
 
     Attributes:
@@ -85,15 +92,24 @@ class Cca:
     """
 
     def __init__(
-        self, width: int, d_t: int, ridge: float, decay: float, every: int, device: torch.device
+        self,
+        width: int,
+        d_t: int,
+        ridge: float,
+        decay: float,
+        every: int,
+        tokens: float,
+        device: torch.device,
     ) -> None:
         self.width, self.d_t = width, d_t
         self.ridge, self.decay, self.every = ridge, decay, every
+        self.least = tokens * (width + d_t)
         # sum (1, h, t)^T (1, h, t): of the steps so far, and of the present one on this rank
         size = 1 + width + d_t
         self._past = torch.zeros(size, size, dtype=torch.float64, device=device)
         self._present = torch.zeros_like(self._past)
         self._steps = 0
+        self._known = False
         r = min(width, d_t)
         shapes = ((width, r), (d_t, r), (r,), (width + d_t,), ())
         self.directions = tuple(torch.zeros(shape, device=device) for shape in shapes)
@@ -116,10 +132,18 @@ class Cca:
         self._past.mul_(self.decay).add_(self._present)
         self._present.zero_()
         self._steps += 1
-        if (self._steps == 1 or self._steps % self.every == 0) and self._past[0, 0] > 0:
+        if self._is_time():
             self.directions = tuple(x.float().contiguous() for x in self._find())
             for found in self.directions:
                 dist.broadcast(found, 0)  # devices of different kinds may round apart
+
+    def _is_time(self) -> bool:
+        if self._known:
+            return self._steps % self.every == 0
+        n = self._past[0, 0].item()
+        is_full = self._steps * (1 - self.decay) >= 1
+        self._known = n > 0 and (n >= self.least or is_full)
+        return self._known
 
     def _find(self) -> tuple[torch.Tensor, ...]:
         moments = self._past / self._past[0, 0]
@@ -150,3 +174,4 @@ class Cca:
             found.copy_(state[f"directions.{i}"])
         self._past.copy_(state["sums"])
         self._steps = int(state["steps"])
+        self._known = bool(self.directions[0].any())

@@ -96,6 +96,8 @@ def cca_mistakes(config: LetJobConfig) -> Mistakes:
         yield ConfigError(f"let.cca_ridge = {let.cca_ridge} must be a finite number above 0.")
     if not 0 <= let.cca_decay <= 1:
         yield ConfigError(f"let.cca_decay = {let.cca_decay} must lie between 0 and 1.")
+    if not (math.isfinite(let.cca_tokens) and let.cca_tokens >= 0):
+        yield ConfigError(f"let.cca_tokens = {let.cca_tokens} must be finite and not below 0.")
     if let.cca_every < 1:
         yield ConfigError(f"let.cca_every = {let.cca_every} must be a number of steps, at least 1.")
 

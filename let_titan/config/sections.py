@@ -91,7 +91,13 @@ class Let:
     """How much a step's tokens count a step later in the covariances of the "cca" loss, 0..1"""
 
     cca_every: int = 10
-    """Steps after which the directions of "cca" are found anew; after the first step, too"""
+    """Steps after which the directions of "cca" are found anew"""
+
+    cca_tokens: float = 10.0
+    """
+    Tokens for each feature of student and teacher that the covariances of "cca" must rest on before
+    there are directions, and with them a loss; 0: from the second step on
+    """
 
     alpha: float = 4.0
     """Exponent of the "logsum" loss, >= 1 (Miles and Mikolajczyk: around 4)"""
