@@ -14,6 +14,7 @@ from torch.testing import assert_close
 from let_titan.alignment import Alignment, Cca, alignment_loss, gradient_of
 from let_titan.alignment.maps import orthogonal_matrix
 from let_titan.checks import find_mistakes
+from let_titan.config import Let
 
 CPU, RIDGE = torch.device("cpu"), 0.05
 WIDTHS = [(7, 12), (12, 7), (9, 9)]
@@ -178,6 +179,20 @@ def test_a_memory_that_never_holds_so_many_tokens_is_taken_when_it_is_full():
         assert [*losses_of(found, 1)]
         assert not torch.equal(found.directions[0], before)  # step 6
     assert torch.equal(short.directions[0], other.directions[0])
+
+
+def test_fitted_after_each_step_it_does_not_pull_back_a_student_that_grows():
+    """Directions ten steps old, as they once were by default, take its growth for a fault."""
+    hidden, teacher, mask = states(9)
+    last = {}
+    for every in (Let().cca_every, 10):
+        found = Cca(12, 7, RIDGE, 0.99, every, 0.0, CPU)
+        for step in range(20):
+            now = 1.1**step * hidden
+            last[every] = alignment_loss("cca", 4.0)(now, teacher, mask, *found.directions)[0]
+            found.observe(now, teacher, mask)
+            found.end_step()
+    assert last[Let().cca_every] < 0 < last[10]
 
 
 def test_what_cannot_be_is_said(lab):

@@ -90,8 +90,11 @@ class Let:
     cca_decay: float = 0.99
     """How much a step's tokens count a step later in the covariances of the "cca" loss, 0..1"""
 
-    cca_every: int = 10
-    """Steps after which the directions of "cca" are found anew"""
+    cca_every: int = 1
+    """
+    Steps after which the directions of "cca" are found anew. Between two of them the loss pulls the
+    student back to where it was; a fit is a singular value decomposition of [d_M, d_T]
+    """
 
     cca_tokens: float = 10.0
     """
