@@ -18,7 +18,8 @@ def test_what_it_does_not_go_with_is_a_sentence(lab, readers):
     assert told(lab, **aligned(readers, "other")) == []
     (none,) = told(lab, teacher__tokenizer="align")
     assert "needs the teacher's tokenizer" in none and "brings none" in none
-    (other,) = told(lab, **aligned(readers, "other", training__dataset="c4_test"))
+    c4 = {"training__dataset": "c4_test", "training__dataset_path": str(readers)}
+    (other,) = told(lab, **aligned(readers, "other", **c4))
     assert "needs training.dataset = 'pile'" in other
     distilled = told(lab, None, **aligned(readers, "other", distill__method="rkd"))
     assert "cannot be used with distill.method = 'rkd'" in distilled[0]

@@ -12,6 +12,9 @@ from let_titan.data.files import PILE
 from let_titan.errors import ConfigError
 from let_titan.teacher.sources import hub_answers, looks_like_a_path
 
+OF_THE_HUB = ("c4", "c4_test", "c4_validation")
+"""torchtitan's own data sets, which are folders. What a user has registered may be a file."""
+
 
 def data_mistakes(config: LetJobConfig) -> Mistakes:
     training, validation = config.training, config.validation
@@ -39,7 +42,8 @@ def dataset_mistakes(config: LetJobConfig, part: Training | Validation, section:
     if unknown or name == PILE:
         return
     source = path or DATASETS[name].path
-    if not Path(source).is_dir() and (looks_like_a_path(source) or not hub_answers()):
+    here = Path(source).is_dir() or (name not in OF_THE_HUB and Path(source).exists())
+    if not here and (looks_like_a_path(source) or not hub_answers()):
         yield ConfigError(
             f"{section}.dataset = {name!r} is read from {source!r}, which is no folder here and "
             f"no data set of a hub within reach: give {section}.dataset_path, or local files with "
