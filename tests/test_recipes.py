@@ -120,6 +120,9 @@ def test_a_run_is_trained_once_and_shared(lab, place, monkeypatch, capsys):
     assert "nothing to report" in capsys.readouterr().out and not (place.results / "none").exists()
     found = place.results / "lab" / runs.key_of(place, {"debug.seed": "0"}) / "summary.json"
     summary = json.loads(found.read_text())
+    summary["config"]["let"]["cca_every"] = 10  # of a loss that it does not have
+    found.write_text(json.dumps(summary))
+    assert runs.is_finished(place, {"debug.seed": "0"})
     summary["config"]["optimizer"]["beta2"] = 0.9  # as if that default had been another one then
     found.write_text(json.dumps(summary))
     with pytest.raises(ValueError, match=r"beta2 = 0\.9, whose default is 0\.95"):
