@@ -1,7 +1,7 @@
 """Runs that differ by their seed alone are one arm; arms meet their baseline seed by seed."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,13 +38,20 @@ class Arm:
 
 
 def setting(run: Run) -> dict[str, Any]:
-    """Returns {"section.key": value} of a run's config, without the seed and the bookkeeping."""
+    """Returns {"section.key": value} of a run's config: what decides it, but for the seed."""
     flat = flatten(run.summary["config"])
     return {
         key: value
         for key, value in flat.items()
-        if key not in (SEED, *PLACES) and key.partition(".")[0] not in BOOKKEEPING
+        if key not in (SEED, *PLACES)
+        and key.partition(".")[0] not in BOOKKEEPING
+        and not is_idle(key, flat)
     }
+
+
+def is_idle(key: str, config: Mapping[str, Any]) -> bool:
+    """Whether a run has no use for the key: a setting of a loss that is not its own."""
+    return key.startswith("let.cca_") and config.get("let.loss") != "cca"
 
 
 def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:

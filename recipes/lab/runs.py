@@ -18,7 +18,7 @@ from typing import Any
 
 from lab.bad_teachers import WEIGHTS
 from lab.launch import flags, train
-from let_titan.compare.arms import BOOKKEEPING, PLACES, flatten
+from let_titan.compare.arms import BOOKKEEPING, PLACES, flatten, is_idle
 from let_titan.config import LetConfigManager, LetJobConfig
 from let_titan.runs import FILES, Run, is_complete
 
@@ -131,11 +131,6 @@ def is_finished(place: Place, keys: Mapping[str, str]) -> bool:
                 "now: state the old value in the lab's student.toml, or remove that folder."
             )
     return True
-
-
-def is_idle(key: str, config: Mapping[str, Any]) -> bool:
-    """Whether a run has no use for the key: a setting of a loss that is not its own."""
-    return key.startswith("let.cca_") and config["let.loss"] != "cca"
 
 
 def finish(place: Place, keys: Mapping[str, str], end: float = math.inf) -> bool:
