@@ -78,7 +78,8 @@ def cka(hidden: torch.Tensor, teacher: torch.Tensor, mask: torch.Tensor) -> Sums
 
     CKA(H, T) = |H^T T|_F^2 / (|H^T H|_F |T^T T|_F) with H [n, d_M] and T [n, d_T] centred over
     their n rows (Kornblith et al., ICML 2019). It lies in 0..1, takes any two widths, and does not
-    see a rotation, a scale or a shift of either side. Computed from the [S, S] Gram matrices.
+    see a rotation, a scale or a shift of either side. Computed from the [S, S] Gram matrices. A
+    sequence with a single valid token, which centring takes to zero, has a value of 0.
 
     Args and returns as ``over_tokens``.
     """
