@@ -3,15 +3,13 @@
 python recipes/tune_llama_init.py [--list | --report]
 """
 
-from collections.abc import Mapping
-
 from lab.recipe import Recipe, main
 
 INIT = {"model.init_scheme": "llama"}
 """Every matrix, the embeddings too, with a standard deviation of 0.02."""
 
 
-def keys(lr: str, warmup: str) -> Mapping[str, str]:
+def keys(lr: str, warmup: str) -> dict[str, str]:
     return {**INIT, "optimizer.lr": lr, "lr_scheduler.warmup_steps": warmup}
 
 

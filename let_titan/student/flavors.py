@@ -21,6 +21,8 @@ FLAVORS = Flavors(
         # recipes/lab: 0.8M parameters in the teacher's blocks, 2.7M in its student's
         "lab_teacher": LetModelArgs(dim=128, n_layers=4, n_heads=4, multiple_of=32),
         "lab_student": LetModelArgs(dim=192, n_layers=6, n_heads=4, multiple_of=32),
+        # recipes/lab: a teacher that this student outgrows
+        "lab_small_teacher": LetModelArgs(dim=8, n_layers=2, n_heads=2, multiple_of=32),
         # recipes/lab under SmolLM2-135M: 1.2M in the blocks, the vocabulary is what costs
         "lab_narrow": LetModelArgs(dim=128, n_layers=6, n_heads=4, multiple_of=32),
         # scripts/bench_overhead.py: 14.2M in the blocks, to be timed on a CPU

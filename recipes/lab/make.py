@@ -2,10 +2,10 @@
 
     python recipes/lab/make.py --corpus 'CORPUS/*.jsonl.zst' [--retrain]
 
-Tokenizer (byte-level BPE of 4,096 ids) and teacher (0.8M parameters in its blocks, a Hugging Face
-folder) belong in recipes/lab/made, which git keeps, so that runs made anywhere at any time belong
-together. What is not there, or with ``--retrain`` both, is made by this trainer from the teacher's
-part of the corpus.
+Tokenizer (byte-level BPE of 4,096 ids) and teachers (Hugging Face folders: one of 0.8M parameters
+in its blocks, and one so small that its students outgrow it) belong in recipes/lab/made, which git
+keeps, so that runs made anywhere at any time belong together. What is not there, or with
+``--retrain`` all, is made by this trainer from the teacher's part of the corpus.
 
 To outputs/lab go corpus/ (disjoint parts for teacher, student and validation), teacher_noise_* and
 teacher_random, and lab.json: the sha256 of all that runs read, of which each run's key is made.
@@ -18,6 +18,7 @@ import json
 import shutil
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -35,7 +36,12 @@ LAB = ROOT / "outputs" / "lab"
 MADE = ROOT / "recipes" / "lab" / "made"
 VOCABULARY = 4096
 TOKENIZER_DOCUMENTS = 3000
-TEACHER = "recipes/lab/teacher.toml"
+CONFIG = "recipes/lab/teacher.toml"
+TEACHERS = {
+    "teacher": {"model.flavor": "lab_teacher"},
+    "small_teacher": {"model.flavor": "lab_small_teacher", "training.steps": "1000"},
+}
+"""{folder under recipes/lab/made: config keys}."""
 
 
 def make_tokenizer(corpus: Path, folder: Path) -> None:
@@ -57,23 +63,27 @@ def make_tokenizer(corpus: Path, folder: Path) -> None:
     (folder / "tokenizer_config.json").write_text(json.dumps(names) + "\n")
 
 
-def make_teacher(run: Path, folder: Path) -> None:
-    """Trains the teacher, or what is left of its run, and exports its last checkpoint."""
-    train(ROOT, TEACHER, {"job.dump_folder": str(run.relative_to(ROOT))})
+def make_teacher(keys: Mapping[str, str], run: Path, folder: Path) -> None:
+    """Trains a teacher, or what is left of its run, and exports its last checkpoint."""
+    train(ROOT, CONFIG, {**keys, "job.dump_folder": str(run.relative_to(ROOT))})
     command = [sys.executable, "-m", "let_titan.export", str(run), str(folder), "--dtype"]
     subprocess.run([*command, "bfloat16"], cwd=ROOT, check=True)
     shutil.rmtree(run / "checkpoint")
 
 
-def make_missing(corpus: Path, run: Path) -> None:
-    """Makes what is to be committed: the tokenizer, the teacher, and what its run measured."""
+def make_missing(corpus: Path, runs: Path) -> None:
+    """Makes what is to be committed: the tokenizer, the teachers, and what their runs measured."""
     if not (MADE / "tokenizer" / "tokenizer_config.json").exists():
         shutil.rmtree(MADE / "tokenizer", ignore_errors=True)
         make_tokenizer(corpus / "teacher.jsonl.zst", MADE / "tokenizer")
-    if not (MADE / "teacher").exists():
-        make_teacher(run, MADE / "teacher")
+    for teacher, keys in TEACHERS.items():
+        if (MADE / teacher).exists():
+            continue
+        run, kept = runs / f"{teacher}_run", MADE / f"{teacher}_run"
+        make_teacher(keys, run, MADE / teacher)
+        kept.mkdir(exist_ok=True)
         for name in FILES:
-            shutil.copyfile(run / name, MADE / name)
+            shutil.copyfile(run / name, kept / name)
 
 
 def make_bad_teachers(good: Path, folder: Path) -> None:
@@ -88,7 +98,8 @@ def make_bad_teachers(good: Path, folder: Path) -> None:
 def what_runs_read() -> dict[str, str]:
     """Returns what lab.json holds."""
     corpus = [LAB / "corpus" / f"{name}.jsonl.zst" for name in ("student", "validation")]
-    weights = [path / WEIGHTS for path in (MADE / "teacher", *sorted(LAB.glob("teacher_*/")))]
+    teachers = [*map(MADE.joinpath, TEACHERS), *sorted(LAB.glob("teacher_*/"))]
+    weights = [path / WEIGHTS for path in teachers]
     files = [MADE / "tokenizer" / "tokenizer.json", *filter(Path.exists, weights)]
     return fingerprints(ROOT, corpus, files)
 
@@ -107,7 +118,7 @@ def main(args: list[str] | None = None) -> None:
     if options.retrain:
         for old in (MADE, *LAB.glob("teacher_*")):
             shutil.rmtree(old, ignore_errors=True)
-    make_missing(corpus, LAB / "teacher_run")
+    make_missing(corpus, LAB)
     make_bad_teachers(MADE / "teacher", LAB)
     (LAB / "lab.json").write_text(json.dumps(what_runs_read(), indent=2) + "\n")
 
