@@ -199,9 +199,13 @@ class LetPhase:
             return batches
         return self.targets.watched(batches)
 
-    def end_step(self) -> None:
-        """Ends a step with a teacher; every rank calls."""
-        self.states.end_step()
+    def end_step(self, left_out: bool) -> None:
+        """Ends a step with a teacher; every rank calls.
+
+        Args:
+            left_out: whether the step was not finite and nothing of it was applied.
+        """
+        self.states.end_step(left_out)
         if isinstance(self.teacher, WritingTeacher):
             self.teacher.end_step()
 

@@ -57,6 +57,12 @@ class LetPlan:
         return bool(self.pairs) and step <= self.s_stop
 
 
+def aligns(config: LetJobConfig) -> bool:
+    """Whether [let] has any effect: it is enabled, its lambda is not zero, nothing is distilled."""
+    let = config.let
+    return let.enable and let.lambda_0 != 0 and config.distill.method == "none"
+
+
 def resolve_plan(config: LetJobConfig) -> LetPlan:
     """Builds the plan of ``config``; a disabled LET or lambda_0 = 0 gives the empty plan.
 
@@ -66,7 +72,7 @@ def resolve_plan(config: LetJobConfig) -> LetPlan:
     let = config.let
     if config.distill.method != "none":
         return distillation(config)
-    if not let.enable or let.lambda_0 == 0:
+    if not aligns(config):
         return LetPlan()
     s_stop = let.s_stop or round(let.s_stop_fraction * config.training.steps)
     pairs = tuple(parse_pair(text, blocks_by_letter(config)) for text in let.pairs)

@@ -77,6 +77,7 @@ class LetTrainer(Trainer):
             self.job_config.training.max_nonfinite_steps,
             self.stop_request,
             self.checkpointer.last_good,
+            self.job_config.optimizer.early_step_in_backward,
         )
 
     def train(self) -> None:
@@ -112,7 +113,7 @@ class LetTrainer(Trainer):
             self.metrics_processor.log_diagnostics(self.step, diagnosis)
             self._look(diagnosis)
         if self.plan.teacher_in(self.step):
-            self.phase.end_step()
+            self.phase.end_step(left_out=self.guard.skipped is not None)
         if self.plan.teacher_in(self.step) and not self.plan.teacher_in(self.step + 1):
             self._release_teacher()
 

@@ -58,8 +58,28 @@ def test_a_checkpoint_of_the_model_alone(resumed):
     (told,) = resumed(checkpoint__load_step=-1, training__steps=60)
     assert "without optimizer, lr_scheduler, dataloader, train_state" in told
     assert "checkpoint.last_save_model_only = false" in told
-    parts = ["optimizer", "lr_scheduler", "dataloader", "train_state"]
-    assert resumed(checkpoint__load_step=-1, checkpoint__exclude_from_loading=parts) == []
+
+
+def test_without_its_train_state_nothing_goes_on(resumed):
+    """It would count from 0 and save into folders that are whole."""
+    (told,) = resumed(checkpoint__exclude_from_loading=["optimizer", "train_state"])
+    assert "checkpoint.exclude_from_loading has 'train_state': choose from model, optimi" in told
+
+
+def test_another_teacher(resumed, lab):
+    another = shutil.copytree(lab.assets / "teacher", lab.folder / "another")
+    (told,) = resumed(teacher__checkpoint=str(another))
+    assert "its teacher was " in told and f"set teacher.checkpoint = '{lab.assets}/teacher'" in told
+    moved = shutil.copytree(lab.assets / "teacher", lab.folder / "elsewhere" / "teacher")
+    assert resumed(teacher__checkpoint=str(moved)) == []
+
+
+def test_other_pairs(resumed):
+    (told,) = resumed(let__k=3)
+    assert "its pairs (teacher's layer:block) were last:2: set let.k = 2 and teacher.l" in told
+    (told,) = resumed(let__pairs=["last:2:0.5", "last:3:0.5"])
+    assert "were last:2: set let.k = 2 and teacher.layer = last, or choose" in told
+    assert resumed(let__pairs=["last:2:0.5"]) == []  # another weight
 
 
 def test_another_student(resumed):

@@ -6,7 +6,9 @@ import math
 import pytest
 import torch
 import torch.distributed as dist
+from safetensors import torch as safetensors
 
+from let_titan.checks import find_mistakes
 from let_titan.errors import RunError
 from let_titan.guard import ranges
 from let_titan.train import LetTrainer, run
@@ -113,6 +115,40 @@ def test_the_summary_counts_the_steps_left_out(lab, monkeypatch):
     summary = json.loads((lab.folder / "run" / "summary.json").read_text())
     assert summary["nonfinite_steps"] == [2]
     assert summary["exit_state"] == "completed"
+
+
+SUMS = {
+    "cca": ({"loss": "cca", "cca_tokens": 0.1}, "width_maps"),
+    "procrustes": ({"width_map": "procrustes", "procrustes_every": 2}, "width_maps"),
+    "moments": ({"teacher_norm": "standardize"}, "teacher_moments"),
+}
+
+
+@pytest.mark.parametrize("kind", SUMS)
+def test_a_step_that_is_left_out_is_in_no_sum(kind, lab):
+    """A NaN in the student's or the teacher's states would stay in the alignment's sums."""
+    let, saved = SUMS[kind]
+    config = lab.config({"s_stop": 6, **let}, training__max_nonfinite_steps=1)
+    trainer = LetTrainer(config)
+    spoilt = trainer.model_parts[0].tok_embeddings
+    if kind == "moments":
+        trainer._begin(0)
+        spoilt = trainer.phase.teacher.model.get_input_embeddings()
+    spoilt.register_forward_hook(lambda _, __, x: x * math.nan if trainer.step == 3 else x)
+    seen, error = watched(trainer)
+    assert error is None and equal(seen[3], seen[2]) and not equal(seen[4], seen[3])
+    state = trainer.phase.state_dict()[saved]
+    sums = json.loads(state)[0] if kind == "moments" else safetensors.load(state)["0.sums"].tolist()
+    assert torch.tensor(sums).isfinite().all() and torch.tensor(sums).any()
+
+
+def test_what_backward_has_applied_is_not_denied(lab):
+    early = {"optimizer__early_step_in_backward": True, "training__max_norm": math.inf}
+    (told,) = find_mistakes(lab.parsed({}, training__max_nonfinite_steps=1, **early))
+    assert "training.max_nonfinite_steps = 1 leaves steps out before they are app" in str(told)
+    _, error = watched(trainer_with_a_bad_step(lab.config({"s_stop": 4}, **early), 2, "loss"))
+    assert "early_step_in_backward = true has applied it, and nothing is saved. There" in error
+    assert "max_nonfinite_steps" not in error
 
 
 def on_two_ranks(assets, folder):

@@ -250,3 +250,11 @@ def test_preflight_tells_its_bytes(filled, lab):
     stored = sum(load_file(f)["last"].nbytes for f in filled.glob("*.safetensors"))
     assert price["teacher_cache"]["bytes"] == stored
     assert price["teacher_cache"]["bytes_per_token"] == 2 * WIDTH
+
+
+def test_a_run_that_aligns_nothing_leaves_a_cache_alone(lab):
+    """The zero arm of a sweep over lambda_0, whose arms share a cache."""
+    off = {"lambda_0": 0.0}
+    plain, cached = train(lab, "plain", let=off), lab.folder / "cache"
+    assert_equal(train(lab, "off", let=off, teacher__cache=str(cached)), plain)
+    assert not cached.exists()

@@ -137,6 +137,10 @@ class Cca:
             for found in self.directions:
                 dist.broadcast(found, 0)  # devices of different kinds may round apart
 
+    def discard_step(self) -> None:
+        """Forgets the present step, which was left out of the run; every rank calls."""
+        self._present.zero_()
+
     def _is_time(self) -> bool:
         if self._known:
             return self._steps % self.every == 0

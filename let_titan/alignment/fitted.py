@@ -23,6 +23,9 @@ class Fitted(Protocol):
     def end_step(self) -> None:
         """Takes in the step's tokens of all ranks; every rank calls."""
 
+    def discard_step(self) -> None:
+        """Forgets the present step, which was left out of the run; every rank calls."""
+
     def state(self) -> dict[str, torch.Tensor]:
         """Returns what a resume needs."""
 

@@ -57,6 +57,10 @@ class RunningMoments:
         # Asked until it is so: on a GPU the answer makes the host wait.
         self._known = self._known or bool(self._past[0] > 0)
 
+    def discard_step(self) -> None:
+        """Forgets the present step, which was left out of the run; every rank calls."""
+        self._present.zero_()
+
     def state(self) -> list[float]:
         """Returns what a resume needs; Python's floats hold it exactly."""
         return self._past.tolist()

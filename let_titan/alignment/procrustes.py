@@ -61,6 +61,10 @@ class Procrustes:
             dist.broadcast(self.matrix, 0)  # devices of different kinds may round apart
         self._past.zero_()
 
+    def discard_step(self) -> None:
+        """Forgets the present step, which was left out of the run; every rank calls."""
+        self._present.zero_()
+
     def state(self) -> dict[str, torch.Tensor]:
         """Returns what a resume needs, equal on all ranks."""
         steps = torch.tensor(self._steps)

@@ -45,6 +45,12 @@ def optimiser_mistakes(config: LetJobConfig) -> Mistakes:
             "optimizer.early_step_in_backward = true uses each gradient before all can be clipped: "
             "set training.max_norm = inf, or leave it off."
         )
+    if config.optimizer.early_step_in_backward and config.training.max_nonfinite_steps:
+        yield ConfigError(
+            f"training.max_nonfinite_steps = {config.training.max_nonfinite_steps} leaves steps "
+            "out before they are applied, and optimizer.early_step_in_backward = true applies them "
+            "during backward: leave one of them out."
+        )
 
 
 def profiling_mistakes(config: LetJobConfig) -> Mistakes:

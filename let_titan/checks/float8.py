@@ -5,7 +5,7 @@ import torch
 from let_titan.checks.mistakes import Mistakes
 from let_titan.config import LetJobConfig, compiles
 from let_titan.errors import ConfigError
-from let_titan.plan import LetPlan
+from let_titan.plan import LetPlan, aligns
 from let_titan.teacher.float8 import float8_linears
 from let_titan.teacher.load import build_part
 from let_titan.teacher.sources import read_config
@@ -17,8 +17,7 @@ TEACHER = "teacher.float8 = true"
 
 def teacher_in_float8(config: LetJobConfig) -> bool:
     """Whether the run has a teacher that multiplies in float8."""
-    aligned = config.let.enable and config.let.lambda_0 > 0
-    return config.teacher.float8 and (aligned or config.distill.method != "none")
+    return config.teacher.float8 and (aligns(config) or config.distill.method != "none")
 
 
 def converter_mistakes(config: LetJobConfig) -> Mistakes:

@@ -123,6 +123,7 @@ def summary_mistakes(config: LetJobConfig, plan: LetPlan | None, world_size: int
         yield differs(config, f"student {did}", f"data.document_attention = {str(apart).lower()}")
     if plan is not None and plan.pairs:
         yield from s_stop_mistakes(config, let_plan, plan)
+        yield from pair_mistakes(config, let_plan, plan)
         yield from teacher_phase_mistakes(config, before["config"])
 
 
@@ -133,7 +134,10 @@ def teacher_phase_mistakes(config: LetJobConfig, before: dict[str, Any]) -> Mist
         config: of a run that has a teacher.
         before: the config that the run had, in which keys of today may be missing.
     """
-    let = before.get("let", {})
+    let, teacher = before.get("let", {}), before.get("teacher", {})
+    name = teacher.get("checkpoint", config.teacher.checkpoint)
+    if Path(name).name != Path(config.teacher.checkpoint).name:  # the same one may have moved
+        yield differs(config, f"teacher was {name!r}", f"teacher.checkpoint = {name!r}")
     stopped = let.get("auto_stop", False)
     if config.let.auto_stop != stopped:
         did = "by auto stop" if stopped else "without auto stop"
@@ -142,7 +146,7 @@ def teacher_phase_mistakes(config: LetJobConfig, before: dict[str, Any]) -> Mist
     if config.distill.select_of != drawn:
         did = f"steps drew {drawn} times their data"
         yield differs(config, did, f"distill.select_of = {drawn}")
-    read = before.get("teacher", {}).get("tokenizer", "same")
+    read = teacher.get("tokenizer", "same")
     if config.teacher.tokenizer != read:
         did = "the student's" if read == "same" else "its own"
         yield differs(config, f"teacher's tokenizer was {did}", f'teacher.tokenizer = "{read}"')
@@ -157,6 +161,19 @@ def teacher_phase_mistakes(config: LetJobConfig, before: dict[str, Any]) -> Mist
     if config.let.teacher_norm not in (norm, "none"):
         has = "no moments" if norm == "none" else "other moments"
         yield differs(config, f"checkpoints hold {has}", f"let.teacher_norm = {norm!r}")
+
+
+def pair_mistakes(config: LetJobConfig, before: dict[str, Any] | None, plan: LetPlan) -> Mistakes:
+    """What a checkpoint holds of a pair's states belongs to these layers; weights may change."""
+    if not before or not before.get("pairs"):
+        return
+    known = [f"{pair['layer']}:{pair['block']}" for pair in before["pairs"]]
+    if known != [f"{pair.layer}:{pair.block}" for pair in plan.pairs]:
+        layer, _, block = known[0].partition(":")
+        cure = f"let.k = {block} and teacher.layer = {layer}"
+        if len(known) > 1:
+            cure = f"let.pairs = {known}"
+        yield differs(config, f"pairs (teacher's layer:block) were {', '.join(known)}", cure)
 
 
 def differs(config: LetJobConfig, what: str, cure: str) -> ConfigError:

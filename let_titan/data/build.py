@@ -21,6 +21,7 @@ from let_titan.data.settings import Data
 from let_titan.data.shards import SUFFIX, check_shard, read_header
 from let_titan.data.teacher_text import TeacherText
 from let_titan.errors import ConfigError
+from let_titan.plan import aligns
 from let_titan.tokenizer import RunTokenizer, document_encoder, fingerprint
 
 
@@ -57,7 +58,7 @@ def build_dataloader(
         tokenizer,
         validation=False,
         teacher=teacher,
-        numbered=bool(job_config.teacher.cache and job_config.let.enable),
+        numbered=bool(job_config.teacher.cache) and aligns(job_config),
         lanes=job_config.data.lanes,
         rank=dp_rank,
         ranks=dp_world_size,

@@ -15,6 +15,7 @@ from pathlib import Path
 from let_titan.checks import find_mistakes
 from let_titan.config import LetConfigManager, LetJobConfig
 from let_titan.errors import ConfigError, exit_code, writing
+from let_titan.plan import aligns
 from let_titan.probe.proposal import baseline_of, evidence_of, propose
 from let_titan.probe.table import show
 from let_titan.probe.trials import (
@@ -119,8 +120,11 @@ def check(own: argparse.Namespace, config: LetJobConfig) -> None:
         raise ConfigError("--steps and --nproc must be at least 1, and --target-ratio above 0.")
     if not all(part.isdecimal() for part in own.blocks.split(",") if part):
         raise ConfigError(f"--blocks {own.blocks} must be numbers with commas, e.g. 2,3,6.")
-    if not config.let.enable or config.let.lambda_0 == 0:
-        raise ConfigError("The config has no alignment: set let.enable = true and let.lambda_0.")
+    if not aligns(config):
+        raise ConfigError(
+            "The config has no alignment: set let.enable = true and let.lambda_0, and leave "
+            "[distill] out."
+        )
     if config.let.pairs:
         raise ConfigError(
             f"let.pairs = {config.let.pairs!r} fixes the blocks that the probe would choose: leave "

@@ -8,7 +8,7 @@ from typing import Any
 
 from let_titan.checkpoint.checksums import checksum
 from let_titan.config import LetJobConfig
-from let_titan.plan import LetPlan
+from let_titan.plan import LetPlan, aligns
 from let_titan.teacher.load import resolve_layer
 from let_titan.teacher.sources import read_config
 
@@ -18,9 +18,7 @@ BYTES = 2
 
 def uses_cache(config: LetJobConfig) -> bool:
     """Whether the run reads or writes a cache: it has one and aligns."""
-    let = config.let
-    aligned = let.enable and let.lambda_0 > 0 and config.distill.method == "none"
-    return aligned and bool(config.teacher.cache)
+    return bool(config.teacher.cache) and aligns(config)
 
 
 def key_of(

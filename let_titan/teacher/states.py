@@ -43,14 +43,15 @@ class TeacherStates:
         if self.norm != "none":
             self._moments = [RunningMoments(self.norm, d_t, device) for _ in range(self.pairs)]
         # Of a checkpoint before the first step with a teacher there is nothing to go on from.
-        for moments, state in zip(self._moments, json.loads(self._saved), strict=False):
-            moments.load(state)
+        if saved := json.loads(self._saved):
+            for moments, state in zip(self._moments, saved, strict=True):
+                moments.load(state)
         if self.fit is not None:
             self.fitted = [self.fit(d_t, device) for _ in range(self.pairs)]
         if self.fitted and self._saved_maps:
-            saved = safetensors.load(self._saved_maps)
+            found = safetensors.load(self._saved_maps)
             for i, fitted in enumerate(self.fitted):
-                fitted.load({name: saved[f"{i}.{name}"] for name in fitted.state()})
+                fitted.load({name: found[f"{i}.{name}"] for name in fitted.state()})
 
     def __call__(
         self, hidden: Sequence[torch.Tensor], mask: torch.Tensor
@@ -62,12 +63,17 @@ class TeacherStates:
             found[i] = moments(found[i])
         return tuple(found if self._map is None else map(self._map, found))
 
-    def end_step(self) -> None:
-        """Lets the step's tokens count for the steps to come; every rank calls."""
-        for moments in self._moments:
-            moments.end_step()
-        for fitted in self.fitted:
-            fitted.end_step()
+    def end_step(self, left_out: bool) -> None:
+        """Lets the step's tokens count for the steps to come; every rank calls.
+
+        Those of a step that was ``left_out`` never count: one NaN would stay in all sums.
+        """
+        all_sums: list[RunningMoments | Fitted] = [*self._moments, *self.fitted]
+        for sums in all_sums:
+            if left_out:
+                sums.discard_step()
+            else:
+                sums.end_step()
 
     def stop(self) -> None:
         """Frees what is on the device; a checkpoint still holds the last moments and maps."""
