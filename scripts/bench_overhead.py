@@ -1,10 +1,10 @@
 """python scripts/bench_overhead.py SETTING [--rounds 3] [--seconds S]
 
 What the teacher costs, against a baseline that differs in nothing else: the arms run in turn, round
-after round, each in a process of its own. In the first half of a run LET and SALT have their
-teacher, in the second they do not; RKD keeps it. Step time by phase, peak memory, each model's own
-MFU, and the ratio to the baseline beside what the FLOPs allow. "cpu" needs no GPU; "1.4B", "350M"
-and "1.4B_float8" want one with 80 GB. Nothing is downloaded.
+after round, another one first in each, every run in a process of its own. In the first half of a
+run LET and SALT have their teacher, in the second they do not; RKD keeps it. Step time by phase,
+peak memory, each model's own MFU, and the ratio to the baseline beside what the FLOPs allow. "cpu"
+needs no GPU; "1.4B", "350M" and "1.4B_float8" want one with 80 GB. Nothing is downloaded.
 """
 
 import argparse
@@ -53,6 +53,20 @@ def arms(half: int, states: Path) -> dict[str, dict[str, str]]:
     }
 
 
+def in_turn(names: list[str], done: int) -> list[str]:
+    """Returns the arms in the order of the round after ``done``: each begins one in its turn.
+
+    Were the baseline always first, a drift of the machine would be a drift of its ratios. What
+    reads states comes after what writes them.
+    """
+    first = done % len(names)
+    order = names[first:] + names[:first]
+    if {"LET_writing", "LET_reading"} <= set(order):
+        writing, reading = sorted(map(order.index, ("LET_writing", "LET_reading")))
+        order[writing], order[reading] = "LET_writing", "LET_reading"
+    return order
+
+
 def timed(config: Path, warmup: int, keys: dict[str, str]) -> dict[str, Any]:
     """Trains once in a process of its own; returns what it wrote."""
     with tempfile.TemporaryDirectory() as folder:
@@ -96,8 +110,8 @@ def measure(
         shutil.rmtree(states, ignore_errors=True)
         runs.append(
             {
-                arm: timed(setting.config, setting.warmup, {**common, **keys})
-                for arm, keys in wanted.items()
+                arm: timed(setting.config, setting.warmup, {**common, **wanted[arm]})
+                for arm in in_turn(list(wanted), len(runs))
             }
         )
     first = runs[0]["baseline"]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from bench_overhead import fits
+from bench_overhead import fits, in_turn
 from overhead.clock import PHASES, Clock
 from overhead.result import flop_floor, halves, summarise
 from overhead.setting import SETTINGS, make
@@ -68,6 +68,34 @@ def test_ratios_are_to_the_baseline_of_the_same_round():
     assert let["after"]["tokens_per_s_ratio"] == pytest.approx({"median": 1, "min": 1, "max": 1})
     assert let["after"]["peak_ratio"]["median"] == 1
     assert let["floor"] == pytest.approx(200 / 210) == flop_floor(rounds[0]["LET"])
+
+
+def test_within_a_run_the_speed_of_its_process_cancels():
+    """LET's process is a tenth faster throughout, and the machine slows down after the teacher."""
+    taught = run(25 * 0.9, 6, 0.9)
+    runs = {"LET": taught, "RKD": run(25, 12), "baseline": run(0, 0)}
+    for each in runs.values():
+        for step in each["steps"][6:]:
+            step["phases"] = {phase: 1.2 * seconds for phase, seconds in step["phases"].items()}
+    arms = summarise([runs], warmup=1)
+    assert list(arms) == ["baseline", "LET", "RKD"]  # whichever was first
+    assert arms["LET"]["with_teacher"]["tokens_per_s_ratio"]["median"] == pytest.approx(0.8 / 0.9)
+    assert arms["LET"]["within_run"]["median"] == pytest.approx(0.8)
+    assert "within_run" not in arms["baseline"] and "within_run" not in arms["RKD"]
+
+
+def test_each_arm_begins_a_round_in_its_turn():
+    assert [in_turn(["a", "b", "c"], done) for done in range(4)] == [
+        ["a", "b", "c"],
+        ["b", "c", "a"],
+        ["c", "a", "b"],
+        ["a", "b", "c"],
+    ]
+    names = ["baseline", "LET_writing", "LET_reading"]
+    orders = [in_turn(names, done) for done in range(3)]
+    assert [order[0] for order in orders] == ["baseline", "LET_writing", "LET_writing"]
+    assert all(set(order) == set(names) for order in orders)
+    assert all(order.index("LET_writing") < order.index("LET_reading") for order in orders)
 
 
 def test_clock_gives_every_moment_to_one_phase(monkeypatch):

@@ -74,11 +74,14 @@ def summarise(rounds: Sequence[Mapping[str, Run]], warmup: int) -> dict[str, Any
 
     Returns:
         {arm: {half: {"tokens_per_s_ratio", "peak_ratio": spreads over rounds, and medians over
-        rounds of what ``halves`` gives}, "floor": of the arms with a teacher}}.
+        rounds of what ``halves`` gives}, "floor": of the arms with a teacher, "within_run": of
+        those that it leaves}}. The last is the spread of tokens/s with the teacher over those of
+        the same process after it, over the same ratio of the baseline's halves: processes that do
+        the same work differ in speed on a CPU, and that is left out of it.
     """
     reduced = [{arm: halves(run, warmup) for arm, run in turn.items()} for turn in rounds]
     arms: dict[str, Any] = {}
-    for arm in rounds[0]:
+    for arm in sorted(rounds[0], key=lambda name: name != "baseline"):
         found: dict[str, Any] = {}
         for name in HALVES:
             ours = [turn[arm][name] for turn in reduced]
@@ -93,8 +96,17 @@ def summarise(rounds: Sequence[Mapping[str, Run]], warmup: int) -> dict[str, Any
             }
         if rounds[0][arm]["teacher"]:
             found["floor"] = flop_floor(rounds[0][arm])
+        if found["after"]["teacher_mfu"] is None and arm != "baseline":
+            found["within_run"] = spread(
+                [decline(turn[arm]) / decline(turn["baseline"]) for turn in reduced]
+            )
         arms[arm] = found
     return arms
+
+
+def decline(run: Mapping[str, Half]) -> float:
+    """Returns a run's tokens/s in its first half over those in its second."""
+    return run["with_teacher"]["tokens_per_s"] / run["after"]["tokens_per_s"]
 
 
 def medians(found: Sequence[Half]) -> Half:

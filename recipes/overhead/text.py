@@ -32,12 +32,13 @@ def as_markdown(results: dict[str, Any]) -> str:
         "",
         f"{tokens:,} tokens a step; {results['rounds']} rounds of the arms in turn, "
         f"{results['steps'] // 2} steps a half, of which the first {results['warmup']} and the "
-        "last are left out. Ratios are to the baseline of the same round and half: the median of "
-        "the rounds, in brackets the smallest and the largest.",
+        "last are left out. Each round begins with another arm. Ratios are to the baseline of the "
+        "same round and half: the median of the rounds, in brackets the smallest and the largest.",
         "",
     ]
     for half in HALVES:
         lines += [f"## {TITLES[half]}", "", *ratios(arms, half), "", *phase_table(arms, half), ""]
+    lines += ["## Within each run", "", *within_runs(arms), ""]
     lines += [
         "RKD keeps its teacher to the end; LET and SALT lose it after the first half. LET_writing "
         "has its teacher's states written to `teacher.cache`, where LET_reading finds them: it "
@@ -62,14 +63,30 @@ def ratios(arms: dict[str, Any], half: str) -> list[str]:
     ]
     for arm, found in arms.items():
         part = found[half]
-        taught = part["teacher_mfu"] is not None
-        floor = found["floor"] if taught else 1.0
+        floor = found["floor"] if part["teacher_mfu"] else 1.0  # none runs, or from a cache
         rate = part["tokens_per_s_ratio"]
         mfu = f"{part['teacher_mfu']:.1%}" if part["teacher_mfu"] else "-"  # of a model that runs
         rows.append(
             f"| {arm} | {between(rate)} | {floor:.3f} | {rate['median'] / floor:.3f} "
             f"| {between(part['peak_ratio'])} | {part['student_mfu']:.1%} | {mfu} |"
         )
+    return rows
+
+
+def within_runs(arms: dict[str, Any]) -> list[str]:
+    rows = [
+        "Tokens/s with the teacher over tokens/s of the same process after it, and that over the "
+        "baseline's two halves: what differs from process to process cancels.",
+        "",
+        "| arm | with the teacher | floor | of the floor |",
+        "|---|---|---|---|",
+    ]
+    for arm, found in arms.items():
+        if "within_run" not in found:
+            continue
+        taught = found["with_teacher"]["teacher_mfu"]
+        floor, rate = found["floor"] if taught else 1.0, found["within_run"]
+        rows.append(f"| {arm} | {between(rate)} | {floor:.3f} | {rate['median'] / floor:.3f} |")
     return rows
 
 
