@@ -11,7 +11,7 @@ from torchtitan.config import TORCH_DTYPE_MAP
 from torchtitan.distributed import ParallelDims
 from torchtitan.tools.logging import logger
 
-from let_titan.alignment import share_of_batch
+from let_titan.alignment import share_of_batch, sharing_axes
 from let_titan.batch import Batch
 from let_titan.config import LetJobConfig
 from let_titan.data.loader import PileLoader, gathered
@@ -118,10 +118,10 @@ class RunCache:
 
     def writing(self, teacher: Teacher) -> WritingTeacher:
         """Returns ``teacher`` with its states written by the one rank of those that have them."""
-        shared = share_of_batch(self.config.training.local_batch_size, self.dims) == slice(None)
-        axes = ["cp", *(["tp"] if shared else [])]
-        meshes = [mesh for axis in axes if (mesh := self.dims.get_optional_mesh(axis)) is not None]
-        return WritingTeacher(teacher, self.files, all(m.get_local_rank() == 0 for m in meshes))
+        divided = sharing_axes(self.config.training.local_batch_size, self.dims)
+        same = [self.dims.get_optional_mesh(axis) for axis in {"tp", "cp"} - {*divided}]
+        writes = all(mesh is None or mesh.get_local_rank() == 0 for mesh in same)
+        return WritingTeacher(teacher, self.files, writes)
 
     def announced(
         self, batches: Iterator[Batch], teacher: CachedTeacher | WritingTeacher | None

@@ -11,7 +11,12 @@ from let_titan.alignment.losses import alignment_loss
 from let_titan.alignment.maps import BEFORE_THE_STUDENT, build_width_map
 from let_titan.alignment.moments import RunningMoments
 from let_titan.alignment.procrustes import Procrustes
-from let_titan.alignment.shard import all_rows, rows_of_this_rank, share_of_batch
+from let_titan.alignment.shard import (
+    all_rows,
+    rows_of_this_rank,
+    share_of_batch,
+    sharing_axes,
+)
 from let_titan.alignment.width import interpolate_width
 
 __all__ = [
@@ -38,4 +43,5 @@ __all__ = [
     "map_flops",
     "rows_of_this_rank",
     "share_of_batch",
+    "sharing_axes",
 ]

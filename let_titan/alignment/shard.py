@@ -6,17 +6,33 @@ from torch.distributed.device_mesh import DeviceMesh
 from torchtitan.distributed import ParallelDims
 
 
+def sharing_axes(rows: int, dims: ParallelDims) -> list[str]:
+    """Returns the axes of the mesh over which the ``rows`` of a batch are divided for the teacher.
+
+    Tensor- and context-parallel ranks hold the same rows; where they can be divided among them,
+    each token costs its teacher's forward once.
+    """
+    axes: list[str] = []
+    for axis in ("tp", "cp"):
+        mesh = dims.get_optional_mesh(axis)
+        if mesh is not None and rows % mesh.size() == 0:
+            axes.append(axis)
+            rows //= mesh.size()
+    return axes
+
+
 def share_of_batch(rows: int, dims: ParallelDims) -> slice:
     """Returns which of a batch's ``rows`` this rank's teacher reads.
 
-    Tensor-parallel ranks hold the same batch, so each reads its share and ``rows_of_this_rank``
-    exchanges; all read everything where they do not divide it.
+    Those who read the same batch read their share of it, and ``rows_of_this_rank`` exchanges; all
+    read everything where they do not divide it.
     """
-    mesh = dims.get_optional_mesh("tp")
-    if mesh is None or rows % mesh.size():
-        return slice(None)
-    share = rows // mesh.size()
-    return slice(mesh.get_local_rank() * share, (mesh.get_local_rank() + 1) * share)
+    share, begin = rows, 0
+    for axis in sharing_axes(rows, dims):
+        mesh = dims.get_mesh(axis)
+        share //= mesh.size()
+        begin += mesh.get_local_rank() * share
+    return slice(begin, begin + share)
 
 
 def rows_of_this_rank(
@@ -37,8 +53,7 @@ def rows_of_this_rank(
     Returns:
         [B, S / (cp x tp), ...], contiguous, so that the whole can be freed.
     """
-    if positions is not None:
-        states = states[:, positions[0]]
+    states = at_positions(states, rows, dims, positions)
     mesh = dims.get_optional_mesh("tp")
     if mesh is None:
         return states.contiguous()
@@ -53,21 +68,44 @@ def all_rows(
 ) -> torch.Tensor:
     """Cuts the sequence axis as context parallelism does, and no other: for an LM head's inputs.
 
-    All that tensor-parallel ranks computed by ``share_of_batch`` comes together.
+    All that other ranks computed by ``share_of_batch`` comes together.
 
     Args:
         states, rows, dims, positions: as ``rows_of_this_rank`` takes them; without positions
             the states may be one number a row.
 
     Returns:
-        [B, S / cp, ...].
+        [B, S / cp, ...], or [B, ...] without positions.
     """
+    shared = sharing_axes(rows, dims) if len(states) < rows else []
     if positions is not None:
-        states = states[:, positions[0]]
-    if len(states) == rows:
+        states = at_positions(states, rows, dims, positions)
+    elif "cp" in shared:
+        states = gathered_rows(states, dims.get_mesh("cp"))
+    return gathered_rows(states, dims.get_mesh("tp")) if "tp" in shared else states
+
+
+def at_positions(
+    states: torch.Tensor, rows: int, dims: ParallelDims, positions: torch.Tensor | None
+) -> torch.Tensor:
+    """Cuts the sequence axis as context parallelism does; its ranks hand on what they shared.
+
+    Returns:
+        [B, S / cp, ...], of B the share of tensor parallelism alone.
+    """
+    if positions is None:
         return states
-    mesh = dims.get_mesh("tp")
-    whole = states.new_empty(rows, *states.shape[1:])
+    mine = positions[0]
+    if len(states) == rows or "cp" not in sharing_axes(rows, dims):
+        return states[:, mine]
+    mesh = dims.get_mesh("cp")
+    everyones = gathered_rows(mine.unsqueeze(0), mesh)
+    return exchanged(tuple(states[:, theirs] for theirs in everyones), mesh)
+
+
+def gathered_rows(states: torch.Tensor, mesh: DeviceMesh) -> torch.Tensor:
+    """Returns [n B, ...] of the [B, ...] of the n ranks of ``mesh``."""
+    whole = states.new_empty(mesh.size() * len(states), *states.shape[1:])
     dist.all_gather_into_tensor(whole, states.contiguous(), mesh.get_group())
     return whole
 

@@ -1,0 +1,44 @@
+"""Who reads which rows for the teacher, and that every rank gets the states of its own tokens."""
+
+import torch
+import torch.distributed as dist
+from torchtitan.distributed import ParallelDims
+from torchtitan.distributed.context_parallel import cp_shard
+
+from let_titan.alignment import all_rows, rows_of_this_rank, share_of_batch, sharing_axes
+from tests.support import run_world
+
+S, WIDTH = 16, 3
+AXES = {8: ["tp", "cp"], 4: ["tp", "cp"], 6: ["tp"], 2: ["tp"], 1: []}
+"""{rows: over which of two tensor- and two context-parallel ranks they can be divided}."""
+
+
+def exchanged_by_rank():
+    """On each rank of cp 2 x tp 2: what it reads, and whether what it gets is what it should."""
+    dims = ParallelDims(dp_replicate=1, dp_shard=1, cp=2, tp=2, pp=1, ep=1, etp=1, world_size=4)
+    dims.build_mesh()
+    places = torch.arange(S).unsqueeze(0)
+    ((positions,), _) = cp_shard(dims.get_mesh("cp"), (places,), None, "headtail")
+    chunk = positions[0].chunk(2)[dims.get_mesh("tp").get_local_rank()]
+    found = {}
+    for rows, axes in AXES.items():
+        assert sharing_axes(rows, dims) == axes
+        whole = torch.arange(rows * S * WIDTH).view(rows, S, WIDTH).float()
+        mine, where = share_of_batch(rows, dims), positions.expand(rows, -1)
+        share = whole[mine]
+        for given in (share, whole):  # a mask is whole
+            got = rows_of_this_rank(given, rows, dims, where)
+            assert torch.equal(got, whole[:, chunk]) and got.is_contiguous()
+            assert torch.equal(all_rows(given, rows, dims, where), whole[:, positions[0]])
+        assert torch.equal(all_rows(share[:, 0, 0], rows, dims), whole[:, 0, 0])
+        found[rows] = (mine.start, mine.stop)
+    everyones: list[dict[int, tuple[int, int]]] = [{}] * 4
+    dist.all_gather_object(everyones, found)
+    return everyones
+
+
+def test_ranks_divide_the_rows_and_exchange_their_states(tmp_path):
+    found = run_world(4, exchanged_by_rank, tmp_path)
+    for rows, axes in AXES.items():
+        read = [number for mine in found for number in range(*mine[rows])]
+        assert sorted(read) == sorted([*range(rows)] * (4 // 2 ** len(axes)))
