@@ -1,5 +1,7 @@
 """Damaged data is skipped and counted, or stops with a sentence."""
 
+import errno
+import io
 import json
 import tracemalloc
 from collections import Counter
@@ -123,6 +125,59 @@ def test_parquet_is_read_alike_and_from_any_row(tmp_path):
     (tmp_path / "a.parquet").write_bytes(b"PAR1 no more")
     (tmp_path / "b.jsonl").write_bytes(LINES[0])
     assert read(tmp_path / "*") == ([ROWS[0]["text"]], {"corrupt parquet file": 1})
+
+
+@pytest.mark.parametrize("bad_lines", ["skip", "stop"])
+@pytest.mark.parametrize("kind", ["snappy", "none"])
+def test_a_damaged_page_costs_the_rest_of_its_file_and_no_other(kind, bad_lines, tmp_path):
+    """Of row groups of 64, the third's texts: not to be unpacked, or no text at all."""
+    path = tmp_path / "a.parquet"
+    table = pyarrow.Table.from_pylist([{"text": row["text"]} for row in ROWS])
+    pyarrow.parquet.write_table(
+        table, path, row_group_size=64, compression=kind, use_dictionary=False
+    )
+    column = pyarrow.parquet.read_metadata(path).row_group(2).column(0)
+    end = column.data_page_offset + column.total_compressed_size
+    damaged = bytearray(path.read_bytes())
+    damaged[end - 100 : end - 80] = b"\xff" * 20
+    path.write_bytes(damaged)
+    (tmp_path / "b.jsonl").write_bytes(b"".join(LINES))
+    if bad_lines == "stop":
+        with pytest.raises(ConfigError, match=r"a\.parquet, line 129: corrupt parquet file.*Mend"):
+            read(tmp_path / "*", bad_lines=bad_lines)
+        return
+    texts = [row["text"] for row in [*ROWS[:128], *ROWS]]
+    assert read(tmp_path / "*") == (texts, {"corrupt parquet file": 1})
+
+
+@settings(deadline=None, max_examples=100)
+@given(data=st.data())
+def test_no_damage_to_a_parquet_file_is_a_traceback(data, tmp_path_factory):
+    """Without checksums it may be silent: what is promised is that the next file is read."""
+    folder = tmp_path_factory.mktemp("parquet")
+    path = folder / "a.parquet"
+    kind = data.draw(st.sampled_from(["snappy", "none", "zstd"]))
+    table = pyarrow.Table.from_pylist(ROWS)
+    pyarrow.parquet.write_table(table, path, row_group_size=64, compression=kind)
+    packed = bytearray(path.read_bytes())
+    at = data.draw(st.integers(0, len(packed) - 1))
+    packed[at : at + 20] = data.draw(st.binary(max_size=20))
+    path.write_bytes(packed)
+    (folder / "b.jsonl").write_bytes(LINES[0])
+    texts, _ = read(folder / "*")
+    assert texts[-1] == ROWS[0]["text"]
+
+
+def test_what_the_disk_refuses_is_no_damage(tmp_path, monkeypatch):
+    class Disk(io.BytesIO):
+        def read(self, size=-1):
+            raise OSError(errno.EIO, "Input/output error")
+
+    path = tmp_path / "a.parquet"
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(ROWS), path)
+    monkeypatch.setattr("let_titan.data.lines.open_file", lambda file: Disk(path.read_bytes()))
+    with pytest.raises(OSError, match="Input/output error"):
+        read(path)
 
 
 def test_a_line_of_100_mib_takes_no_memory(tmp_path):

@@ -7,7 +7,7 @@ being read, and comes out as damaged.
 import io
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO
 
 import pyarrow.parquet
 import zstandard
@@ -104,22 +104,34 @@ def split_lines(
 
 
 def read_rows(file: File, number: int, offset: int, limit: int) -> Iterator[Line]:
-    """Yields a parquet file's rows from row ``offset`` on, as {"text", "meta"}."""
+    """Yields a parquet file's rows from row ``offset`` on, as {"text", "meta"}.
+
+    Damage anywhere in the file, its footer or a page, ends it.
+    """
     with open_file(file) as raw:
         try:
-            table = pyarrow.parquet.ParquetFile(raw)
-        except pyarrow.ArrowInvalid:
-            yield Line(number, offset, None, "corrupt parquet file")
-            return
-        columns = [name for name in ("text", "meta") if name in table.schema_arrow.names]
-        row = 0
-        for group in range(table.num_row_groups):
-            rows = table.metadata.row_group(group).num_rows
-            if row + rows > offset:
-                batches = table.iter_batches(row_groups=[group], columns=columns)
-                for data in (data for batch in batches for data in batch.to_pylist()):
-                    if row >= offset:
-                        yield Line(row, row + 1, cast(Any, data))
-                    row += 1
-            else:
-                row += rows
+            for row in rows_from(raw, offset):
+                yield Line(number, number + 1, row)
+                number += 1
+        except (pyarrow.ArrowException, UnicodeDecodeError, OSError) as error:
+            # What arrow finds wrong in the bytes has no number, what the disk refuses has one.
+            if isinstance(error, OSError) and error.errno is not None:
+                raise
+            yield Line(number, number, None, "corrupt parquet file")
+
+
+def rows_from(raw: BinaryIO, offset: int) -> Iterator[dict[str, Any]]:
+    """Yields the rows of an open parquet file from ``offset`` on, a row group in memory at most."""
+    table = pyarrow.parquet.ParquetFile(raw)
+    columns = [name for name in ("text", "meta") if name in table.schema_arrow.names]
+    row = 0
+    for group in range(table.num_row_groups):
+        rows = table.metadata.row_group(group).num_rows
+        if row + rows > offset:
+            batches = table.iter_batches(row_groups=[group], columns=columns)
+            for data in (data for batch in batches for data in batch.to_pylist()):
+                if row >= offset:
+                    yield data
+                row += 1
+        else:
+            row += rows
