@@ -1,7 +1,6 @@
 """torchtitan's metrics with LET's: lambda, alignment, the teacher's FLOPs, metrics.jsonl."""
 
 from collections.abc import Callable
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -32,19 +31,19 @@ class LetMetricsProcessor(MetricsProcessor):
     largest_loss: Callable[[], float] | None = None
     file: MetricsFile | None = None
     logger: BaseLogger
-    _boards = BaseLogger()  # TensorBoard and wandb: all loggers but our own file
+    _boards: BaseLogger  # TensorBoard and wandb: all loggers but our own file
 
     def __init__(self, job_config: LetJobConfig, parallel_dims: ParallelDims) -> None:
-        writes = torch.distributed.get_rank() == 0
-        with wandb_names(job_config) if writes else nullcontext():
+        rank = torch.distributed.get_rank()
+        with wandb_names(job_config, rank):
             super().__init__(job_config, parallel_dims)
+        self._boards = self.logger
         self.always = {resolve_plan(job_config).s_stop, job_config.training.steps}
         let = job_config.let
         self._looks_every = let.diagnostics_freq if let.enable and let.auto_stop else 0
-        if writes:
+        if rank == 0:
             folder = Path(job_config.job.dump_folder)
             self.file = MetricsFile(folder / "metrics.jsonl", parallel_dims.world_size)
-            self._boards = self.logger
             loggers = LoggerContainer()
             if job_config.metrics.enable_wandb:
                 loggers.add_logger(WandbFiles(folder))  # closed before wandb's own logger

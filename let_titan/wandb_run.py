@@ -28,8 +28,10 @@ NAMES = {
 
 
 @contextmanager
-def wandb_names(job_config: LetJobConfig) -> Iterator[None]:
+def wandb_names(job_config: LetJobConfig, rank: int) -> Iterator[None]:
     """Names the run that torchtitan's logger starts within; the environment is put back after.
+
+    With metrics.save_for_all_ranks every rank has a run of its own, else rank 0 alone.
 
     wandb is to show what metrics.jsonl holds, but cannot take points back. So a run that resumes
     before its last logged point goes on in a new wandb run of the same name, which gets the points
@@ -37,8 +39,9 @@ def wandb_names(job_config: LetJobConfig) -> Iterator[None]:
     """
     mine: dict[str, str] = {}
     earlier: list[Line] = []
-    if job_config.metrics.enable_wandb:
-        names, earlier = name_run(job_config)
+    metrics = job_config.metrics
+    if metrics.enable_wandb and (rank == 0 or metrics.save_for_all_ranks):
+        names, earlier = name_run(job_config, rank)
         mine = {name: value for name, value in names.items() if name not in os.environ}
     os.environ.update(mine)
     try:
@@ -52,25 +55,29 @@ def wandb_names(job_config: LetJobConfig) -> Iterator[None]:
             run.log(as_logged(line), step=line["step"])
 
 
-def name_run(job_config: LetJobConfig) -> tuple[dict[str, str], list[Line]]:
-    """Returns the WANDB_* variables of a run, and the lines that its wandb run lacks."""
+def name_run(job_config: LetJobConfig, rank: int) -> tuple[dict[str, str], list[Line]]:
+    """Returns the WANDB_* variables of a rank's run, and the lines that its wandb run lacks.
+
+    metrics.jsonl has rank 0's figures, so no other rank's run is given them.
+    """
     if is_silent():
         return {"WANDB_MODE": "disabled"}, []
     folder = Path(job_config.job.dump_folder).absolute()
     start, lines = resume_step(job_config), logged(folder)
-    path = folder / "wandb_run_id"
+    suffix = f"-rank_{rank}" if rank else ""
+    path = folder / f"wandb_run_id{suffix}"
     goes_on = path.exists() and start > 0 and all(line["step"] <= start for line in lines)
     if not goes_on:
         folder.mkdir(parents=True, exist_ok=True)
         path.write_text(uuid.uuid4().hex[:8])
     names = {
         "WANDB_PROJECT": PROJECT,
-        "WANDB_RUN_NAME": folder.name,
+        "WANDB_RUN_NAME": folder.name + suffix,
         "WANDB_RUN_GROUP": folder.parent.name,
         "WANDB_RUN_ID": path.read_text().strip(),
         "WANDB_RESUME": "allow",
     }
-    lacking = [] if goes_on else [line for line in lines if 0 < start >= line["step"]]
+    lacking = [] if goes_on or rank else [line for line in lines if 0 < start >= line["step"]]
     return names, lacking
 
 

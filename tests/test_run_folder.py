@@ -191,7 +191,7 @@ def clean_wandb(monkeypatch, tmp_path):
 
 
 def names_of(config):
-    with wandb_names(config):
+    with wandb_names(config, rank=0):
         names = {key: value for key, value in os.environ.items() if key.startswith("WANDB_")}
     assert not {"WANDB_RUN_ID", "WANDB_PROJECT", "WANDB_RESUME"} & os.environ.keys()
     return names
@@ -237,7 +237,34 @@ def test_wandb_records_offline(lab, clean_wandb):
         assert name in content
 
 
-def test_only_one_rank_writes(lab, monkeypatch):
+@pytest.fixture
+def of_rank_1(monkeypatch):
+    """Builds the metrics of a config as rank 1 does."""
     monkeypatch.setattr(torch.distributed, "get_rank", lambda *args: 1)
     dims = ParallelDims(dp_replicate=1, dp_shard=1, cp=1, tp=1, pp=1, ep=1, etp=1, world_size=1)
-    assert LetMetricsProcessor(lab.config(None), dims).file is None
+    return lambda config: LetMetricsProcessor(config, dims)
+
+
+def test_only_one_rank_writes(lab, of_rank_1):
+    assert of_rank_1(lab.config(None)).file is None
+
+
+def test_every_rank_that_logs_is_silent_without_an_account(lab, clean_wandb, of_rank_1, caplog):
+    every = {"metrics__enable_wandb": True, "metrics__save_for_all_ranks": True}
+    of_rank_1(lab.config(None, **every)).close()
+    assert "Failed to create WandB logger" not in caplog.text
+    assert not list(lab.folder.rglob("*.wandb"))
+
+
+def test_every_rank_that_logs_has_a_wandb_run_of_its_own(lab, clean_wandb, of_rank_1):
+    clean_wandb.setenv("WANDB_MODE", "offline")
+    every = {"metrics__enable_wandb": True, "metrics__save_for_all_ranks": True}
+    processor = of_rank_1(lab.config({}, **every))
+    processor.log_diagnostics(1, {"block_cosine": [[0.5]], "grad_cosine": [0], "grad_ratio": [1]})
+    processor.close()
+    (content,) = wandb_records(lab.folder)
+    of_its_own = (lab.folder / "run" / "wandb_run_id-rank_1").read_text()
+    for text in ("run-rank_1", of_its_own, "let_titan", "diagnostics/grad_ratio/pair_1"):
+        assert text.encode() in content, text
+    of_rank_1(lab.config(None, metrics__enable_wandb=True)).close()
+    assert len(wandb_records(lab.folder)) == 1  # torchtitan's default: rank 0 alone
