@@ -6,6 +6,7 @@ from itertools import islice
 import pytest
 import torch
 
+from let_titan.data.tokenize import main as tokenize
 from let_titan.preflight import examine
 from let_titan.preflight.gpus import GPUS
 from let_titan.preflight.table import sections
@@ -46,6 +47,22 @@ def test_a_tokenizer_that_changes_text_or_has_too_many_ids_is_refused(lab, reade
     assert "the teacher's tokenizer in" in changed[0] and "changes text such as" in changed[0]
     student = told(lab, **aligned(readers, "other", model__hf_assets_path=str(folder)))
     assert "the student's tokenizer in" in student[0]
+
+
+@pytest.mark.parametrize("whose", ["student", "teacher"])
+def test_shards_are_refused_by_the_folder_of_the_tokenizer_that_changes_text(
+    whose, readers, tmp_path, capsys
+):
+    text, good, bad = tmp_path / "a.jsonl", readers / "other", tmp_path / "lower"
+    text.write_text('{"text": "A"}\n')
+    make_tokenizer(bad, 420)
+    content = json.loads((bad / "tokenizer.json").read_text())
+    content["normalizer"] = {"type": "Lowercase"}
+    (bad / "tokenizer.json").write_text(json.dumps(content))
+    student, teacher = (bad, good) if whose == "student" else (good, bad)
+    names = ["--tokenizer", str(student), "--teacher-tokenizer", str(teacher)]
+    assert tokenize([str(text), *names, "--out", str(tmp_path / "shards")]) == 2
+    assert f"the {whose}'s tokenizer in {str(bad)!r} changes text" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", ["equal", "short"])

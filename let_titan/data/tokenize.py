@@ -55,7 +55,7 @@ def tokenize(
     """
     encoder = load_encoder(tokenizer, workers)
     encode = encoder.documents(data.add_bos, data.add_eos)
-    teacher = second_reading(encoder, teacher_tokenizer, data, workers)
+    teacher = second_reading(encoder, tokenizer, teacher_tokenizer, data, workers)
     policy, totals = policy_of(data, validation=False), Counter[str]()
     out.mkdir(parents=True, exist_ok=True)
     targets = shard_paths(data_files(pattern), out)
@@ -90,18 +90,22 @@ def tokenize(
 
 
 def second_reading(
-    student: Encoder, path: str | None, data: Data, workers: int
+    student: Encoder, path: str, teacher_path: str | None, data: Data, workers: int
 ) -> TeacherText | None:
-    """Returns the reading of a teacher with the tokenizer in ``path``, if there is one.
+    """Returns the reading of a teacher with the tokenizer in ``teacher_path``, if there is one.
+
+    Args:
+        student: the tokenizer in ``path``.
+        path, teacher_path, data, workers: as ``tokenize``'s.
 
     Raises:
         ConfigError: one of the two does not keep every byte.
     """
-    if path is None:
+    if teacher_path is None:
         return None
-    teacher = load_encoder(path, workers)
-    for whose, encoder in (("student", student), ("teacher", teacher)):
-        check_spelling(whose, path, encoder)
+    teacher = load_encoder(teacher_path, workers)
+    check_spelling("student", path, student)
+    check_spelling("teacher", teacher_path, teacher)
     return TeacherText(student, teacher, data.add_bos, data.add_eos, context=None, until=0)
 
 
