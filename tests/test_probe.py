@@ -6,6 +6,7 @@ import math
 import pytest
 
 from let_titan.config import LetConfigManager
+from let_titan.errors import RunError
 from let_titan.probe.__main__ import main
 from let_titan.probe.proposal import evidence_of, propose
 from let_titan.probe.trials import BASELINE, Trial, candidates
@@ -56,6 +57,31 @@ def test_a_tiny_probe_from_end_to_end(lab, capsys):
     assert main(other, in_this_process) == 0
     told = capsys.readouterr().out
     assert f"k = {report['proposal']['k']}  # the gradients' cosine there is" in told
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ["--let.s_stop_fraction", "0.2"],
+        ["--let.s-stop-fraction=0.2"],
+        ["--let.s_stop", "5"],
+        ["--let.s-stop=5"],
+    ],
+)
+def test_a_trial_has_its_own_s_stop_whatever_the_command_line_says(flags, lab, capsys):
+    file = write_toml(lab.folder / "run.toml", lab.sections({}, training__steps=40))
+    args = ["--job.config_file", str(file), "--steps", "2", "--blocks", "1", *flags]
+
+    def train(arguments, log):
+        let = LetConfigManager().parse_args(arguments).let
+        if let.enable:
+            raise RunError(f"{let.s_stop}, {let.s_stop_fraction}, {let.lambda_0}")
+        folder = log.with_suffix("")
+        folder.mkdir()
+        (folder / "metrics.jsonl").write_text('{"step": 2, "loss": 5.0}\n')
+
+    assert main([*args, "--let.lambda_0", "0.25"], train) == 1
+    assert "2, 0.0, 0.25" in capsys.readouterr().err
 
 
 def trial(block, angles, states=None, ratio=0.2, loss=5.0):

@@ -104,6 +104,20 @@ def value_of(key: str, args: list[str]) -> str | None:
     return None
 
 
+def without_keys(args: list[str], keys: set[str]) -> list[str]:
+    """Returns ``args`` without ``keys`` and their values, as "--key=value" or "--key value"."""
+    kept, has_value = [], False
+    for arg in args:
+        name, equals, _ = arg.partition("=")
+        if has_value:
+            has_value = False
+        elif arg.startswith("--") and name.removeprefix("--").replace("-", "_") in keys:
+            has_value = not equals
+        else:
+            kept.append(arg)
+    return kept
+
+
 def beneath(section: dict[str, Any], recipe: str, from_cli: set[str]) -> dict[str, Any]:
     """Puts a recipe's defaults beneath ``section`` and lets only one form of s_stop stand."""
     if recipe and recipe not in RECIPES:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from let_titan.checks import find_mistakes
 from let_titan.config import LetConfigManager, LetJobConfig
+from let_titan.config.manager import without_keys
 from let_titan.errors import ConfigError, exit_code, writing
 from let_titan.plan import aligns
 from let_titan.probe.proposal import baseline_of, evidence_of, propose
@@ -69,8 +70,9 @@ def probe(own: argparse.Namespace, rest: list[str], train: Train) -> None:
     if out.exists():
         raise ConfigError(f"{str(out)!r} exists: remove it, or choose another folder by --out.")
     names = {0: BASELINE, **{block: f"k{block}" for block in blocks}}
+    shared = without_keys(rest, {"let.s_stop", "let.s_stop_fraction"})  # a trial has its own
     runs = {
-        block: [*rest, *arguments(config, own.steps, block, out / name)]
+        block: [*shared, *arguments(config, own.steps, block, out / name)]
         for block, name in names.items()
     }
     for args in runs.values():
