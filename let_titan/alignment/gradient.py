@@ -15,8 +15,9 @@ from let_titan.alignment.cosine import cosine_alignment, cosine_gradient
 AlignmentLoss = Callable[..., tuple[torch.Tensor, torch.Tensor]]
 # the same arguments -> (gradient [B, S, d_M], (loss sum, cosine sum))
 AlignmentGradient = Callable[..., tuple[torch.Tensor, tuple[torch.Tensor, torch.Tensor]]]
-# (grad_output [B, S, d_M], scale, and the same) -> (grad_output + scale * gradient, sums)
-AddedGradient = AlignmentGradient
+# (grad_output [B, S, d_M], scale, then AlignmentLoss's arguments)
+#     -> (grad_output + scale * gradient, sums)
+AddedGradient = Callable[..., tuple[torch.Tensor, tuple[torch.Tensor, torch.Tensor]]]
 # (grad_output [B, S, d_M], scale, hidden, teacher, mask, W [d_M, d_T])
 #     -> (grad_output + scale * gradient, sums, scale * W's own)
 AddedThroughMap = Callable[

@@ -1,8 +1,9 @@
 """A linear layer and a loss of its outputs, which are there for a few tokens at a time.
 
-Of all tokens at once there are neither outputs nor their gradient: those of a chunk are computed,
-lost on, and multiplied back into the gradients of the layer's inputs and weight while they are
-there. So that is done in forward, where the loss is; backward only scales. Nothing is computed
+The outputs of all tokens, or their gradient, never exist at once. For each chunk of tokens its
+outputs are computed, then the loss and its gradient with respect to them, and from that the chunk's
+part of the gradients of the layer's inputs and weight; then the outputs are freed. All of this
+happens in forward, since the outputs are there only then; backward only scales. Nothing is computed
 twice.
 """
 

@@ -12,7 +12,7 @@ both KL times T^2, so that gradients keep their size when T changes (Hinton et a
 import torch
 import torch.distributed as dist
 
-from let_titan.distill.shards import WHOLE, Shard, some
+from let_titan.distill.shards import WHOLE, Shard, at_least_one_column
 
 
 def cross_entropy(
@@ -27,10 +27,10 @@ def cross_entropy(
     """
     log_q = shard.log_softmax(z)
     column, here = shard.own(labels, z)
-    own = some(log_q).gather(-1, column).squeeze(-1)
+    own = at_least_one_column(log_q).gather(-1, column).squeeze(-1)
     value = shard.reduced(torch.where(here, own, 0.0), dist.ReduceOp.SUM).neg()
     gradient = log_q.exp_()
-    some(gradient).scatter_add_(-1, column, -here.to(gradient.dtype).unsqueeze(-1))
+    at_least_one_column(gradient).scatter_add_(-1, column, -here.to(gradient.dtype).unsqueeze(-1))
     return value, gradient
 
 

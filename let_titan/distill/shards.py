@@ -28,7 +28,7 @@ class Shard:
         """Returns this rank's columns of the log-softmax over all, [n, V / ranks]."""
         if self.group is None:
             return logits.log_softmax(-1)
-        top = self.reduced(some(logits).amax(-1, keepdim=True), dist.ReduceOp.MAX)
+        top = self.reduced(at_least_one_column(logits).amax(-1, keepdim=True), dist.ReduceOp.MAX)
         total = self.sum((logits - top).exp()).unsqueeze(-1)
         return logits - top - total.log()
 
@@ -52,7 +52,7 @@ class Shard:
 
     def argmax(self, logits: torch.Tensor) -> torch.Tensor:
         """Returns the id of each row's largest logit, the first of equal ones, [n]."""
-        best, own = some(logits).max(-1)
+        best, own = at_least_one_column(logits).max(-1)
         if self.group is None:
             return own
         top = self.reduced(best.clone(), dist.ReduceOp.MAX)
@@ -64,6 +64,6 @@ WHOLE = Shard()
 """The whole vocabulary on one rank."""
 
 
-def some(columns: torch.Tensor) -> torch.Tensor:
-    """Returns ``columns``, or one of -inf where a rank has only the vocabulary's padding."""
+def at_least_one_column(columns: torch.Tensor) -> torch.Tensor:
+    """Returns ``columns`` [n, V / ranks], or [n, 1] of -inf where a rank has only padding."""
     return columns if columns.shape[-1] else columns.new_full((len(columns), 1), -torch.inf)
