@@ -88,6 +88,11 @@ def test_another_student(resumed):
     assert "checkpoint of another model: tok_embeddings.weight has shape [320, 64] there" in sizes
 
 
+def test_another_theta(resumed):
+    (told,) = resumed(model__rope_theta=5e5)
+    assert "its student's RoPE has theta 10000.0: set model.rope_theta = 10000.0" in told
+
+
 def test_another_tokenizer(resumed, lab):
     folder = lab.folder / "tokenizer"
     shutil.copytree(lab.assets / "tokenizer", folder)

@@ -16,7 +16,7 @@ from let_titan.export.__main__ import main
 from let_titan.export.folder import export
 from let_titan.export.source import find_source
 from let_titan.export.weights import WeightStream
-from let_titan.student import FLAVORS
+from let_titan.student import FLAVORS, LetTransformer
 from tests.checkpoints import DAMAGE
 from tests.exported import same_logits, student, with_weights, write_run
 from tests.resumed import STEPS
@@ -52,6 +52,28 @@ def test_logits_are_the_students_for_every_flavors_shape(flavor, assets, tmp_pat
     assert config.max_position_embeddings == 64 and not config.tie_word_embeddings
     plain = json.loads((tmp_path / "hf" / "config.json").read_text())
     assert plain["rope_theta"] == 10_000 and plain["rope_scaling"] is None
+
+
+def test_the_runs_theta_is_trained_and_written(lab, assets, tmp_path):
+    config = lab.config(None, model__rope_theta=5e5)
+    args = FLAVORS["debug"]
+    args.update_from_config(config)
+    model = LetTransformer(args)
+    with torch.no_grad():
+        model.init_weights()
+    write_run(tmp_path / "run", model, "debug", assets / "tokenizer")
+    path = tmp_path / "run" / "summary.json"
+    summary = json.loads(path.read_text())
+    summary["config"]["model"] = config.to_dict()["model"]
+    path.write_text(json.dumps(summary))
+    export(find_source(tmp_path / "run"), tmp_path / "hf")
+    assert same_logits(model, tmp_path / "hf")
+    path = tmp_path / "hf" / "config.json"
+    settings = json.loads(path.read_text())
+    assert settings["rope_theta"] == settings["rope_parameters"]["rope_theta"] == 5e5
+    settings["rope_theta"] = settings["rope_parameters"]["rope_theta"] = 1e4
+    path.write_text(json.dumps(settings))
+    assert not same_logits(model, tmp_path / "hf")  # theta matters at these lengths
 
 
 def test_scaled_rope_is_written_as_it_was_trained(assets, tmp_path, monkeypatch):

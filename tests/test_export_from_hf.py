@@ -12,7 +12,7 @@ from let_titan.export.folder import export
 from let_titan.export.from_hf import main
 from let_titan.export.shape import config_json
 from let_titan.export.source import find_source
-from let_titan.student import FLAVORS
+from let_titan.student import FLAVORS, LetTransformer
 from let_titan.train import LetTrainer
 from tests.conftest import VOCAB
 from tests.exported import same_logits, student, with_weights, write_run
@@ -30,9 +30,10 @@ def hugging_face_llama(folder, **changes):
     return model
 
 
-def started_from(lab, checkpoint):
+def started_from(lab, checkpoint, **changes):
     """The weights with which a run that starts from ``checkpoint`` begins."""
-    config = lab.config(checkpoint__enable=True, checkpoint__initial_load_path=str(checkpoint))
+    start = {"checkpoint__enable": True, "checkpoint__initial_load_path": str(checkpoint)}
+    config = lab.config(**start, **changes)
     trainer = LetTrainer(config)
     try:
         assert trainer.checkpointer.load()
@@ -67,15 +68,33 @@ def test_export_and_import_are_each_others_inverse(lab, assets, tmp_path):
 
 @pytest.mark.parametrize(
     "changes",
-    [{"rms_norm_eps": 1e-6}, {"rope_parameters": {"rope_theta": 5e5, "rope_type": "default"}}],
-    ids=["epsilon", "theta"],
+    [
+        {"rms_norm_eps": 1e-6},
+        {"rope_parameters": {"rope_theta": 1e4, "rope_type": "linear", "factor": 2.0}},
+    ],
+    ids=["epsilon", "scaling"],
 )
 def test_a_llama_that_no_flavor_computes_is_refused(changes, tmp_path, capsys):
-    changes = {**changes, "rope_theta": changes.get("rope_parameters", {}).get("rope_theta", 1e4)}
     hugging_face_llama(tmp_path / "hf", **changes)
     assert main([str(tmp_path / "hf"), str(tmp_path / "dcp")]) == 2
     assert "No flavor computes" in capsys.readouterr().err
     assert not (tmp_path / "dcp").exists()
+
+
+def test_another_theta_is_a_key_of_the_run(lab, tmp_path, capsys):
+    theta = {"rope_theta": 5e5, "rope_parameters": {"rope_theta": 5e5, "rope_type": "default"}}
+    hugging_face_llama(tmp_path / "hf", **theta)
+    assert main([str(tmp_path / "hf"), str(tmp_path / "dcp")]) == 0
+    assert 'model.flavor = "debug", model.rope_theta = 500000.0 and' in capsys.readouterr().out
+    found = started_from(lab, tmp_path / "dcp", model__rope_theta=5e5)
+    for key, same in ((5e5, True), (1e4, False)):
+        args = FLAVORS["debug"]
+        args.update_from_config(lab.config(None, model__rope_theta=key))
+        model = LetTransformer(args)
+        with torch.no_grad():
+            model.init_weights()
+        model.load_state_dict(found)
+        assert same_logits(model, tmp_path / "hf") == same
 
 
 def test_missing_weights_and_other_architectures_are_told(tmp_path, capsys):

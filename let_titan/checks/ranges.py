@@ -50,6 +50,7 @@ POSITIVE = Range(0, math.inf, above=True, below=True)
 BELOW_ONE = Range(0, 1, below=True)
 
 RANGES = {
+    "model.rope_theta": POSITIVE,
     "model.pad_vocab_to_multiple_of": COUNT,
     "profiling.profile_freq": COUNT,
     "profiling.profiler_active": COUNT,

@@ -101,6 +101,9 @@ def summary_mistakes(config: LetJobConfig, plan: LetPlan | None, world_size: int
         return
     if flavor != config.model.flavor:
         yield differs(config, f"student is a {flavor!r}", f"model.flavor = {flavor!r}")
+    theta = before["config"]["model"].get("rope_theta", 10_000.0)
+    if theta != config.model.rope_theta:
+        yield differs(config, f"student's RoPE has theta {theta}", f"model.rope_theta = {theta}")
     if tokenizer != fingerprint(load_tokenizer(config.model.hf_assets_path)):
         yield differs(
             config,

@@ -22,6 +22,9 @@ class Model(TitanModel):
     the LLaMA lineage (`initializer_range` of Hugging Face's LlamaConfig).
     """
 
+    rope_theta: float = 10_000.0
+    """Base of the rotary position embedding (RoPE), > 0. LLaMA's is 10000, Llama 3's 500000"""
+
     pad_vocab_to_multiple_of: int = 1
     """
     Rows of embedding and LM head are the tokenizer's ids, rounded up to a multiple of this: 64 or

@@ -7,6 +7,7 @@ Writes a Hugging Face Llama as a checkpoint for a run to start from, with
 import argparse
 import sys
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.distributed.checkpoint as dcp
@@ -34,7 +35,7 @@ SHAPE = (
 )
 
 
-def import_llama(model: Path, out: Path) -> str:
+def import_llama(model: Path, out: Path) -> dict[str, str | float]:
     """Writes ``model`` as a model-only DCP checkpoint with checksums, in its own dtype.
 
     A tied embedding becomes two: the student's is untied, with the same logits at the start.
@@ -44,7 +45,7 @@ def import_llama(model: Path, out: Path) -> str:
         out: must not exist, or be empty.
 
     Returns:
-        The flavor to train on with.
+        [model]'s keys to train on with: flavor and rope_theta.
 
     Raises:
         ConfigError: no Llama is there, none of a flavor's shape, or tensors are missing.
@@ -61,7 +62,7 @@ def import_llama(model: Path, out: Path) -> str:
                 state, storage_writer=ChecksumWriter(str(folder)), no_dist=True
             ),
         )
-    return flavor
+    return {"flavor": flavor, "rope_theta": args.rope_theta}
 
 
 def read_llama(model: Path) -> LlamaConfig:
@@ -82,9 +83,13 @@ def read_llama(model: Path) -> LlamaConfig:
 
 
 def matching_flavor(config: LlamaConfig, model: Path) -> tuple[str, LetModelArgs]:
-    """Returns the flavor that computes what ``config`` says, by shape, epsilon and RoPE."""
+    """Returns the flavor that computes what ``config`` says, by shape, epsilon and RoPE.
+
+    RoPE's theta is no flavor's: it is in the arguments as ``config`` has it.
+    """
     for name in FLAVORS:
         args = FLAVORS[name]
+        args.rope_theta = rope_of(config)["rope_theta"]
         args.vocab_size, args.max_seq_len = config.vocab_size, config.max_position_embeddings
         if described(LlamaConfig.from_dict(config_json(args, torch.float32))) == described(config):
             return name, args
@@ -96,13 +101,18 @@ def matching_flavor(config: LlamaConfig, model: Path) -> tuple[str, LetModelArgs
 
 
 def described(config: LlamaConfig) -> dict[str, object]:
-    """Returns what must agree; transformers 4 keeps RoPE's settings under two other names."""
+    """Returns what must agree."""
+    return {name: getattr(config, name) for name in SHAPE} | {
+        "RoPE": {key: value for key, value in rope_of(config).items() if value != "default"}
+    }
+
+
+def rope_of(config: LlamaConfig) -> dict[str, Any]:
+    """Returns RoPE's settings, which transformers 4 keeps under two other names."""
     rope = getattr(config, "rope_parameters", None)
     if rope is None:
         rope = {"rope_theta": config.rope_theta, **(config.rope_scaling or {})}
-    return {name: getattr(config, name) for name in SHAPE} | {
-        "RoPE": {key: value for key, value in rope.items() if value != "default"}
-    }
+    return rope
 
 
 def read_tensors(model: Path) -> dict[str, torch.Tensor]:
@@ -141,9 +151,10 @@ def main(args: list[str] | None = None) -> int:
     options = parser.parse_args(args)
 
     def run() -> None:
-        flavor = import_llama(options.model, options.out)
+        keys = import_llama(options.model, options.out)
         print(
-            f'Start from it with model.flavor = "{flavor}" and '
+            f'Start from it with model.flavor = "{keys["flavor"]}", '
+            f"model.rope_theta = {keys['rope_theta']} and "
             f"--checkpoint.initial_load_path {options.out}"
         )
 

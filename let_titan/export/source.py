@@ -53,7 +53,8 @@ class Source:
                 "version that trained it."
             )
         args = FLAVORS[model["flavor"]]
-        args.pad_vocabulary(vocabulary, self.config["model"].get("pad_vocab_to_multiple_of", 1))
+        args.pad_vocabulary(vocabulary, model.get("pad_vocab_to_multiple_of", 1))
+        args.rope_theta = model.get("rope_theta", args.rope_theta)
         args.max_seq_len = self.config["training"]["seq_len"]
         return args
 

@@ -22,7 +22,7 @@ class LetModelArgs(TransformerModelArgs):
     """Ids of the tokenizer where ``vocab_size`` is padded; None where it is not"""
 
     def update_from_config(self, job_config: JobConfig, **kwargs: Any) -> None:
-        """Takes seq_len, model.init_scheme and the tokenizer's vocabulary from the config."""
+        """Takes seq_len, [model]'s keys and the tokenizer's vocabulary from the config."""
         self.update_for_vocabulary(job_config, vocab_size(job_config.model.hf_assets_path))
 
     def update_for_vocabulary(self, job_config: JobConfig, vocabulary: int) -> None:
@@ -30,6 +30,7 @@ class LetModelArgs(TransformerModelArgs):
         super().update_from_config(job_config)
         self.pad_vocabulary(vocabulary, job_config.model.pad_vocab_to_multiple_of)  # type: ignore[attr-defined]
         self.init_scheme = job_config.model.init_scheme  # type: ignore[attr-defined]
+        self.rope_theta = job_config.model.rope_theta  # type: ignore[attr-defined]
         if job_config.data.document_attention:  # type: ignore[attr-defined]
             self.attn_type, self.attn_mask_type = "flex", "block_causal"
 
