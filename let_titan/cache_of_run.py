@@ -30,7 +30,7 @@ from let_titan.state_cache import (
 )
 from let_titan.teacher import Teacher
 from let_titan.teacher.load import build_part, describe
-from let_titan.teacher.sources import read_config
+from let_titan.teacher.sources import commit_of, read_config
 
 
 class RunCache:
@@ -113,7 +113,12 @@ class RunCache:
         layers = [pair.layer for pair in plan.pairs]
         model, resolved = build_part(found, layers, dtype, config.trust_remote_code)
         facts = describe(model, teacher.name, resolved, dtype, self.config.training.seq_len)
-        facts |= {"placement": "cache", "bytes": 0, "flops_per_token": 0}
+        facts |= {
+            "commit": commit_of(teacher),
+            "placement": "cache",
+            "bytes": 0,
+            "flops_per_token": 0,
+        }
         return CachedTeacher(self.files, resolved, facts, device, dtype)
 
     def writing(self, teacher: Teacher) -> WritingTeacher:

@@ -29,9 +29,9 @@ def teacher_text(config: LetJobConfig, tokenizer: RunTokenizer, until: int) -> T
         until: sequences of the run that have a teacher.
     """
     teacher = config.teacher
-    encoder = read_encoder(teacher.checkpoint, teacher.trust_remote_code)
+    encoder = read_encoder(teacher.checkpoint, teacher.trust_remote_code, teacher.revision)
     assert encoder is not None
-    facts = read_config(teacher.checkpoint, teacher.trust_remote_code)
+    facts = read_config(teacher.checkpoint, teacher.trust_remote_code, teacher.revision)
     return TeacherText(
         encoder_of(tokenizer),
         encoder,

@@ -1,13 +1,16 @@
 """Where a teacher comes from: the hub, ``.bin`` and GGUF files; what cannot teach is refused."""
 
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, BertConfig
+from transformers import AutoConfig, AutoModelForCausalLM, BertConfig
 
+from let_titan.checks import find_mistakes
 from let_titan.errors import ConfigError
 from let_titan.teacher import check_teacher, prepare_teacher, read_tokenizer
+from let_titan.train import LetTrainer
 from tests.support import relative_error
 from tests.teachers import BF16_ERROR, CONFIGS, load, tokens, untouched
 
@@ -50,6 +53,40 @@ def test_a_hub_id_is_fetched_once(answers, teachers, tmp_path, monkeypatch):
     (keywords,) = asked
     assert keywords["local_files_only"] is not answers
     assert "*.safetensors" in keywords["allow_patterns"] and "*.bin" not in str(keywords)
+
+
+def test_every_call_to_the_hub_has_the_revision(lab, assets, tmp_path, monkeypatch):
+    """The teacher's configuration, tokenizer and weights are of one commit, which is told."""
+    snapshot = tmp_path / "models--owner--name" / "snapshots" / ("ab" * 20)
+    shutil.copytree(assets / "teacher", snapshot)
+    for file in (assets / "tokenizer").iterdir():
+        shutil.copy(file, snapshot)
+    asked = play_hub(monkeypatch, tmp_path, True, snapshot)
+    read = AutoConfig.from_pretrained
+
+    def read_config(name, **keywords):
+        if str(name) == "owner/name":
+            asked.append(keywords)
+            name, keywords = snapshot, {}
+        return read(name, **keywords)
+
+    def cached_file(checkpoint, name, **keywords):
+        asked.append(keywords)
+        return str(snapshot / name)
+
+    monkeypatch.setattr("let_titan.teacher.sources.AutoConfig.from_pretrained", read_config)
+    monkeypatch.setattr("let_titan.teacher.tokens.cached_file", cached_file)
+    monkeypatch.setattr("let_titan.teacher.tokens.sources.hub_answers", lambda: True)
+    at = {"teacher__checkpoint": "owner/name", "teacher__revision": "v1.0"}
+    for tokenizer in ("same", "align"):
+        trainer = LetTrainer(lab.config({}, **at, teacher__tokenizer=tokenizer))
+        trainer.phase.load()
+        facts = trainer.phase.facts()
+        trainer.close()
+        assert facts["commit"] == "ab" * 20 and facts["name"] == "owner--name@v1.0"
+    assert {keywords["revision"] for keywords in asked} == {"v1.0"} and len(asked) > 6
+    (told,) = find_mistakes(lab.parsed({}, teacher__revision="v1.0"))
+    assert "teacher.revision = 'v1.0' is of a hub id" in str(told)
 
 
 def test_a_hub_out_of_reach_with_nothing_cached_is_told(tmp_path, monkeypatch):

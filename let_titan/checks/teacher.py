@@ -12,8 +12,10 @@ from let_titan.checks.checkpoint import resume_step
 from let_titan.checks.float8 import float8_teacher_mistakes
 from let_titan.checks.mistakes import Mistakes, raised_by
 from let_titan.config import LetJobConfig
+from let_titan.errors import ConfigError
 from let_titan.plan import LetPlan
 from let_titan.teacher import check_teacher, check_weights, read_tokenizer
+from let_titan.teacher.sources import looks_like_a_path
 from let_titan.tiktoken_files import is_tiktoken
 from let_titan.tokenizer import load_tokenizer
 from let_titan.tokenizer_match import Reading, check_same_tokenizer
@@ -51,9 +53,17 @@ def teacher_mistakes(config: LetJobConfig, plan: LetPlan | None) -> Mistakes:
             [pair.layer for pair in pairs if isinstance(pair.layer, int)],
             student.get_vocab_size() if same else 0,
             teacher.trust_remote_code,
+            teacher.revision,
         )
     )
     yield from unfit
+    if teacher.revision and (
+        looks_like_a_path(teacher.checkpoint) or Path(teacher.checkpoint).exists()
+    ):
+        yield ConfigError(
+            f"teacher.revision = {teacher.revision!r} is of a hub id, and teacher.checkpoint = "
+            f"{teacher.checkpoint!r} is a path: leave one of them out."
+        )
     if not unfit and plan is not None:
         yield from float8_teacher_mistakes(config, plan)
     yield from raised_by(check_weights, teacher.checkpoint)
@@ -63,7 +73,7 @@ def teacher_mistakes(config: LetJobConfig, plan: LetPlan | None) -> Mistakes:
     path = config.model.hf_assets_path
     if unfit or Path(teacher.checkpoint).expanduser() == Path(path).expanduser():
         return
-    theirs = read_tokenizer(teacher.checkpoint, teacher.trust_remote_code)
+    theirs = read_tokenizer(teacher.checkpoint, teacher.trust_remote_code, teacher.revision)
     if theirs is None:
         logger.warning(f"{teacher.checkpoint} brings no tokenizer to compare the student's with.")
         return

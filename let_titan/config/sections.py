@@ -154,6 +154,9 @@ class Teacher:
     checkpoint: str = ""
     """The teacher: a Hugging Face hub id, a local folder, or a .gguf file"""
 
+    revision: str = ""
+    """Branch, tag or commit of a hub id; "": its main branch as it is"""
+
     layer: int | Literal["last", "middle"] = "last"
     """
     Which of its hidden states: "last" is the output of the final norm; a number is that block's

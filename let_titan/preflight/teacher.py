@@ -27,9 +27,9 @@ def find_teacher(config: LetJobConfig) -> tuple[PretrainedConfig, str]:
     Raises:
         ConfigError: it cannot be read and is none of those whose facts are shipped.
     """
-    checkpoint = config.teacher.checkpoint
+    teacher, checkpoint = config.teacher, config.teacher.checkpoint
     try:
-        return read_config(checkpoint, config.teacher.trust_remote_code), checkpoint
+        return read_config(checkpoint, teacher.trust_remote_code, teacher.revision), checkpoint
     except NotFoundHere:
         facts = facts_of(checkpoint)
         if facts is None:

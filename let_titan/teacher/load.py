@@ -20,6 +20,7 @@ from let_titan.teacher.attention import attention_of
 from let_titan.teacher.float8 import float8_linears
 from let_titan.teacher.model import ResolvedLayer, Teacher, block_list, flops_per_token
 from let_titan.teacher.placement import place
+from let_titan.teacher.sources import commit_of
 
 logger = logging.getLogger(__name__)
 
@@ -61,6 +62,7 @@ def load_teacher(
     config = AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)
     model, resolved = build_part(config, layers, dtype, trust_remote_code)
     facts = describe(model, folder.name, resolved, dtype, seq_len)
+    facts["commit"] = commit_of(folder)
     n_bytes = facts["bytes"]
     facts["float8_linears"] = float8_linears(model) if float8 is not None else 0
     if float8 is not None:

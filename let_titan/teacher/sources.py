@@ -32,12 +32,15 @@ def cache_root() -> Path:
     return Path(os.environ.get("LET_TITAN_CACHE", "~/.cache/let_titan")).expanduser()
 
 
-def read_config(checkpoint: str, trust_remote_code: bool = False) -> PretrainedConfig:
+def read_config(
+    checkpoint: str, trust_remote_code: bool = False, revision: str = ""
+) -> PretrainedConfig:
     """Reads a teacher's configuration, without its weights.
 
     Args:
         checkpoint: hub id, local folder or ``.gguf`` file.
         trust_remote_code: allow the checkpoint's own code.
+        revision: branch, tag or commit of a hub id; "": its main branch.
 
     Raises:
         ConfigError: nothing there, or nothing that transformers reads.
@@ -52,6 +55,7 @@ def read_config(checkpoint: str, trust_remote_code: bool = False) -> PretrainedC
             return AutoConfig.from_pretrained(
                 path if path.is_dir() else checkpoint,
                 trust_remote_code=trust_remote_code,
+                revision=revision or None,
                 local_files_only=not path.is_dir() and not hub_answers(),
             )
     except (OSError, ValueError, KeyError, TypeError, StrictDataclassError) as error:
@@ -63,8 +67,8 @@ def read_config(checkpoint: str, trust_remote_code: bool = False) -> PretrainedC
         reason = " ".join(str(error).strip().splitlines()[:2])
         kind = ConfigError if local else NotFoundHere
         raise kind(
-            f"teacher.checkpoint = {checkpoint!r} cannot be read ({reason}): give a local folder "
-            "or a .gguf file, or a hub id that this machine can reach."
+            f"teacher.checkpoint = {named(checkpoint, revision)} cannot be read ({reason}): give a "
+            "local folder or a .gguf file, or a hub id that this machine can reach."
         ) from error
     raise ConfigError(
         f"teacher.checkpoint = {checkpoint!r} does not exist: give a hub id, a folder with "
@@ -103,6 +107,7 @@ def check_teacher(
     layer_numbers: list[int],
     vocab_size: int,
     trust_remote_code: bool = False,
+    revision: str = "",
 ) -> None:
     """Checks what can be known of a teacher before its weights are touched.
 
@@ -112,11 +117,12 @@ def check_teacher(
         layer_numbers: the blocks whose output is asked for, from 1.
         vocab_size: of the student, whose ids the teacher will read.
         trust_remote_code: allow the checkpoint's own code.
+        revision: branch, tag or commit of a hub id; "": its main branch.
 
     Raises:
         ConfigError: not a causal LM, too short a context, too few ids, no such block.
     """
-    config = read_config(checkpoint, trust_remote_code)
+    config = read_config(checkpoint, trust_remote_code, revision)
     check_fits(config, checkpoint, seq_len, layer_numbers, vocab_size)
 
 
@@ -155,7 +161,7 @@ def check_fits(
             )
 
 
-def prepare_teacher(checkpoint: str, trust_remote_code: bool = False) -> Path:
+def prepare_teacher(checkpoint: str, trust_remote_code: bool = False, revision: str = "") -> Path:
     """Brings a teacher to a local folder with config.json and safetensors; called by all ranks.
 
     Rank 0 downloads or converts; then, on nodes that do not see its result, one rank each.
@@ -163,7 +169,7 @@ def prepare_teacher(checkpoint: str, trust_remote_code: bool = False) -> Path:
     Returns:
         The folder.
     """
-    folder, fetch = plan_fetch(checkpoint, trust_remote_code)
+    folder, fetch = plan_fetch(checkpoint, trust_remote_code, revision)
     if fetch is None:
         return folder
     distributed = dist.is_available() and dist.is_initialized()
@@ -177,7 +183,7 @@ def prepare_teacher(checkpoint: str, trust_remote_code: bool = False) -> Path:
 
 
 def plan_fetch(
-    checkpoint: str, trust_remote_code: bool
+    checkpoint: str, trust_remote_code: bool, revision: str = ""
 ) -> tuple[Path, Callable[[Path], None] | None]:
     """Returns the folder the teacher will be in, and what fills it if it is not there yet."""
     path = Path(checkpoint).expanduser()
@@ -187,8 +193,20 @@ def plan_fetch(
         if any(path.glob("*.safetensors")):
             return path, None
         return cache_folder(path), lambda out: convert_bin(path, out, trust_remote_code)
-    name = checkpoint.replace("/", "--")
-    return cache_root() / name, lambda out: download(checkpoint, out, trust_remote_code)
+    name = f"{checkpoint}@{revision}" if revision else checkpoint
+    folder = cache_root() / name.replace("/", "--")
+    return folder, lambda out: download(checkpoint, out, trust_remote_code, revision)
+
+
+def commit_of(folder: Path) -> str | None:
+    """Returns the hub's commit of a teacher's folder; None where it is no download as it came."""
+    snapshot = folder.resolve()  # models--OWNER--NAME/snapshots/COMMIT
+    return snapshot.name if snapshot.parent.name == "snapshots" else None
+
+
+def named(checkpoint: str, revision: str) -> str:
+    """Returns a checkpoint as a sentence names it, with its revision, if it has one."""
+    return f"{checkpoint!r} at teacher.revision = {revision!r}" if revision else repr(checkpoint)
 
 
 def cache_folder(path: Path) -> Path:
@@ -199,12 +217,17 @@ def cache_folder(path: Path) -> Path:
     return cache_root() / f"{path.stem}-{digest}"
 
 
-def download(checkpoint: str, out: Path, trust_remote_code: bool) -> None:
+def download(checkpoint: str, out: Path, trust_remote_code: bool, revision: str) -> None:
     """Takes a hub id's safetensors, or its ``.bin`` weights where it has none, to ``out``."""
     from huggingface_hub import snapshot_download
 
     text = ["*.json", "*.model", "*.txt", *(["*.py"] if trust_remote_code else [])]
-    fetch = functools.partial(snapshot_download, checkpoint, local_files_only=not hub_answers())
+    fetch = functools.partial(
+        snapshot_download,
+        checkpoint,
+        revision=revision or None,
+        local_files_only=not hub_answers(),
+    )
     try:
         folder = Path(fetch(allow_patterns=[*text, "*.safetensors"]))
         if not any(folder.glob("*.safetensors")):
@@ -212,7 +235,7 @@ def download(checkpoint: str, out: Path, trust_remote_code: bool) -> None:
             return convert_bin(folder, out, trust_remote_code)
     except OSError as error:
         raise ConfigError(
-            f"teacher.checkpoint = {checkpoint!r} cannot be downloaded "
+            f"teacher.checkpoint = {named(checkpoint, revision)} cannot be downloaded "
             f"({str(error).splitlines()[0]}): check the name and the network, or give a local "
             "folder."
         ) from error

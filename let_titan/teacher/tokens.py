@@ -12,7 +12,9 @@ from let_titan.teacher import sources
 from let_titan.tokenizer_match import Reading
 
 
-def read_tokenizer(checkpoint: str, trust_remote_code: bool = False) -> Reading | None:
+def read_tokenizer(
+    checkpoint: str, trust_remote_code: bool = False, revision: str = ""
+) -> Reading | None:
     """Reads the tokenizer that a teacher brings; None where it brings none.
 
     A tokenizer.json is read as the student's is, since transformers rebuilds some tokenizers by
@@ -21,15 +23,20 @@ def read_tokenizer(checkpoint: str, trust_remote_code: bool = False) -> Reading 
     Args:
         checkpoint: hub id, local folder or ``.gguf`` file.
         trust_remote_code: allow the checkpoint's own code.
+        revision: branch, tag or commit of a hub id; "": its main branch.
     """
     path = Path(checkpoint).expanduser()
-    where: dict[str, Any] = {"trust_remote_code": trust_remote_code}
+    where: dict[str, Any] = {"trust_remote_code": trust_remote_code, "revision": revision or None}
     if not path.exists():
         where["local_files_only"] = not sources.hub_answers()
     try:
         if path.is_file():
             return of_transformers(path.parent, gguf_file=path.name)
-        folder = path if path.is_dir() else folder_on_hub(checkpoint, where["local_files_only"])
+        folder = (
+            path
+            if path.is_dir()
+            else folder_on_hub(checkpoint, where["local_files_only"], where["revision"])
+        )
         if folder is not None and (folder / "tokenizer.json").exists():
             read = HuggingFaceTokenizer(str(folder))
             return Reading(read.tokenizer, read.bos_id, read.eos_id)
@@ -42,9 +49,11 @@ def read_tokenizer(checkpoint: str, trust_remote_code: bool = False) -> Reading 
         return None
 
 
-def read_encoder(checkpoint: str, trust_remote_code: bool = False) -> Encoder | None:
+def read_encoder(
+    checkpoint: str, trust_remote_code: bool = False, revision: str = ""
+) -> Encoder | None:
     """Reads a teacher's tokenizer as what the data path needs; None where it brings none."""
-    found = read_tokenizer(checkpoint, trust_remote_code)
+    found = read_tokenizer(checkpoint, trust_remote_code, revision)
     if found is None:
         return None
     # Some are saved with those on, which would change every document.
@@ -59,7 +68,7 @@ def of_transformers(source: str | Path, **where: Any) -> Reading | None:
     return None if tokenizer is None else Reading(tokenizer, read.bos_token_id, read.eos_token_id)
 
 
-def folder_on_hub(checkpoint: str, local_files_only: bool) -> Path | None:
+def folder_on_hub(checkpoint: str, local_files_only: bool, revision: str | None) -> Path | None:
     """Returns the cached folder of a hub id with its tokenizer.json, None where it has none."""
     found = None
     for name in ("tokenizer_config.json", "tokenizer.json"):
@@ -67,6 +76,7 @@ def folder_on_hub(checkpoint: str, local_files_only: bool) -> Path | None:
             checkpoint,
             name,
             local_files_only=local_files_only,
+            revision=revision,
             _raise_exceptions_for_missing_entries=False,
         )
     return None if found is None else Path(found).parent
