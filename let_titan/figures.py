@@ -15,9 +15,7 @@ def let_figures(trainer: Any) -> dict[str, Any]:
         "let/lambda": plan.lambda_in(step),
         "let/teacher_active": int(plan.teacher_in(step)),
         "let/student_flops": trainer.metrics_processor.num_flops_per_token * tokens,
-        "let/teacher_flops": trainer.run_folder.teacher_flops(
-            trainer.phase.teacher_positions(min(tokens, trainer.tokens_per_step * plan.s_stop))
-        ),
+        "let/teacher_flops": trainer.run_folder.cost.at(trainer.teacher_tokens(step)),
     }
     if plan.teacher_in(step):
         loss, cosine = trainer.phase.reduced_alignment(trainer.aligned_tokens)

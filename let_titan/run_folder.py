@@ -15,6 +15,7 @@ from let_titan.outcome import outcome
 from let_titan.record import MetricsFile
 from let_titan.runs import starts_of
 from let_titan.summary import surroundings, write_summary
+from let_titan.teacher_cost import TeacherCost, cost_at_start
 from let_titan.tokenizer import fingerprint
 
 PHASES = {"let_phase": "With the teacher", "after": "Without a teacher"}
@@ -26,23 +27,37 @@ class RunFolder:
     Args:
         file: the run's metrics.jsonl; None on ranks that do not write.
         facts: what does not change during the run, from ``describe_run``.
+
+    Attributes:
+        cost: counts the teacher's FLOPs, where the file is written.
     """
 
     def __init__(self, file: MetricsFile | None, facts: dict[str, Any]) -> None:
         self.file = file
         self.facts = facts
+        self.cost = TeacherCost()
         self._begun = False
 
-    def begin(self, step: int, teacher: dict[str, Any] | None) -> None:
-        """Continues the files after ``step`` (0: starts them), with the teacher's facts if any."""
+    def begin(self, step: int, teacher: dict[str, Any] | None, tokens: int = 0) -> None:
+        """Continues the files after ``step`` (0: starts them).
+
+        Args:
+            step: the steps that are done.
+            teacher: the facts of the one that is there, if one is.
+            tokens: that a teacher has read so far.
+        """
         self._begun = True
         self.facts["teacher"] = teacher
         if self.file is None:
             return
-        starts = [{"step": step, "world_size": self.file.world_size}]
-        if step > 0 and self._path.exists():
-            earlier = json.loads(self._path.read_text())
-            # Past s_stop no teacher is loaded any more, but its cost still counts.
+        goes_on = step > 0 and self._path.exists()
+        earlier = json.loads(self._path.read_text()) if goes_on else {}
+        lines = self.file.lines() if step > 0 else []
+        self.cost = cost_at_start(step, tokens, teacher, earlier, lines)
+        this = {"step": step, "world_size": self.file.world_size}
+        starts = [{**this, "teacher_cost": dataclasses.asdict(self.cost)}]
+        if goes_on:
+            # Past s_stop no teacher is loaded any more: its facts are still the run's.
             self.facts["teacher"] = teacher or earlier["teacher"]
             starts = [start for start in starts_of(earlier) if start["step"] < step] + starts
         self.facts["starts"] = starts
@@ -75,11 +90,6 @@ class RunFolder:
                     f"{PHASES[phase]}: {cost['tokens_per_s']:,.0f} tokens/s, "
                     f"{cost['peak_memory_gib']:.2f} GiB at most"
                 )
-
-    def teacher_flops(self, tokens: int) -> int:
-        """Returns the teacher's FLOPs over ``tokens``; 0 for a baseline."""
-        teacher = self.facts["teacher"]
-        return teacher["flops_per_token"] * tokens if teacher else 0
 
     def teacher_left(self, step: int, before_gib: float, after_gib: float) -> None:
         """Logs what the teacher's leaving freed, and how fast the LET phase was."""

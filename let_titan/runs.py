@@ -101,8 +101,8 @@ def is_complete(folder: Path) -> bool:
     return summary.is_file() and json.loads(read_text(summary))["exit_state"] == COMPLETED
 
 
-def starts_of(summary: dict[str, Any]) -> list[dict[str, int]]:
-    """Returns {step, world_size} of every start of a run; one, where the summary says nothing."""
+def starts_of(summary: dict[str, Any]) -> list[dict[str, Any]]:
+    """Returns {step, world_size, ...} of every start of a run; one, where nothing is said."""
     whole = {"step": 0, "world_size": summary.get("hardware", {}).get("world_size", 1)}
     return summary.get("starts") or [whole]
 

@@ -139,13 +139,17 @@ class LetTrainer(Trainer):
             self.phase.load(start)
         else:
             self._read_for_none()
-        self.run_folder.begin(start, self.phase.facts())
+        self.run_folder.begin(start, self.phase.facts(), self.teacher_tokens(start))
         if self.job_config.validation.enable and self.validator.should_validate(start):
             # Compiled first for validation's shape, the blocks would treat training's as dynamic.
             with torch.compiler.set_stance("force_eager"):
                 self.validator.validate(self.model_parts, start)
         # None of this belongs to the first window's throughput.
         self.metrics_processor.time_last_log = time.perf_counter()
+
+    def teacher_tokens(self, step: int) -> int:
+        """Returns what the teacher has read by the end of ``step``, the present one."""
+        return self.phase.teacher_positions(self.tokens_per_step * min(step, self.plan.s_stop))
 
     def batch_generator(self, data_iterable: Iterable[Batch]) -> Iterator[Batch]:
         """As torchtitan's, of what is trained on."""

@@ -154,8 +154,50 @@ def test_resume_cuts_what_lies_past_the_checkpoint(tmp_path):
 def test_every_start_is_kept_until_a_run_begins_anew(tmp_path):
     for step, starts in ((0, [0]), (4, [0, 4]), (6, [0, 4, 6]), (4, [0, 4]), (0, [0])):
         RunFolder(MetricsFile(tmp_path / "metrics.jsonl", 2), {}).begin(step, None)
-        found = read_summary(tmp_path)["starts"]
-        assert found == [{"step": start, "world_size": 2} for start in starts]
+        found = [(each["step"], each["world_size"]) for each in read_summary(tmp_path)["starts"]]
+        assert found == [(start, 2) for start in starts]
+
+
+COMPUTING = {"placement": "replicate", "flops_per_token": 5}
+READING = {"placement": "cache", "flops_per_token": 0}
+
+
+def taught(folder, start, teacher, last):
+    """Writes a line a step from ``start`` to ``last``; a step's teacher reads 10 tokens."""
+    run = RunFolder(MetricsFile(folder / "metrics.jsonl", 1), {})
+    run.begin(start, teacher, 10 * start)
+    more = {"tokens_per_s": 1.0, "memory_gib": 1.0, "teacher_active": True}
+    with (folder / "metrics.jsonl").open("a") as file:
+        for step in range(start + 1, last + 1):
+            flops = run.cost.at(10 * step)
+            file.write(json.dumps(line(step, teacher_flops=flops, **more)) + "\n")
+    return {each["step"]: each["teacher_flops"] for each in run.file.lines()}
+
+
+def test_what_the_teacher_computed_counts_whatever_a_resume_finds(tmp_path):
+    assert taught(tmp_path, 0, COMPUTING, 6) == {s: 50 * s for s in range(1, 7)}
+    # What was written between the checkpoint and the kill is read now, and was computed.
+    assert taught(tmp_path, 4, READING, 5) == {1: 50, 2: 100, 3: 150, 4: 200, 5: 300}
+    assert taught(tmp_path, 4, READING, 4)[4] == 200  # killed again, before it could log
+    assert taught(tmp_path, 4, READING, 6)[6] == 300
+    assert taught(tmp_path, 6, None, 6)[6] == 300
+    # The cache was removed: what is computed again at a resume is in the steps that are kept.
+    assert taught(tmp_path, 5, COMPUTING, 7)[7] == 300 + 2 * 50
+    assert taught(tmp_path, 2, COMPUTING, 7) == {s: 50 * s for s in range(1, 8)}
+
+
+def test_what_a_cache_gave_costs_nothing_afterwards_either(tmp_path):
+    assert taught(tmp_path, 0, READING, 4)[4] == 0
+    assert taught(tmp_path, 4, COMPUTING, 6) == {1: 0, 2: 0, 3: 0, 4: 0, 5: 50, 6: 100}
+
+
+def test_the_teachers_cost_goes_on_from_old_summaries_and_without_one(tmp_path):
+    taught(tmp_path, 0, COMPUTING, 4)
+    old = {**read_summary(tmp_path), "starts": [{"step": 0, "world_size": 1}]}
+    (tmp_path / "summary.json").write_text(json.dumps(old))
+    assert taught(tmp_path, 4, READING, 6)[6] == 200
+    (tmp_path / "summary.json").unlink()
+    assert taught(tmp_path, 6, COMPUTING, 7)[7] == 250
 
 
 def test_outcome_leaves_the_first_window_after_each_start_out():

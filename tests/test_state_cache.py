@@ -127,6 +127,19 @@ def test_a_resume_on_either_side(live, lab):
     assert len(StateFiles(lab.folder / "cache", 0).rows) == 4 * S_STOP
 
 
+def test_a_resume_that_reads_keeps_the_count_of_what_was_computed(lab):
+    """Killed after its last states were written, before the next checkpoint."""
+    cache = {"teacher__cache": str(lab.folder / "cache")}
+    flops = []
+    for until, teachers in ((3, ["WritingTeacher"]), (None, ["CachedTeacher"])):
+        assert train(lab, "run", until=until, **cache)[2] == teachers
+        lines = (lab.folder / "run" / "metrics.jsonl").read_text().splitlines()
+        flops.append([x["teacher_flops"] for x in map(json.loads, lines) if "loss" in x])
+    per_step = flops[0][0]
+    assert flops[0] == [per_step * step for step in (1, 2, 3)]
+    assert flops[1] == [per_step * step for step in (1, 2, 3, 3)]
+
+
 SHORT = {"let": {"s_stop": 2}, "training__steps": 2, "checkpoint__enable": False}
 
 
