@@ -13,6 +13,7 @@ from torchtitan.components.metrics import BaseLogger
 
 from let_titan.errors import writing
 from let_titan.runs import read_lines
+from let_titan.used_folder import cut
 
 # our key: the key under which torchtitan's MetricsProcessor (or ours) logs it
 TRAIN_KEYS = {
@@ -55,20 +56,15 @@ class MetricsFile(BaseLogger):
         self._origin = time.perf_counter()
 
     def resume(self, step: int) -> None:
-        """Continues after ``step``: later lines go (all of them at step 0), the clock goes on.
+        """Continues after ``step``: later lines go, the clock goes on.
 
         The validation line of ``step`` itself goes, too: it is written after the checkpoint, so a
         kill may have come before it, and the resumed run validates there again.
         """
-        lines = [line for line in self.lines() if line["step"] <= step - ("val_loss" in line)]
-        if step == 0 and self.path.exists():  # an earlier run that left no checkpoint: kept aside
-            self.path.replace(self.path.with_name(f"metrics.{time.time_ns()}.jsonl"))
-            lines = []
-        scratch = self.path.with_suffix(".tmp")
+        lines = cut(self.path, lambda line: line["step"] <= step - ("val_loss" in line))
         with writing(self.path):
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            scratch.write_text("".join(json.dumps(line) + "\n" for line in lines))
-            scratch.replace(self.path)
+            self.path.touch()
         elapsed = max((line.get("elapsed_s", 0.0) for line in lines), default=0.0)
         self._origin = time.perf_counter() - elapsed
 

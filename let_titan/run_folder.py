@@ -13,10 +13,11 @@ from let_titan.data.loader import gathered
 from let_titan.errors import RunError
 from let_titan.outcome import outcome
 from let_titan.record import MetricsFile
-from let_titan.runs import starts_of
+from let_titan.runs import COMPLETED, EVALUATIONS, starts_of
 from let_titan.summary import surroundings, write_summary
 from let_titan.teacher_cost import TeacherCost, cost_at_start
 from let_titan.tokenizer import fingerprint
+from let_titan.used_folder import cut, set_aside
 
 PHASES = {"let_phase": "With the teacher", "after": "Without a teacher"}
 
@@ -61,6 +62,10 @@ class RunFolder:
             self.facts["teacher"] = teacher or earlier["teacher"]
             starts = [start for start in starts_of(earlier) if start["step"] < step] + starts
         self.facts["starts"] = starts
+        if step == 0:
+            set_aside(self._path.parent)
+        # Scores of later steps are of checkpoints that are no longer this run's.
+        cut(self._path.with_name(EVALUATIONS), lambda line: line["step"] <= step)
         self.file.resume(step)
         self._write("running")
 
@@ -68,12 +73,12 @@ class RunFolder:
         """Whether the folder is of a run that did not come to its end; called by all ranks."""
         found = [False]
         if self.file is not None and self._path.exists():
-            found = [json.loads(self._path.read_text())["exit_state"] != "completed"]
+            found = [json.loads(self._path.read_text())["exit_state"] != COMPLETED]
         dist.broadcast_object_list(found)
         return found[0]
 
     def end(self, exit_state: str) -> None:
-        """Writes the outcome: "completed", "interrupted" or "failed: ...".
+        """Writes the outcome: COMPLETED, "stopped at step N by a signal" or "failed: ...".
 
         A run that found nothing left to do leaves its folder as it was.
         """

@@ -63,7 +63,8 @@ def name_run(job_config: LetJobConfig, rank: int) -> tuple[dict[str, str], list[
     if is_silent():
         return {"WANDB_MODE": "disabled"}, []
     folder = Path(job_config.job.dump_folder).absolute()
-    start, lines = resume_step(job_config), logged(folder)
+    start = resume_step(job_config)
+    lines = logged(folder) if start > 0 else []
     suffix = f"-rank_{rank}" if rank else ""
     path = folder / f"wandb_run_id{suffix}"
     goes_on = path.exists() and start > 0 and all(line["step"] <= start for line in lines)
@@ -77,7 +78,7 @@ def name_run(job_config: LetJobConfig, rank: int) -> tuple[dict[str, str], list[
         "WANDB_RUN_ID": path.read_text().strip(),
         "WANDB_RESUME": "allow",
     }
-    lacking = [] if goes_on or rank else [line for line in lines if 0 < start >= line["step"]]
+    lacking = [] if goes_on or rank else [line for line in lines if line["step"] <= start]
     return names, lacking
 
 

@@ -145,10 +145,38 @@ def test_resume_cuts_what_lies_past_the_checkpoint(tmp_path):
     metrics = dict.fromkeys(("loss_metrics/global_avg_loss", "throughput(tps)"), 1.0)
     file.log(metrics, 3)
     assert 4.0 < file.lines()[-1]["elapsed_s"] < 5.0  # the clock went on from step 2's
-    file.resume(0)
-    assert file.lines() == []
+
+
+def begin(folder, step):
+    RunFolder(MetricsFile(folder / "metrics.jsonl", 1), {}).begin(step, None)
+
+
+def test_a_fresh_start_keeps_an_earlier_run_together(tmp_path):
+    """Unread: even a damaged file is only moved."""
+    begin(tmp_path, 0)
+    earlier = {"metrics": "damaged\n{}\n", "summary": "{", "evaluations": '{"step": 2}\n'}
+    names = {"metrics": "jsonl", "summary": "json", "evaluations": "jsonl"}
+    for stem, text in earlier.items():
+        (tmp_path / f"{stem}.{names[stem]}").write_text(text)
+    begin(tmp_path, 0)
+    assert (tmp_path / "metrics.jsonl").read_text() == ""
+    assert read_summary(tmp_path)["exit_state"] == "running"
+    assert not (tmp_path / "evaluations.jsonl").exists()
     (kept,) = tmp_path.glob("metrics.*.jsonl")  # an earlier run's lines are not thrown away
-    assert kept.read_text().count("\n") == 4
+    number = kept.name.split(".")[1]
+    for stem, text in earlier.items():
+        assert (tmp_path / f"{stem}.{number}.{names[stem]}").read_text() == text
+
+
+def test_a_resume_leaves_later_steps_scores_behind(tmp_path):
+    begin(tmp_path, 0)
+    scores = [{"step": 2, "average": 0.5}, {"step": 4, "average": 0.6}, {"step": 4, "x": 1}]
+    path = tmp_path / "evaluations.jsonl"
+    path.write_text("".join(json.dumps(each) + "\n" for each in scores))
+    begin(tmp_path, 4)
+    assert [json.loads(text) for text in path.read_text().splitlines()] == scores
+    begin(tmp_path, 3)
+    assert [json.loads(text) for text in path.read_text().splitlines()] == scores[:1]
 
 
 def test_every_start_is_kept_until_a_run_begins_anew(tmp_path):
@@ -256,6 +284,7 @@ def test_wandb_groups_twins_and_resumes_in_the_same_run(lab, clean_wandb):
     (folder / "metrics.jsonl").write_text('{"step": 2, "loss": 1.0}\n')
     assert names_of(config)["WANDB_RUN_ID"] == after_a_kill != names["WANDB_RUN_ID"]
     (folder / "checkpoint" / "step-2" / ".metadata").unlink()
+    (folder / "metrics.jsonl").write_text("damaged\n{}\n")  # will be set aside, unread
     assert names_of(config)["WANDB_RUN_ID"] != after_a_kill  # it begins anew
     clean_wandb.setenv("WANDB_RUN_GROUP", "mine")
     assert names_of(config)["WANDB_RUN_GROUP"] == "mine"  # what the user says stands
