@@ -140,6 +140,19 @@ def test_a_damaged_summary(text, resumed, lab):
     assert "summary.json' is damaged or of another program" in told
 
 
+@pytest.mark.parametrize("name", ["metrics.jsonl", "evaluations.jsonl"])
+@pytest.mark.parametrize(("text", "what"), [("{", "is not JSON"), ("3", "has no step")])
+def test_damaged_lines(name, text, what, resumed, lab):
+    path = lab.folder / "run" / name
+    path.write_text('{"step": 1, "loss": 1.0}\n' + text)
+    if what == "is not JSON":
+        assert resumed() == []  # a kill tears the last line
+    path.write_text('{"step": 1, "loss": 1.0}\n' + text + "\n")
+    (told,) = resumed()
+    assert told.startswith(f"{path}, line 2, {what}") and told.endswith("remove that line.")
+    assert resumed(checkpoint__enable=False, checkpoint__load_step=-1) == []  # nothing reads it
+
+
 @pytest.mark.parametrize("content", [b"", b"\x80", b"nonsense"])
 def test_damaged_metadata(content, resumed, lab):
     (lab.folder / "run" / "checkpoint" / "step-1" / ".metadata").write_bytes(content)

@@ -17,6 +17,7 @@ from let_titan.config import LetJobConfig
 from let_titan.data.files import data_fingerprint
 from let_titan.errors import ConfigError
 from let_titan.plan import LetPlan
+from let_titan.runs import EVALUATIONS, read_lines
 from let_titan.tokenizer import fingerprint, load_tokenizer
 
 IN_CHECKPOINTS = {
@@ -38,6 +39,7 @@ def resume_mistakes(config: LetJobConfig, plan: LetPlan | None, world_size: int)
         return
     step = resume_step(config)
     if step > 0:
+        yield from line_mistakes(Path(config.job.dump_folder))
         yield from summary_mistakes(config, plan, world_size)
     if step in whole_checkpoints(folder):
         yield from content_mistakes(config, folder / f"step-{step}", model_only=step == 0)
@@ -81,6 +83,16 @@ def initial_mistakes(config: LetJobConfig) -> Mistakes:
                 f"checkpoint.initial_load_path = {str(folder)!r} is no checkpoint (it has no "
                 ".metadata): give the folder of one step, such as .../checkpoint/step-100."
             )
+
+
+def line_mistakes(dump: Path) -> Mistakes:
+    """The files that the resume will cut can be read, but for a last line that a kill tore."""
+    for name in ("metrics.jsonl", EVALUATIONS):
+        try:
+            if (dump / name).exists():
+                read_lines(dump / name)
+        except ValueError as error:
+            yield ConfigError(str(error))
 
 
 def summary_mistakes(config: LetJobConfig, plan: LetPlan | None, world_size: int) -> Mistakes:
