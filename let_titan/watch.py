@@ -20,7 +20,15 @@ from rich.table import Table
 from rich.text import Text
 
 from let_titan.checkpoint.folders import whole_checkpoints
-from let_titan.runs import FILES, Line, is_number, read_lines, sort_lines, starts_of
+from let_titan.runs import (
+    COMPLETED,
+    FILES,
+    Line,
+    is_number,
+    read_lines,
+    sort_lines,
+    starts_of,
+)
 
 EVERY = 2.0  # seconds between two looks
 PACE = 10  # windows over which the time left is reckoned
@@ -68,7 +76,7 @@ class Watched:
 
     @property
     def done(self) -> bool:
-        return self.exit_state == "completed"
+        return self.exit_state == COMPLETED
 
     @property
     def has_teacher(self) -> bool:

@@ -4,10 +4,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-FILE = "evaluations.jsonl"
+from let_titan.runs import EVALUATIONS
 
 
 def note(run: Path, step: int, **results: Any) -> None:
     """Adds a line: ``step``, and ``tasks`` with ``average``, or ``perplexity``."""
-    with (run / FILE).open("a") as file:
+    with (run / EVALUATIONS).open("a") as file:
         file.write(json.dumps({"step": step, **results}) + "\n")
