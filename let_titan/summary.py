@@ -64,10 +64,15 @@ def git_commit() -> str | None:
 
 
 def hardware() -> dict[str, Any]:
-    """Returns what the run runs on; memory in GiB."""
+    """Returns what the run runs on; memory in GiB.
+
+    ``local_world_size`` is None where the launcher did not say how many processes a node has.
+    """
+    per_node = os.environ.get("LOCAL_WORLD_SIZE", "")
     facts: dict[str, Any] = {
         "device": titan_utils.device_type,
         "world_size": int(os.environ.get("WORLD_SIZE", 1)),
+        "local_world_size": int(per_node) if per_node.isdecimal() else None,
         "cpu": cpu_name(),
         "cpu_threads": torch.get_num_threads(),
         "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),

@@ -6,6 +6,7 @@ import math
 import pytest
 
 from let_titan import report
+from let_titan.compare.markdown import command
 from let_titan.runs import Run, by_step
 from tests.handmade import BASELINE, BETTER, train_line, twins, write_run
 
@@ -32,6 +33,23 @@ def test_report_is_the_comparison_of_two_runs(tmp_path):
         assert (out / plot).read_bytes().startswith(b"\x89PNG")
     found = json.loads((out / "report.json").read_text())["arms"][0]
     assert found["target"]["costs"]["steps"]["speed_up"]["value"] == pytest.approx(40 / 35)
+
+
+@pytest.mark.parametrize(
+    ("per_node", "expected"),
+    [
+        (8, "--nproc_per_node=8 --rdzv_backend=c10d --rdzv_endpoint=HEAD:29500 -m let_titan.train"),
+        (32, "torchrun --nproc_per_node=32 -m let_titan.train"),
+        (None, "torchrun --nproc_per_node=32 -m let_titan.train"),
+    ],
+)
+def test_the_command_starts_as_many_nodes_as_there_were(per_node, expected, tmp_path):
+    run = Run.load(write_run(tmp_path / "run", False, BASELINE))
+    run.summary["hardware"] |= {"world_size": 32, "local_world_size": per_node}
+    assert expected in command(run)
+    assert ("torchrun --nnodes=4 " in command(run)) == (per_node == 8)
+    del run.summary["hardware"]["local_world_size"]
+    assert command(run).startswith("torchrun --nproc_per_node=32 ")
 
 
 def test_exchanged_folders_are_refused_with_a_sentence(tmp_path, capsys):

@@ -55,6 +55,7 @@ def read_summary(folder):
 
 def test_a_let_run(lab, monkeypatch):
     monkeypatch.setenv("WANDB_API_KEY", "secret-of-the-test")
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "3")  # told as the launcher says it
     train, validation, summary = leave(lab, {"s_stop": 3}, metrics__enable_tensorboard=True)
     assert [line["step"] for line in train] == [1, 2, 3, 4, 5, 6]
     assert all(line.keys() == TRAIN_KEYS for line in train)
@@ -91,7 +92,9 @@ def test_a_let_run(lab, monkeypatch):
     assert summary["best_val_loss"] == min(line["val_loss"] for line in validation)
     assert summary["wall_time_s"] == train[-1]["elapsed_s"]
     assert summary["versions"]["torchtitan"] == "0.2.2"
-    assert summary["hardware"]["device"] == "cpu" and summary["hardware"]["world_size"] == 1
+    hardware = summary["hardware"]
+    assert hardware["device"] == "cpu" and hardware["world_size"] == 1
+    assert hardware["local_world_size"] == 3
     for phase in ("let_phase", "after"):
         assert summary["throughput"][phase].keys() == {"tokens_per_s", "peak_memory_gib"}
     for file in lab.folder.rglob("*"):

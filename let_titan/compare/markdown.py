@@ -120,8 +120,22 @@ def command(run: Run) -> str:
     """Returns the command that repeats ``run`` from the current folder."""
     path = run.fact("config.job.config_file") or "CONFIG.toml"
     path = os.path.relpath(path) if os.path.isabs(path) else path
-    start = f"torchrun --nproc_per_node={run.fact('hardware.world_size') or 1}"
-    return f"{start} -m let_titan.train --job.config_file {shlex.quote(path)}"
+    return f"{launcher(run)} -m let_titan.train --job.config_file {shlex.quote(path)}"
+
+
+def launcher(run: Run) -> str:
+    """Returns torchrun as it starts ``run``, on every node if it had several.
+
+    Old summaries do not say how many processes a node had: theirs is taken for one node.
+    """
+    world = run.fact("hardware.world_size") or 1
+    per_node = run.fact("hardware.local_world_size") or world
+    if per_node == world:
+        return f"torchrun --nproc_per_node={world}"
+    return (
+        f"torchrun --nnodes={world // per_node} --nproc_per_node={per_node} "
+        "--rdzv_backend=c10d --rdzv_endpoint=HEAD:29500"
+    )
 
 
 def twins_sentence(comparison: Comparison) -> str:
