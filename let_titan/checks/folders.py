@@ -5,6 +5,7 @@ from pathlib import Path
 
 from let_titan.checks.mistakes import Mistakes
 from let_titan.config import LetJobConfig
+from let_titan.disk import existing_parent
 from let_titan.errors import ConfigError
 
 
@@ -46,9 +47,7 @@ def unwritable(key: str, folder: Path) -> Mistakes:
 
     Permission bits say little: root passes them, and a file system can be read-only or full.
     """
-    ancestor = folder.absolute()
-    while not ancestor.exists():
-        ancestor = ancestor.parent
+    ancestor = existing_parent(folder)
     try:
         with tempfile.NamedTemporaryFile(dir=ancestor, prefix=".let_titan-"):
             pass

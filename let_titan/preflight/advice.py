@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from let_titan.config import LetJobConfig
+from let_titan.disk import existing_parent
 from let_titan.plan import LetPlan
 from let_titan.preflight.gpus import Gpu
 from let_titan.preflight.memory import StepMemory
@@ -69,7 +70,3 @@ def disk_advice(config: LetJobConfig, parameters: int) -> Iterator[str]:
             f"{gib(free)} free on this machine: choose another job.dump_folder, or lower "
             f"checkpoint.keep_latest_k = {config.checkpoint.keep_latest_k}."
         )
-
-
-def existing_parent(path: Path) -> Path:
-    return next(parent for parent in (path.absolute(), *path.absolute().parents) if parent.exists())

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from let_titan.config import LetJobConfig
-from let_titan.preflight.advice import existing_parent
+from let_titan.disk import existing_parent
 from let_titan.preflight.cost import Cost
 from let_titan.preflight.units import gib
 from let_titan.state_cache import bytes_per_token, uses_cache

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from let_titan.disk import existing_parent
 from let_titan.errors import ConfigError, writing
 
 NAMES = {
@@ -65,8 +66,7 @@ def check_room(folder: Path, n_bytes: int) -> None:
     Raises:
         ConfigError: with what is needed and what is free.
     """
-    parents = (folder.absolute(), *folder.absolute().parents)
-    free = shutil.disk_usage(next(parent for parent in parents if parent.exists())).free
+    free = shutil.disk_usage(existing_parent(folder)).free
     if n_bytes > free:
         raise ConfigError(
             f"teacher.cache = {str(folder)!r} needs {n_bytes / 2**30:,.2f} GiB more, and "
