@@ -14,6 +14,9 @@ FLOAT8 = "quantize.linear.float8"
 MXFP8 = "quantize.linear.mx"
 TEACHER = "teacher.float8 = true"
 
+FLOAT8_CAPABILITY = (8, 9)
+"""The first of CUDA's that multiplies in float8."""
+
 
 def teacher_in_float8(config: LetJobConfig) -> bool:
     """Whether the run has a teacher that multiplies in float8."""

@@ -5,7 +5,13 @@ import os
 import torch
 from torchtitan.tools.utils import device_type
 
-from let_titan.checks.float8 import FLOAT8, MXFP8, TEACHER, teacher_in_float8
+from let_titan.checks.float8 import (
+    FLOAT8,
+    FLOAT8_CAPABILITY,
+    MXFP8,
+    TEACHER,
+    teacher_in_float8,
+)
 from let_titan.checks.layout import started_processes
 from let_titan.checks.mistakes import Mistakes
 from let_titan.config import LetJobConfig, compiles
@@ -13,7 +19,6 @@ from let_titan.device import HAS_ACCELERATOR
 from let_titan.errors import ConfigError
 from let_titan.student.probe import compiled_tensor_parallel_error
 
-FLOAT8_CAPABILITY = (8, 9)
 MXFP8_CAPABILITY = (10, 0)
 
 

@@ -4,13 +4,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from let_titan.checks import find_mistakes
-from let_titan.checks.float8 import TEACHER, teacher_in_float8
+from let_titan.checks.float8 import FLOAT8_CAPABILITY, TEACHER, teacher_in_float8
 from let_titan.checks.mistakes import Mistakes, raised_by
 from let_titan.checks.teacher import needs_teacher
 from let_titan.config import LetJobConfig, compiles
 from let_titan.errors import ConfigError, NotFoundHere
 from let_titan.plan import LetPlan, resolve_plan
-from let_titan.preflight.gpus import FLOAT8_CAPABILITY, Gpu
+from let_titan.preflight.gpus import Gpu
 from let_titan.preflight.teacher import find_teacher
 from let_titan.teacher.facts import TeacherFacts, facts_of, facts_of_folder
 from let_titan.teacher.sources import check_fits

@@ -48,7 +48,5 @@ GPUS = {
     ),
 }
 
-FLOAT8_CAPABILITY = (8, 9)
-
 GPUS_PER_NODE = 8
 """Of both kinds, in the vendor's own machines."""
