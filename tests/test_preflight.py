@@ -73,6 +73,8 @@ def test_what_is_not_here_is_named_and_no_mistake(lab, capsys):
         ({"model__hf_assets_path": "none/unknown"}, "is not named after a model"),
         ({"teacher__checkpoint": "./none"}, "'./none' does not exist"),
         ({"let__lamda": 1}, "did you mean let.lambda_0"),
+        ({"data__lanes": -1}, "data.lanes = -1"),  # which the corpus asks for, too
+        ({"data__validation_fraction": 1.0}, "data.validation_fraction = 1.0"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )

@@ -15,7 +15,7 @@ from let_titan.checks.let import let_mistakes, pair_mistakes
 from let_titan.checks.machine import machine_mistakes
 from let_titan.checks.mistakes import Mistakes, readable
 from let_titan.checks.model import flavor_mistakes, model_mistakes, tokenizer_mistakes
-from let_titan.checks.ranges import out_of_range
+from let_titan.checks.ranges import range_mistakes
 from let_titan.checks.resume import resume_mistakes
 from let_titan.checks.teacher import needs_teacher, teacher_mistakes
 from let_titan.config import LetJobConfig
@@ -53,7 +53,7 @@ def mistakes_of(config: LetJobConfig, world_size: int, elsewhere: bool = False) 
     unknown_flavor = list(flavor_mistakes(config))
     yield from unknown_flavor
     yield from model_mistakes(config)
-    wrong = out_of_range(config)
+    wrong = range_mistakes(config)
     yield from wrong.values()
     unknown_words = list(choice_mistakes(config))
     yield from unknown_words

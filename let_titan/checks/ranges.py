@@ -4,50 +4,21 @@ Keys of parts that are not used here (pipeline stages, experts, fault tolerance)
 every other number a test asks for one. [let] and [distill] have checks of their own.
 """
 
-import math
-from dataclasses import dataclass
 from typing import Any
 
 from let_titan.config import LetJobConfig
+from let_titan.data.settings import RANGES as DATA
 from let_titan.errors import ConfigError
-
-
-@dataclass(frozen=True)
-class Range:
-    """``low <= value <= high``; with ``above`` or ``below`` the end itself is left out.
-
-    Attributes:
-        also: one more number that is right, since it has a meaning of its own.
-    """
-
-    low: float
-    high: float = math.inf
-    above: bool = False
-    below: bool = False
-    also: float | None = None
-
-    def __contains__(self, value: float) -> bool:
-        if value == self.also:
-            return True
-        too_low = value <= self.low if self.above else value < self.low
-        too_high = value >= self.high if self.below else value > self.high
-        return not (math.isnan(value) or too_low or too_high)
-
-    def __str__(self) -> str:
-        words = f"above {self.low}" if self.above else f"at least {self.low}"
-        if self.high < math.inf:
-            words += f" and {'below' if self.below else 'at most'} {self.high}"
-        elif self.below:
-            words += " and finite"
-        return words if self.also is None else f"{self.also}, or {words}"
-
-
-COUNT = Range(1)
-NOT_NEGATIVE = Range(0)
-FRACTION = Range(0, 1)
-FINITE = Range(0, math.inf, below=True)
-POSITIVE = Range(0, math.inf, above=True, below=True)
-BELOW_ONE = Range(0, 1, below=True)
+from let_titan.ranges import (
+    BELOW_ONE,
+    COUNT,
+    FINITE,
+    FRACTION,
+    NOT_NEGATIVE,
+    POSITIVE,
+    Range,
+    out_of_range,
+)
 
 RANGES = {
     "model.rope_theta": POSITIVE,
@@ -92,21 +63,17 @@ RANGES = {
     "validation.freq": COUNT,
     "validation.dataloader.num_workers": NOT_NEGATIVE,
     "validation.dataloader.prefetch_factor": COUNT,
-    "data.lanes": NOT_NEGATIVE,
-    "data.shuffle_buffer": NOT_NEGATIVE,
-    "data.shuffle_seed": NOT_NEGATIVE,
-    "data.max_document_mib": COUNT,
-    "data.validation_fraction": BELOW_ONE,
+    **{f"data.{key}": allowed for key, allowed in DATA.items()},
     # What torch.manual_seed takes
     "debug.seed": Range(-(2**63), 2**64, below=True),
 }
 
 
-def out_of_range(config: LetJobConfig) -> dict[str, ConfigError]:
+def range_mistakes(config: LetJobConfig) -> dict[str, ConfigError]:
     """Returns the mistake of each key whose number it may not take."""
     values = {path: value_at(config, path) for path in RANGES}
     return {
-        path: ConfigError(f"{path} = {value} is out of range: it must be {RANGES[path]}.")
+        path: out_of_range(path, value, RANGES[path])
         for path, value in values.items()
         if value is not None and value not in RANGES[path]
     }

@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 from let_titan.data.documents import BadLine, Document, parse, text_hash
 from let_titan.data.files import File
 from let_titan.data.lines import Line
-from let_titan.data.settings import Data
+from let_titan.data.settings import RANGES, Data
 from let_titan.errors import ConfigError
+from let_titan.ranges import out_of_range
 
 HASH_SPAN = 2**64
 
@@ -76,17 +77,10 @@ def policy_of(data: Data, validation: bool) -> Policy:
     Raises:
         ConfigError: a value is out of range.
     """
-    if data.lanes < 0 or data.shuffle_buffer < 0 or data.shuffle_seed < 0:
-        raise ConfigError(
-            f"data.lanes = {data.lanes}, data.shuffle_buffer = {data.shuffle_buffer} and "
-            f"data.shuffle_seed = {data.shuffle_seed} must not be negative."
-        )
-    if not 0 <= data.validation_fraction < 1:
-        raise ConfigError(
-            f"data.validation_fraction = {data.validation_fraction} must be at least 0 and below 1."
-        )
-    if data.max_document_mib < 1:
-        raise ConfigError(f"data.max_document_mib = {data.max_document_mib} must be at least 1.")
+    for key, allowed in RANGES.items():
+        value = getattr(data, key)
+        if value not in allowed:
+            raise out_of_range(f"data.{key}", value, allowed)
     return Policy(
         data.bad_lines,
         data.max_document_mib * 2**20,

@@ -3,6 +3,8 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
+from let_titan.ranges import BELOW_ONE, COUNT, NOT_NEGATIVE
+
 
 @dataclass
 class Data:
@@ -54,3 +56,13 @@ class Data:
 
     max_document_mib: int = 16
     """Text of a document, in MiB, above which it is a bad line ("too long"): bounds the memory"""
+
+
+RANGES = {
+    "lanes": NOT_NEGATIVE,
+    "shuffle_buffer": NOT_NEGATIVE,
+    "shuffle_seed": NOT_NEGATIVE,
+    "max_document_mib": COUNT,
+    "validation_fraction": BELOW_ONE,
+}
+"""The numbers that each key may take."""
