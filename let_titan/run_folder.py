@@ -96,7 +96,7 @@ class RunFolder:
                     f"{cost['peak_memory_gib']:.2f} GiB at most"
                 )
 
-    def teacher_left(self, step: int, before_gib: float, after_gib: float) -> None:
+    def log_teacher_left(self, step: int, before_gib: float, after_gib: float) -> None:
         """Logs what the teacher's leaving freed, and how fast the LET phase was."""
         if self.file is None:
             return

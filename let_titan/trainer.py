@@ -225,7 +225,7 @@ class LetTrainer(Trainer):
         self._read_for_none()
         before, after = self.phase.release()
         self.metrics_processor.device_memory_monitor.reset_peak_stats()
-        self.run_folder.teacher_left(self.step, before, after)
+        self.run_folder.log_teacher_left(self.step, before, after)
 
     def _read_for_none(self) -> None:
         """Tells the loader that the teacher has left: auto stop ends it before the planned step."""
