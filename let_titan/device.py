@@ -123,10 +123,10 @@ def found_device() -> Iterator[None]:
 
 
 def refuse_late_import() -> None:
-    """Speaks when torchtitan looked for a device before let_titan could answer.
+    """Raises if torchtitan was imported first on a machine without an accelerator.
 
     Raises:
-        ImportError: it found none.
+        ImportError: torchtitan looked for a device before let_titan could answer for the CPU.
     """
     if not HAS_ACCELERATOR:
         raise ImportError(

@@ -35,10 +35,10 @@ TORCHTITAN = "0.2.2"
 
 
 def check_version() -> None:
-    """Speaks when torchtitan is another one than that which everything here was tried on.
+    """Raises unless the tested torchtitan version is installed.
 
     Raises:
-        ConfigError: another version is installed.
+        ConfigError: names the version that is installed, and the tested one.
     """
     found = importlib.metadata.version("torchtitan")
     if found != TORCHTITAN:
