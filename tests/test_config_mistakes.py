@@ -2,12 +2,13 @@
 
 import json
 import shutil
+from types import SimpleNamespace
 from typing import get_args
 
 import pytest
 import torch
 
-from let_titan.checks import check_config, data_parallel_degrees, find_mistakes
+from let_titan.checks import check_config, data_parallel_degrees, find_mistakes, machine
 from let_titan.checks.ranges import RANGES
 from let_titan.config import LetConfigManager
 from let_titan.errors import ConfigError
@@ -227,6 +228,28 @@ def test_a_teacher_within_nodes_needs_to_know_them(per_node, refused, lab, monke
     told = " ".join(map(str, find_mistakes(config)))
     assert ('teacher.placement = "node" needs equally many processes' in told) == refused
     assert find_mistakes(config, 4, elsewhere=True) == []
+
+
+@pytest.mark.parametrize(
+    ("rank", "per_node", "refused"),
+    [("0", "3", True), ("2", None, True), ("1", "2", False), ("0", None, False)],
+    ids=["rank 0 of three", "the third, no torchrun", "the second of two", "one"],
+)
+def test_every_process_needs_a_gpu_of_its_own(rank, per_node, refused, lab, monkeypatch):
+    """Rank 0 says so, which has one; and no rank goes on to try what only a GPU can tell."""
+    monkeypatch.setattr(machine, "HAS_ACCELERATOR", True)
+    monkeypatch.setattr(machine, "device_module", SimpleNamespace(device_count=lambda: 2))
+    tried = []
+    monkeypatch.setattr(machine, "compiled_tensor_parallel_error", lambda _: tried.append(1))
+    monkeypatch.setenv("LOCAL_RANK", rank)
+    if per_node is not None:
+        monkeypatch.setenv("LOCAL_WORLD_SIZE", per_node)
+    config = lab.parsed(None, "--parallelism.tensor_parallel_degree=2", "--compile.enable")
+    told = " ".join(map(str, find_mistakes(config, 2)))
+    sentence, cure = "3 processes were started on this node", "torchrun --nproc_per_node 2,"
+    assert (sentence in told) == (cure in told) == refused
+    assert bool(tried) != refused
+    assert sentence not in " ".join(map(str, find_mistakes(config, 2, elsewhere=True)))
 
 
 def test_emulated_float8(lab):

@@ -3,7 +3,7 @@
 import os
 
 import torch
-from torchtitan.tools.utils import device_type
+from torchtitan.tools.utils import device_module, device_type
 
 from let_titan.checks.float8 import (
     FLOAT8,
@@ -24,7 +24,10 @@ MXFP8_CAPABILITY = (10, 0)
 
 def machine_mistakes(config: LetJobConfig) -> Mistakes:
     yield from precision_mistakes(config)
-    yield from compiled_tensor_parallel_mistakes(config)
+    too_few = list(device_mistakes())
+    yield from too_few
+    if not too_few:  # a rank without a GPU has nowhere to try it
+        yield from compiled_tensor_parallel_mistakes(config)
     yield from node_mistakes(config)
     if HAS_ACCELERATOR:
         return
@@ -74,6 +77,21 @@ def precision_mistakes(config: LetJobConfig) -> Mistakes:
         yield ConfigError(
             f"model.converters has {MXFP8!r}, which needs a GPU of compute capability 10.0 or "
             f"later ({here}): leave it out."
+        )
+
+
+def device_mistakes() -> Mistakes:
+    """Whether every process of this node has a GPU: rank 0, which alone speaks, has the first."""
+    if not HAS_ACCELERATOR:
+        return
+    rank, per_node = (os.environ.get(name, "") for name in ("LOCAL_RANK", "LOCAL_WORLD_SIZE"))
+    processes = max(int(rank or 0) + 1, int(per_node) if per_node.isdecimal() else 1)
+    gpus = device_module.device_count()
+    if processes > gpus:
+        yield ConfigError(
+            f"{processes} processes were started on this node (LOCAL_RANK = {rank or 0!r}, "
+            f"LOCAL_WORLD_SIZE = {per_node!r}), where torch finds GPUs for {gpus}: give torchrun "
+            f"--nproc_per_node {gpus}, or show it more (CUDA_VISIBLE_DEVICES)."
         )
 
 
