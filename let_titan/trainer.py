@@ -165,15 +165,9 @@ class LetTrainer(Trainer):
         global_valid_tokens: torch.Tensor,
     ) -> torch.Tensor:
         """Notes lambda(s) over the aligned tokens, then as torchtitan; returns the NLL alone."""
-        tokens: float | torch.Tensor = global_valid_tokens
-        if self.parallel_dims.pp_enabled or self.parallel_dims.fsdp_enabled:
-            # A pipeline would cut a tensor into microbatches, FSDP2 cast it to bfloat16.
-            tokens = float(tokens)
-        self.aligned_tokens = self.phase.aligned_tokens(tokens)
-        self._coefficient = self.plan.lambda_in(self.step) / self.aligned_tokens
+        if self._microbatch == 0:
+            self._count(global_valid_tokens)
         self._microbatch += 1
-        if isinstance(self.loss_fn, PipelineLoss):
-            self.loss_fn.tokens = tokens
         if is_ddp(self.parallel_dims):
             last = self._microbatch == self.gradient_accumulation_steps
             self.model_parts[0].set_requires_gradient_sync(last)
@@ -184,8 +178,23 @@ class LetTrainer(Trainer):
             loss = torch.zeros_like(loss)  # torchtitan's placeholder is -1
         self.guard.note_loss(loss)
         if self.rank_loss is not None:
-            self.rank_loss.add(loss * tokens, labels)
+            self.rank_loss.add(loss * self._valid_tokens, labels)
         return loss
+
+    def _count(self, valid_tokens: float | torch.Tensor) -> None:
+        """Takes the step's global number of valid tokens, that of each microbatch, too.
+
+        Once a step, since the host waits for the device where it asks for a number: without data
+        parallelism torchtitan gives a tensor.
+        """
+        if self.parallel_dims.pp_enabled or self.parallel_dims.fsdp_enabled:
+            # A pipeline would cut a tensor into microbatches, FSDP2 cast it to bfloat16.
+            valid_tokens = float(valid_tokens)
+        self._valid_tokens = valid_tokens
+        self.aligned_tokens = self.phase.aligned_tokens(valid_tokens)
+        self._coefficient = self.plan.lambda_in(self.step) / self.aligned_tokens
+        if isinstance(self.loss_fn, PipelineLoss):
+            self.loss_fn.tokens = valid_tokens
 
     def post_dataloading_process(
         self, input_dict: dict[str, torch.Tensor], labels: torch.Tensor

@@ -16,6 +16,7 @@ from tests.support import (
     cosine,
     one_step,
     relative_error,
+    use_fixed_batches,
     worst_gradient,
 )
 from tests.test_alignment import reference
@@ -158,3 +159,20 @@ def test_fsdp_is_given_the_coefficient_as_a_number(lab, monkeypatch):
     )
     trainer.close()
     assert isinstance(trainer._coefficient, float) and trainer._coefficient == 0.5 / 7
+
+
+def test_the_host_asks_for_the_tokens_once_a_step(lab, monkeypatch):
+    """Without data parallelism their number is on the device: CP and PP alone are such layouts."""
+    trainer = LetTrainer(lab.config(LET, training__local_batch_size=2))
+    trainer.gradient_accumulation_steps = 4
+    monkeypatch.setattr(ParallelDims, "fsdp_enabled", True)
+    asked, ask = [], torch.Tensor.__float__
+    monkeypatch.setattr(torch.Tensor, "__float__", lambda x: asked.append(x) or ask(x))
+    valid = []
+    for step in (1, 2):
+        trainer.step = step
+        trainer.train_step(use_fixed_batches(trainer))
+        valid.append(trainer.aligned_tokens)
+    trainer.close()
+    monkeypatch.undo()
+    assert [float(x) for x in asked] == valid and valid[0] > 0
