@@ -6,7 +6,7 @@ import torch
 from torchtitan.config import TORCH_DTYPE_MAP
 from torchtitan.distributed import ParallelDims
 
-from let_titan.config import LetJobConfig, compiles
+from let_titan.config import LetJobConfig, compiles_teacher
 from let_titan.plan import LetPlan
 from let_titan.teacher import Teacher, load_teacher
 from let_titan.teacher.float8 import build_float8
@@ -18,7 +18,7 @@ def load_model(
 ) -> Teacher:
     """Loads the part of the teacher in ``folder`` that ``plan`` needs."""
     config = job_config.teacher
-    compiled = config.compile and compiles(job_config, "model")
+    compiled = compiles_teacher(job_config)
     return load_teacher(
         folder,
         [pair.layer for pair in plan.pairs],

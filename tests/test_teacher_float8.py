@@ -126,7 +126,10 @@ def test_keys_that_do_not_go_with_it(lab):
         return " ".join(map(str, find_mistakes(lab.parsed({}, *args))))
 
     assert told(*EMULATED) == ""
-    assert "cannot be compiled" in told(*EMULATED, "--compile.enable")
+    for components in ("model,loss", "loss"):
+        compiled = [*EMULATED, "--compile.enable", "--compile.components", components]
+        assert "cannot be compiled: set teacher.compile = false." in told(*compiled)
+        assert told(*compiled, "--teacher.no-compile") == ""
     rowwise = ["--quantize.linear.float8.recipe_name", "rowwise"]
     assert "is lost with recipe_name" in told(*EMULATED, *rowwise)
     assert 'gives bfloat16: set teacher.dtype = "bfloat16"' in told("--teacher.float8", *rowwise)

@@ -101,6 +101,26 @@ def test_beside_a_student_in_one_process(compiled, assets, tmp_path):
     assert_comes_and_goes(life(assets, tmp_path, "replicate", compiled))
 
 
+@pytest.mark.parametrize(
+    ("enable", "components", "asked", "compiled"),
+    [
+        (True, ["loss"], True, True),
+        (True, ["model", "loss"], True, True),
+        (True, ["model", "loss"], False, False),
+        (False, ["model", "loss"], True, False),
+    ],
+)
+def test_its_blocks_are_compiled_by_a_key_of_their_own(enable, components, asked, compiled, lab):
+    """The student's are no matter: under tensor parallelism the loss alone may be compiled."""
+    keys = {"enable": enable, "components": components, "backend": "eager"}
+    changes = {f"compile__{key}": value for key, value in keys.items()}
+    trainer = LetTrainer(lab.config({}, **changes, teacher__compile=asked))
+    trainer.phase.load()
+    facts = trainer.phase.facts()
+    trainer.close()
+    assert facts["compiled"] == compiled
+
+
 def both_placements_compiled(assets, folder):
     return [life(assets, folder / name, name, True) for name in ("replicate", "shard")]
 

@@ -3,7 +3,7 @@
 import torch
 
 from let_titan.checks.mistakes import Mistakes
-from let_titan.config import LetJobConfig, compiles
+from let_titan.config import LetJobConfig, compiles, compiles_teacher
 from let_titan.errors import ConfigError
 from let_titan.plan import LetPlan, aligns
 from let_titan.teacher.float8 import float8_linears
@@ -46,10 +46,14 @@ def converter_mistakes(config: LetJobConfig) -> Mistakes:
             "quantize.linear.float8.enable_fsdp_float8_all_gather = true does not go with "
             f"recipe_name = {float8.recipe_name!r}: leave one of them out."
         )
-    if float8.emulate and compiles(config, "model"):
-        yield ConfigError(
-            "quantize.linear.float8.emulate = true cannot be compiled: set compile.enable = false."
-        )
+    for cure, compiled in (
+        ("compile.enable", FLOAT8 in converters and compiles(config, "model")),
+        ("teacher.compile", teacher_in_float8(config) and compiles_teacher(config)),
+    ):
+        if float8.emulate and compiled:
+            yield ConfigError(
+                f"quantize.linear.float8.emulate = true cannot be compiled: set {cure} = false."
+            )
     if float8.emulate and float8.recipe_name is not None:
         yield ConfigError(
             "quantize.linear.float8.emulate = true is lost with recipe_name = "

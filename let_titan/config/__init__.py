@@ -10,6 +10,7 @@ from let_titan.config.sections import (
     Teacher,
     Training,
     compiles,
+    compiles_teacher,
 )
 from let_titan.data.settings import Data
 
@@ -25,4 +26,5 @@ __all__ = [
     "Teacher",
     "Training",
     "compiles",
+    "compiles_teacher",
 ]

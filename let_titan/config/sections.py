@@ -182,8 +182,8 @@ class Teacher:
 
     compile: bool = True
     """
-    Compile the teacher's blocks where the student's are compiled ([compile], "model" among its
-    components), with the same backend; without [compile] nothing is compiled
+    Compile the teacher's blocks if compile.enable is set, whatever compile.components say of the
+    student, and with the same backend
     """
 
     trust_remote_code: bool = False
@@ -260,3 +260,8 @@ class LetJobConfig(JobConfig):
 def compiles(config: LetJobConfig, part: str) -> bool:
     """Whether ``part`` of the student, "model" or "loss", is compiled."""
     return config.compile.enable and part in config.compile.components
+
+
+def compiles_teacher(config: LetJobConfig) -> bool:
+    """Whether a teacher's blocks are compiled, which are never tensor-parallel."""
+    return config.compile.enable and config.teacher.compile

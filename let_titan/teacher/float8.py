@@ -27,7 +27,7 @@ def build_float8(config: JobConfig, dims: ParallelDims, compiled: bool) -> Calla
     """
     its = copy.deepcopy(config)
     its.model.converters = []
-    its.compile.enable = compiled
+    its.compile.enable, its.compile.components = compiled, ["model"]
     keys = its.quantize.linear.float8
     keys.enable_fsdp_float8_all_gather, keys.filter_fqns = False, []
     converter = Float8LinearConverter(its, dims)
