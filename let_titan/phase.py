@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from torch.distributed.device_mesh import DeviceMesh
 from torchtitan.components.loss import IGNORE_INDEX
 from torchtitan.components.optimizer import OptimizersContainer
 from torchtitan.config import TORCH_DTYPE_MAP
@@ -31,6 +32,7 @@ from let_titan.state_cache import CachedTeacher, WritingTeacher
 from let_titan.student.flavors import FLAVORS
 from let_titan.targets import TargetCount, states_at
 from let_titan.teacher import Teacher, TeacherStates, facts_with_head, prepare_teacher, read_head
+from let_titan.teacher.placement import leave, processes_per_node, shard_mesh
 from let_titan.teacher_of_run import load_model
 from let_titan.tokenizer import vocab_size
 
@@ -67,6 +69,7 @@ class LetPhase:
         self.diagnostics = build_diagnostics(plan, config, device)
         self.teacher: Teacher | CachedTeacher | WritingTeacher | None = None
         self.cache = cache
+        self._mesh: DeviceMesh | None = None  # that the teacher may be sharded over
         let = let_in_use(config)
         pairs, width = len(plan.pairs), FLAVORS[config.model.flavor].dim
         fit = build_fit(let, width)
@@ -101,7 +104,8 @@ class LetPhase:
         if self.cache is not None and cached:
             self.teacher = self.cache.reading(self.plan, folder, self.device)
         else:
-            teacher = load_model(self.config, self.plan, self.dims, self.device, folder)
+            self._mesh = shard_mesh(config.placement, self.dims, processes_per_node())
+            teacher = load_model(self.config, self.plan, self.dims, self.device, folder, self._mesh)
             self.teacher = teacher if self.cache is None else self.cache.writing(teacher)
         if self.distillation is not None:
             self.distillation.head = self._load_head(folder)
@@ -138,6 +142,9 @@ class LetPhase:
         if self.alignment is not None:
             self.alignment.fitted = self.alignment.learned = ()
         free_cached_memory()
+        # The guard has waited for the step, and with it for the teacher's last all-gather.
+        leave(self._mesh, self.config.teacher.placement)
+        self._mesh = None
         return before, memory_gib()
 
     def facts(self) -> dict[str, Any] | None:

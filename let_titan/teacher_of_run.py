@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import torch
+from torch.distributed.device_mesh import DeviceMesh
 from torchtitan.config import TORCH_DTYPE_MAP
 from torchtitan.distributed import ParallelDims
 
@@ -10,13 +11,17 @@ from let_titan.config import LetJobConfig, compiles_teacher
 from let_titan.plan import LetPlan
 from let_titan.teacher import Teacher, load_teacher
 from let_titan.teacher.float8 import build_float8
-from let_titan.teacher.placement import processes_per_node, shard_mesh
 
 
 def load_model(
-    job_config: LetJobConfig, plan: LetPlan, dims: ParallelDims, device: torch.device, folder: Path
+    job_config: LetJobConfig,
+    plan: LetPlan,
+    dims: ParallelDims,
+    device: torch.device,
+    folder: Path,
+    mesh: DeviceMesh | None,
 ) -> Teacher:
-    """Loads the part of the teacher in ``folder`` that ``plan`` needs."""
+    """Loads the part of the teacher in ``folder`` that ``plan`` needs, sharded over ``mesh``."""
     config = job_config.teacher
     compiled = compiles_teacher(job_config)
     return load_teacher(
@@ -25,7 +30,7 @@ def load_model(
         dtype=TORCH_DTYPE_MAP[config.dtype],
         device=device,
         seq_len=job_config.training.seq_len,
-        mesh=shard_mesh(config.placement, dims, processes_per_node()),
+        mesh=mesh,
         placement=config.placement,
         float8=build_float8(job_config, dims, compiled) if config.float8 else None,
         compile_backend=job_config.compile.backend if compiled else None,

@@ -1,10 +1,12 @@
 """The teacher's life beside a student: trained by nobody, saved by nobody, gone after s_stop."""
 
 import gc
+import os
 import weakref
 
 import pytest
 import torch
+import torch.distributed as dist
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensor
 from torch.distributed.checkpoint import FileSystemReader
@@ -49,6 +51,7 @@ def life(assets, folder, placement, compiled):
             del model, parts
         seen[f"alive after {step}"] = sum(reference() is not None for reference in watched)
         seen[f"bf16 after {step}"] = bf16_tensors() - others
+        seen[f"groups after {step}"] = len(dist.distributed_c10d._world.pg_names)
     reader = FileSystemReader(folder / "run" / "checkpoint" / "step-1")
     seen["saved"] = set(reader.read_metadata().state_dict_metadata)
     seen["student"] = {name for name, _ in trainer.model_parts[0].named_parameters()}
@@ -121,12 +124,20 @@ def test_its_blocks_are_compiled_by_a_key_of_their_own(enable, components, asked
     assert facts["compiled"] == compiled
 
 
-def both_placements_compiled(assets, folder):
-    return [life(assets, folder / name, name, True) for name in ("replicate", "shard")]
+PLACEMENTS = {"replicate": True, "shard": True, "node": False}
+"""Whether each is compiled."""
+
+
+def all_placements(assets, folder):
+    os.environ["LOCAL_WORLD_SIZE"] = "2"
+    return {name: life(assets, folder / name, name, c) for name, c in PLACEMENTS.items()}
 
 
 def test_beside_a_student_under_fsdp_and_compile(assets, tmp_path):
-    for name in ("replicate", "shard"):
+    """The group of a node's ranks leaves with the teacher; those of the layout stay."""
+    for name in PLACEMENTS:
         (tmp_path / name).mkdir()
-    for seen in run_world(2, both_placements_compiled, tmp_path, assets, tmp_path):
+    for name, seen in run_world(2, all_placements, tmp_path, assets, tmp_path).items():
         assert_comes_and_goes(seen)
+        groups = [seen[f"groups after {step}"] for step in (1, 2, 3)]
+        assert [groups[0] - n for n in groups] == [0, *(2 * [int(name == "node")])], name

@@ -50,6 +50,15 @@ def shard_mesh(placement: str, dims: ParallelDims, per_node: int) -> DeviceMesh 
     return DeviceMesh.from_group(group, device_type)
 
 
+def leave(mesh: DeviceMesh | None, placement: str) -> None:
+    """Ends the group that ``shard_mesh`` made of a node's ranks, each of which calls.
+
+    Nothing may be sharded over it any more, or be on its way. The meshes of the run's layout stay.
+    """
+    if mesh is not None and placement == "node":
+        dist.destroy_process_group(mesh.get_group())
+
+
 def place(model: nn.Module, mesh: DeviceMesh | None, placement: str, n_bytes: int) -> str:
     """Shards a teacher of ``n_bytes`` over ``mesh`` block by block, or leaves it whole.
 
