@@ -1,19 +1,24 @@
 """Where a teacher comes from: the hub, ``.bin`` and GGUF files; what cannot teach is refused."""
 
 import shutil
+import time
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 import torch
+import torch.distributed as dist
 from transformers import AutoConfig, AutoModelForCausalLM, BertConfig
 
 from let_titan.checks import find_mistakes
 from let_titan.errors import ConfigError
 from let_titan.teacher import check_teacher, prepare_teacher, read_tokenizer
+from let_titan.teacher.fetch import fetch_once, told_all
 from let_titan.train import LetTrainer
-from tests.support import relative_error
+from tests.support import relative_error, run_world
 from tests.teachers import BF16_ERROR, CONFIGS, load, tokens, untouched
 
+TIMEOUT = timedelta(seconds=2)
 GGUF = Path("assets/teachers/SmolLM2-135M-Instruct.Q4_1.gguf")  # scripts/fetch_teacher.py brings it
 
 
@@ -95,6 +100,34 @@ def test_a_hub_out_of_reach_with_nothing_cached_is_told(tmp_path, monkeypatch):
     assert read_tokenizer("owner/name-that-nobody-has") is None
     with pytest.raises(ConfigError, match="cannot be downloaded"):
         prepare_teacher("owner/name-that-nobody-has")
+
+
+def wait_and_fail(folder):
+    """Rank 0 takes longer than a collective may; then it fails. Returns what each rank saw."""
+
+    def slow(out):
+        time.sleep(2 * TIMEOUT.total_seconds())
+        out.mkdir()
+        (out / "config.json").write_text("{}")
+
+    def full(out):
+        raise ConfigError("the disk is full: make room.")
+
+    groups = len(dist.distributed_c10d._world.pg_names)
+    dist.distributed_c10d._set_pg_timeout(TIMEOUT)
+    fetch_once(folder / "slow", slow)
+    told = ""
+    try:
+        fetch_once(folder / "full", full)
+    except ConfigError as error:
+        told = str(error)
+    there = (folder / "slow" / "config.json").exists()
+    return told_all((there, told, len(dist.distributed_c10d._world.pg_names) - groups))
+
+
+def test_a_slow_fetch_outlasts_the_collectives_and_a_failure_is_every_ranks(tmp_path):
+    seen = run_world(2, wait_and_fail, tmp_path, tmp_path)
+    assert seen == [(True, "the disk is full: make room.", 0)] * 2
 
 
 class Bomb:

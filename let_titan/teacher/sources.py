@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PretrainedConfig
 
 from let_titan.errors import ConfigError, NotFoundHere
+from let_titan.teacher.fetch import Fetch, fetch_once
 from let_titan.teacher.weights import check_weights
 from let_titan.tokenizer_match import CURE
 
@@ -170,21 +170,14 @@ def prepare_teacher(checkpoint: str, trust_remote_code: bool = False, revision: 
         The folder.
     """
     folder, fetch = plan_fetch(checkpoint, trust_remote_code, revision)
-    if fetch is None:
-        return folder
-    distributed = dist.is_available() and dist.is_initialized()
-    rank = dist.get_rank() if distributed else 0
-    for fetches in (rank == 0, os.environ.get("LOCAL_RANK", "0") == "0"):
-        if fetches and not (folder / "config.json").exists():
-            fetch(folder)
-        if distributed:
-            dist.barrier()
+    if fetch is not None:
+        fetch_once(folder, fetch)
     return folder
 
 
 def plan_fetch(
     checkpoint: str, trust_remote_code: bool, revision: str = ""
-) -> tuple[Path, Callable[[Path], None] | None]:
+) -> tuple[Path, Fetch | None]:
     """Returns the folder the teacher will be in, and what fills it if it is not there yet."""
     path = Path(checkpoint).expanduser()
     if path.suffix == ".gguf" and path.is_file():

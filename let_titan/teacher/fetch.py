@@ -1,0 +1,78 @@
+"""Something slow that some ranks do while the others wait: longer than a collective may."""
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import torch.distributed as dist
+
+from let_titan.errors import ConfigError, RunError
+
+PATIENCE = timedelta(days=1)
+"""How long ranks wait for a download or a conversion; in the default group it would be
+``comm.init_timeout_seconds``."""
+
+Fetch = Callable[[Path], None]
+
+
+def fetch_once(folder: Path, fetch: Fetch) -> None:
+    """Fills ``folder`` where it has no config.json; called by all ranks.
+
+    Rank 0 does; then, on nodes that do not see its result, one rank each. The others wait in a
+    group of their own: in the default one a large teacher's download would end the run.
+
+    Raises:
+        ConfigError, RunError: on all ranks, what was raised on one.
+    """
+    if not dist.is_initialized() or dist.get_world_size() == 1:
+        if is_missing(folder):
+            fetch(folder)
+        return
+    if not any(told_all(is_missing(folder))):
+        return
+    with patient_group() as group:
+        for fetches in (dist.get_rank() == 0, os.environ.get("LOCAL_RANK", "0") == "0"):
+            failure = attempt(folder, fetch) if fetches and is_missing(folder) else None
+            for error in told_all(as_told(failure), group):
+                if error is not None:
+                    raise failure or error
+
+
+def is_missing(folder: Path) -> bool:
+    return not (folder / "config.json").exists()
+
+
+def attempt(folder: Path, fetch: Fetch) -> Exception | None:
+    """Fetches; returns what went wrong."""
+    try:
+        fetch(folder)
+    except Exception as error:
+        return error
+    return None
+
+
+def as_told(failure: Exception | None) -> Exception | None:
+    """Returns a failure in a form that travels between processes, as not every exception does."""
+    if failure is None or isinstance(failure, ConfigError | RunError):
+        return failure
+    return RunError(f"The teacher could not be fetched ({type(failure).__name__}: {failure}).")
+
+
+@contextmanager
+def patient_group() -> Iterator[dist.ProcessGroup]:
+    """A group of all ranks in which none is given up; gone afterwards."""
+    group: Any = dist.new_group(backend="gloo", timeout=PATIENCE)
+    try:
+        yield group
+    finally:
+        dist.destroy_process_group(group)
+
+
+def told_all(mine: Any, group: dist.ProcessGroup | None = None) -> list[Any]:
+    """Returns every rank's object; all ranks of ``group`` call."""
+    told = [None] * dist.get_world_size()
+    dist.all_gather_object(told, mine, group)
+    return told
