@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -89,8 +90,12 @@ def fits(done: int, elapsed: float, seconds: float) -> bool:
 
 def measure(
     name: str, rounds: int, half: int, chosen: list[str], work: Path, seconds: float = math.inf
-) -> dict[str, Any]:
-    """Runs the rounds, as many as fit ``seconds``, but one; returns what results.json holds."""
+) -> Iterator[dict[str, Any]]:
+    """Runs the rounds, as many as fit ``seconds``, but one.
+
+    Yields:
+        after each round what results.json then holds.
+    """
     begin = time.monotonic()
     setting = SETTINGS[name]
     common = {
@@ -114,7 +119,12 @@ def measure(
                 for arm in in_turn(list(wanted), len(runs))
             }
         )
-    first = runs[0]["baseline"]
+        yield so_far(name, half, runs)
+
+
+def so_far(name: str, half: int, runs: list[dict[str, Any]]) -> dict[str, Any]:
+    """Returns what results.json holds of whole rounds."""
+    setting, first = SETTINGS[name], runs[0]["baseline"]
     return {
         "setting": name,
         "rounds": len(runs),
@@ -136,6 +146,18 @@ SHARED = (
     "student_flops_per_token",
     "peak_flops",
 )
+
+
+def write(results: dict[str, Any], out: Path) -> str:
+    """Writes results.json and report.md into the setting's folder; returns the report."""
+    hardware = results["hardware"]
+    device = hardware.get("device_name") or f"cpu {hardware['cpu']}"
+    folder = out / f"{results['setting']}-{re.sub('[^a-z0-9]+', '-', device.lower())}"
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "results.json").write_text(json.dumps(results, indent=1) + "\n")
+    text = as_markdown(results)
+    (folder / "report.md").write_text(text)
+    return text
 
 
 def main() -> None:
@@ -161,16 +183,11 @@ def main() -> None:
     work = (options.work / options.setting).absolute()
     work.mkdir(parents=True, exist_ok=True)
     arms_in_turn = ["baseline", *options.arms]
-    results = measure(
+    text = ""
+    for results in measure(
         options.setting, options.rounds, options.half, arms_in_turn, work, options.seconds
-    )
-    hardware = results["hardware"]
-    device = hardware.get("device_name") or f"cpu {hardware['cpu']}"
-    folder = options.out / f"{options.setting}-{re.sub('[^a-z0-9]+', '-', device.lower())}"
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "results.json").write_text(json.dumps(results, indent=1) + "\n")
-    text = as_markdown(results)
-    (folder / "report.md").write_text(text)
+    ):
+        text = write(results, options.out)  # now: a later round may be cut short
     print(text)
 
 

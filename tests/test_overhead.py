@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import bench_overhead
 import pytest
 import torch
 from bench_overhead import fits, in_turn
@@ -140,6 +141,22 @@ def test_no_round_is_begun_that_will_not_fit():
     assert fits(done=2, elapsed=40.0, seconds=61.0)
     assert not fits(done=2, elapsed=40.0, seconds=59.0)
     assert fits(done=2, elapsed=1e9, seconds=float("inf"))
+
+
+def test_a_round_is_written_before_the_next_is_begun(tmp_path, monkeypatch):
+    """So that a limit costs what was under way, not what was found."""
+    runs = [run(0, 0), run(25, 6)]
+    facts = {**dict.fromkeys(bench_overhead.SHARED, 0), "hardware": {"cpu": "C"}}
+    monkeypatch.setattr(bench_overhead, "timed", lambda *_: {**facts, **runs.pop(0)})
+    monkeypatch.setattr(bench_overhead, "make", lambda *_: {})
+    monkeypatch.setattr(bench_overhead, "as_markdown", lambda results: f"{results['rounds']}")
+    where = ["--out", str(tmp_path / "out"), "--work", str(tmp_path / "work")]
+    monkeypatch.setattr(sys, "argv", ["", "tiny", "--arms", "LET", "--half", "3", *where])
+    with pytest.raises(IndexError):  # the second round's first run
+        bench_overhead.main()
+    results = json.loads((tmp_path / "out" / "tiny-cpu-c" / "results.json").read_text())
+    assert results["rounds"] == 1 and results["arms"]["LET"]["with_teacher"]["step_s"] > 0
+    assert (tmp_path / "out" / "tiny-cpu-c" / "report.md").read_text() == "1"
 
 
 def test_a_tiny_run_end_to_end(tmp_path):
