@@ -2,7 +2,8 @@
 
 Runs the tests marked gpu and the overhead benchmark (LET and baseline in turn), each part in
 processes of its own that are stopped at a limit, and writes FOLDER/report.md after each with a
-sentence on every part: how it went, or why it is not there. scripts/gpu_check.sh brings the
+sentence on every part: how it went, or why it is not there. Exit code 1: a part failed, the tests
+did not end, or the 1.4B student's overhead is not there. scripts/gpu_check.sh brings the
 environment.
 """
 
@@ -35,18 +36,41 @@ class Part:
         command: its arguments; "{seconds}" is the time to plan with, "{out}" the results' folder.
         at_most: seconds it may take.
         at_least: it is not begun with fewer left.
+        needed: whether the check has failed without it; a part that fails is one in any case.
+        result: a glob below the results' folder of what it leaves, if that counts where the part is
+            stopped at its limit.
     """
 
     name: str
     command: Sequence[str]
     at_most: int
     at_least: int
+    needed: bool = False
+    result: str = ""
 
 
-def overhead(setting: str, at_most: int) -> Part:
-    command = [sys.executable, "scripts/bench_overhead.py", setting, "--arms", "LET"]
-    command += ["--seconds", "{seconds}", "--out", "{out}/overhead"]
-    return Part(f"overhead {setting}", command, at_most, at_least=90)
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a part.
+
+    Attributes:
+        sentence: the end of one.
+        failed: it ran and said so.
+        there: what it is for has been found out.
+    """
+
+    sentence: str
+    failed: bool = False
+    there: bool = False
+
+
+def overhead(
+    setting: str, at_most: int, arms: str = "LET", folder: str = "overhead", needed: bool = False
+) -> Part:
+    command = [sys.executable, "scripts/bench_overhead.py", setting, "--arms", *arms.split()]
+    command += ["--seconds", "{seconds}", "--out", f"{{out}}/{folder}"]
+    name = f"overhead {setting}" if arms == "LET" else f"overhead {setting}, {arms}"
+    return Part(name, command, at_most, 90, needed, f"{folder}/{setting}-*/results.json")
 
 
 def files_with_gpu_tests() -> list[str]:
@@ -58,22 +82,22 @@ def files_with_gpu_tests() -> list[str]:
 TESTS = [sys.executable, "-m", "pytest", "-v", "-m", "gpu", "-rs", "-p", "no:cacheprovider"]
 TESTS += files_with_gpu_tests()
 PARTS = (
-    Part("tests", TESTS, at_most=230, at_least=30),
+    Part("tests", TESTS, at_most=200, at_least=30, needed=True),
+    overhead("1.4B", 210, needed=True),
+    overhead("1.4B_float8", 150),
+    overhead("1.4B", 240, "RKD SALT", "distillation"),
     overhead("350M", 150),
-    overhead("1.4B", 240),
-    overhead("1.4B_float8", 240),
 )
 
 
-def run(part: Part, seconds: float, out: Path) -> str:
-    """Runs a part with ``seconds`` left; its output goes to log.txt.
-
-    Returns:
-        what became of it, as the end of a sentence.
-    """
+def run(part: Part, seconds: float, out: Path) -> Outcome:
+    """Runs a part with ``seconds`` left; its output goes to log.txt."""
+    for earlier in out.glob(part.result) if part.result else ():
+        earlier.unlink()
     limit = int(min(part.at_most, seconds))
     if limit < part.at_least:
-        return f"left out: it wants {part.at_least} s, and {max(0, int(seconds))} s were left"
+        left = max(0, int(seconds))
+        return Outcome(f"left out: it wants {part.at_least} s, and {left} s were left")
     values = {"seconds": limit - TO_STOP, "out": out}
     command = [argument.format(**values) for argument in part.command]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}  # let_titan need not be installed
@@ -93,9 +117,13 @@ def run(part: Part, seconds: float, out: Path) -> str:
             code = process.wait(limit)
         except subprocess.TimeoutExpired:
             stop(process)
-            return f"stopped at its limit of {limit} s; what it had not written is lost"
+            written = bool(part.result) and any(out.glob(part.result))
+            lost = "what it had written is kept" if written else "nothing of it is kept"
+            return Outcome(f"stopped at its limit of {limit} s; {lost}", there=written)
     took = f"in {time.monotonic() - begin:.0f} s"
-    return f"done {took}" if code == 0 else f"FAILED {took} (exit code {code}): see log.txt"
+    if code:
+        return Outcome(f"FAILED {took} (exit code {code}): see log.txt", failed=True)
+    return Outcome(f"done {took}", there=not part.result or any(out.glob(part.result)))
 
 
 def stop(process: subprocess.Popen[bytes]) -> None:
@@ -109,15 +137,16 @@ def stop(process: subprocess.Popen[bytes]) -> None:
 
 
 def check(parts: Sequence[Part], seconds: float, out: Path, machine: Sequence[str]) -> bool:
-    """Runs all parts; returns whether none failed."""
-    end = time.monotonic() + seconds
+    """Runs all parts; returns whether none failed and those that are needed are there."""
+    end, good = time.monotonic() + seconds, True
     lines = ["# One GPU, checked", "", *machine, ""]
     for part in parts:
         outcome = run(part, end - time.monotonic(), out)
-        lines.append(f"- {part.name}: {outcome}.")
+        lines.append(f"- {part.name}: {outcome.sentence}.")
+        good &= not outcome.failed and (outcome.there or not part.needed)
         print(lines[-1], flush=True)
         (out / "report.md").write_text("\n".join(lines) + "\n")
-    return "FAILED" not in "\n".join(lines)
+    return good
 
 
 def needs() -> list[str]:

@@ -3,12 +3,14 @@
     python recipes/scaling.py [--out FOLDER]
 
 Asks preflight's model of cost (no weights, no data, a minute on one core) and compares it with
-every measurement in recipes/results/overhead/. Writes recipes/results/scaling/: results.json,
+every measurement in recipes/results/overhead/ and, of gpu_check.sh, in
+recipes/results/gpu-DEVICE/overhead/. Writes recipes/results/scaling/: results.json,
 report.md, overhead.png. docs/scaling.md says what follows.
 """
 
 import argparse
 import json
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +28,8 @@ from let_titan.preflight.units import gib
 from let_titan.preflight.world import fake_world
 
 RESULTS = Path(__file__).parent / "results"
+MEASURED = ("overhead", "gpu-*/overhead")
+"""Below RESULTS, where scripts/bench_overhead.py and scripts/gpu_check.sh write."""
 CONFIG = Path(__file__).parents[1] / "train_configs" / "let_7b.toml"
 """Its batch, s_stop (15 % of the steps) and layout hold where nothing else is said."""
 
@@ -93,20 +97,22 @@ def by_depth() -> list[Row]:
     return [priced("70B", t, **shape, pipeline_parallel_degree=p) for t, p in tqdm(found)]
 
 
-def measured(folder: Path) -> list[Row]:
+def measured(results_folder: Path) -> list[Row]:
     """What scripts/bench_overhead.py found, beside what the same model of cost says of it.
 
     "phase" is the teacher's time over the baseline's step; "step" is by how much LET's step is
     longer, the median of the rounds with the smallest and the largest.
     """
     rows = []
-    for path in sorted(folder.glob("*/results.json")):
+    found = (results_folder.glob(f"{folder}/*/results.json") for folder in MEASURED)
+    for path in sorted(chain(*found)):
         results = json.loads(path.read_text())
         let, baseline = (results["arms"][arm]["with_teacher"] for arm in ("LET", "baseline"))
         ratio = let["tokens_per_s_ratio"]
         rows.append(
             {
                 "name": path.parent.name,
+                "folder": str(path.parent.relative_to(results_folder)),
                 "rounds": results["rounds"],
                 "predicted": results["teacher"]["flops_per_token"]
                 / results["student_flops_per_token"],
@@ -134,7 +140,7 @@ def report(results: dict[str, list[Row]]) -> str:
         lines += [f"## {title}", "", *table(results[name], columns), ""]
     lines += ["## Against measurements", ""]
     if not results["measured"]:
-        return "\n".join([*lines, "There are none in recipes/results/overhead/.", ""])
+        return "\n".join([*lines, "There are none in recipes/results/.", ""])
     lines += [
         "| measured in | rounds | predicted | teacher's phase | whole step (of the rounds) |",
         "|---|--:|--:|--:|--:|",
@@ -142,7 +148,7 @@ def report(results: dict[str, list[Row]]) -> str:
     for row in results["measured"]:
         median, low, high = row["step"]
         lines.append(
-            f"| [{row['name']}](../overhead/{row['name']}/report.md) | {row['rounds']} "
+            f"| [{row['name']}](../{row['folder']}/report.md) | {row['rounds']} "
             f"| {row['predicted']:.1%} | {row['phase']:.1%} "
             f"| {median:+.1%} ({low:+.1%} to {high:+.1%}) |"
         )
@@ -189,7 +195,7 @@ def main(args: list[str] | None = None) -> None:
         "by_length": by_length(),
         "by_ranks": by_ranks(),
         "by_depth": by_depth(),
-        "measured": measured(RESULTS / "overhead"),
+        "measured": measured(RESULTS),
     }
     own.out.mkdir(parents=True, exist_ok=True)
     (own.out / "results.json").write_text(json.dumps(results, indent=1) + "\n")

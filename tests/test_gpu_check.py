@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -53,7 +54,7 @@ def test_each_part_gets_a_sentence(tmp_path):
     told = (tmp_path / "report.md").read_text()
     assert told.startswith("# One GPU, checked\n\na machine\n")
     assert re.search(r"^- good: done in \d s\.$", told, re.M)
-    assert "- slow: stopped at its limit of 3 s; what it had not written is lost.\n" in told
+    assert "- slow: stopped at its limit of 3 s; nothing of it is kept.\n" in told
     assert re.search(r"^- bad: FAILED in \d s \(exit code 3\): see log\.txt\.$", told, re.M)
     assert "- large: left out: it wants 1000 s, and " in told
     assert "said" in (tmp_path / "log.txt").read_text()
@@ -77,6 +78,37 @@ def test_what_is_interrupted_says_what_it_has_found(tmp_path):
     assert "one failure" in (tmp_path / "log.txt").read_text()
 
 
+@pytest.mark.parametrize(
+    ("code", "at_least", "good"),
+    [
+        ("", 1, False),  # done, and nothing is there
+        ("time.sleep(9)", 1, False),
+        ("{write}", 1, True),
+        ("{write}; time.sleep(9)", 1, True),  # a first round that was written counts
+        ("{write}; sys.exit(1)", 1, False),
+        ("{write}", 1000, False),
+    ],
+)
+def test_what_is_needed_must_be_there_and_of_this_check(code, at_least, good, tmp_path):
+    result = tmp_path / "overhead" / "1.4B-here" / "results.json"
+    result.parent.mkdir(parents=True)
+    result.write_text("an earlier check's")
+    code = "import pathlib, sys, time; " + code.format(
+        write=f"pathlib.Path({str(result)!r}).write_text('')"
+    )
+    asked = {"at_least": at_least, "result": "overhead/1.4B-*/results.json"}
+    parts = [replace(part("overhead 1.4B", code, at_most=2), **asked, needed=True)]
+    assert check(parts, 100, tmp_path, []) == good
+    parts = [replace(parts[0], needed=False)]
+    assert check(parts, 100, tmp_path, []) == ("exit" not in code)
+
+
+def test_a_run_of_the_tests_that_is_cut_short_or_left_out_is_no_success(tmp_path):
+    for at_least in (1, 1000):
+        tests = part("tests", "import time; time.sleep(9)", at_most=1, at_least=at_least)
+        assert not check([replace(tests, needed=True)], 100, tmp_path, [])
+
+
 def test_files_without_a_gpu_test_are_not_imported():
     files = files_with_gpu_tests()
     assert "tests/test_gpu.py" in files and "tests/test_schedule.py" not in files
@@ -91,10 +123,12 @@ def test_other_tests_see_no_gpu():
 
 def test_parts_are_real_and_begin_within_ten_minutes():
     names = [part.name for part in PARTS]
-    assert names == ["tests", "overhead 350M", "overhead 1.4B", "overhead 1.4B_float8"]
-    assert {name.partition(" ")[2] for name in names[1:]} <= SETTINGS.keys()
-    # What comes before may take all it is given: the main benchmark is begun all the same.
-    assert sum(part.at_most for part in PARTS[:2]) + PARTS[2].at_least < 570
+    assert names[:3] == ["tests", "overhead 1.4B", "overhead 1.4B_float8"]
+    assert {part.command[2] for part in PARTS[1:]} <= SETTINGS.keys()
+    assert [part.needed for part in PARTS] == [True, True, False, False, False]
+    # They may take all that they are given: the main benchmark and float8 fit all the same.
+    assert sum(part.at_most for part in PARTS[:3]) <= 570
+    assert len({part.result for part in PARTS}) == len(PARTS)  # none writes over another's
 
 
 def test_needs_are_what_pip_can_read():

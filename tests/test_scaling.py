@@ -49,8 +49,12 @@ def test_a_measurement_is_compared_with_what_was_predicted(tmp_path):
         "LET": {"with_teacher": half(2.2, 0.1, (0.8, 0.9, 1.0))},
     }
     results = {"rounds": 3, "teacher": {"flops_per_token": 4}, "student_flops_per_token": 100}
-    (tmp_path / "here").mkdir()
-    (tmp_path / "here" / "results.json").write_text(json.dumps({**results, "arms": arms}))
-    (row,) = scaling.measured(tmp_path)
-    assert (row["predicted"], row["phase"]) == (0.04, 0.05)
-    assert row["step"] == pytest.approx([1 / 0.9 - 1, 0.0, 0.25])
+    folders = ["gpu-some/overhead/1.4B-some", "overhead/cpu-here"]  # gpu_check.sh's, and its own
+    for folder in folders:
+        (tmp_path / folder).mkdir(parents=True)
+        (tmp_path / folder / "results.json").write_text(json.dumps({**results, "arms": arms}))
+    rows = scaling.measured(tmp_path)
+    assert [row["folder"] for row in rows] == folders
+    for row in rows:
+        assert (row["predicted"], row["phase"]) == (0.04, 0.05)
+        assert row["step"] == pytest.approx([1 / 0.9 - 1, 0.0, 0.25])
