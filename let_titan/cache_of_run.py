@@ -13,8 +13,9 @@ from torchtitan.tools.logging import logger
 
 from let_titan.alignment import share_of_batch, sharing_axes
 from let_titan.batch import Batch
+from let_titan.collectives import gathered
 from let_titan.config import LetJobConfig
-from let_titan.data.loader import PileLoader, gathered
+from let_titan.data.loader import PileLoader
 from let_titan.errors import ConfigError, RunError
 from let_titan.plan import LetPlan
 from let_titan.state_cache import (

@@ -22,8 +22,8 @@ from let_titan.build_alignment import (
     teaches,
 )
 from let_titan.cache_of_run import RunCache
+from let_titan.collectives import gathered
 from let_titan.config import LetJobConfig
-from let_titan.data.loader import gathered
 from let_titan.device import free_cached_memory, memory_gib
 from let_titan.distill import selected, sequence_scores, times_read
 from let_titan.learned_maps import LearnedMaps

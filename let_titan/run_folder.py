@@ -8,8 +8,8 @@ from typing import Any
 import torch.distributed as dist
 from torchtitan.tools.logging import logger
 
+from let_titan.collectives import gathered
 from let_titan.data.files import data_fingerprint
-from let_titan.data.loader import gathered
 from let_titan.errors import RunError
 from let_titan.outcome import outcome
 from let_titan.record import MetricsFile

@@ -24,8 +24,8 @@ from torchtitan.components.loss import IGNORE_INDEX
 from torchtitan.train import Trainer
 
 from let_titan.checks import check_config
+from let_titan.collectives import gathered
 from let_titan.config import LetConfigManager, LetJobConfig
-from let_titan.data.loader import gathered
 from let_titan.record import VALIDATION_KEY
 from let_titan.train import LetTrainer
 

@@ -7,8 +7,8 @@ from unittest import mock
 
 import pytest
 
+from let_titan.collectives import gathered
 from let_titan.config import LetConfigManager
-from let_titan.data.loader import gathered
 from let_titan.preflight import examine
 from let_titan.preflight.memory import local_bytes
 from let_titan.preflight.pipeline import Phase, StageMemory, most_live

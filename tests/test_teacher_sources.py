@@ -11,9 +11,10 @@ import torch.distributed as dist
 from transformers import AutoConfig, AutoModelForCausalLM, BertConfig
 
 from let_titan.checks import find_mistakes
+from let_titan.collectives import gathered
 from let_titan.errors import ConfigError
 from let_titan.teacher import check_teacher, prepare_teacher, read_tokenizer
-from let_titan.teacher.fetch import fetch_once, told_all
+from let_titan.teacher.fetch import fetch_once
 from let_titan.train import LetTrainer
 from tests.support import relative_error, run_world
 from tests.teachers import BF16_ERROR, CONFIGS, load, tokens, untouched
@@ -122,7 +123,7 @@ def wait_and_fail(folder):
     except ConfigError as error:
         told = str(error)
     there = (folder / "slow" / "config.json").exists()
-    return told_all((there, told, len(dist.distributed_c10d._world.pg_names) - groups))
+    return gathered((there, told, len(dist.distributed_c10d._world.pg_names) - groups))
 
 
 def test_a_slow_fetch_outlasts_the_collectives_and_a_failure_is_every_ranks(tmp_path):

@@ -25,11 +25,11 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.distributed as dist
 from torch.utils.data import DataLoader
 from torchtitan.components.dataloader import BaseDataLoader
 from torchtitan.tools.logging import logger
 
+from let_titan.collectives import gathered
 from let_titan.data.align import TeacherRow, joined
 from let_titan.data.lanes import Corpus, Place
 from let_titan.data.share import Batch, Deal, Share
@@ -201,15 +201,6 @@ class PileLoader(BaseDataLoader):
 
 def stacked(rows: Iterable[np.ndarray]) -> torch.Tensor:
     return torch.from_numpy(np.stack(list(rows)))
-
-
-def gathered(value: Any) -> list[Any]:
-    """Returns every rank's ``value``."""
-    if not dist.is_initialized() or dist.get_world_size() == 1:
-        return [value]
-    values: list[Any] = [None] * dist.get_world_size()
-    dist.all_gather_object(values, value)
-    return values
 
 
 def merged(parts: list[dict[int, Any]]) -> dict[int, Any]:

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch.distributed as dist
 
+from let_titan.collectives import gathered
 from let_titan.errors import ConfigError, RunError
 
 PATIENCE = timedelta(days=1)
@@ -31,12 +32,12 @@ def fetch_once(folder: Path, fetch: Fetch) -> None:
         if is_missing(folder):
             fetch(folder)
         return
-    if not any(told_all(is_missing(folder))):
+    if not any(gathered(is_missing(folder))):
         return
     with patient_group() as group:
         for fetches in (dist.get_rank() == 0, os.environ.get("LOCAL_RANK", "0") == "0"):
             failure = attempt(folder, fetch) if fetches and is_missing(folder) else None
-            for error in told_all(as_told(failure), group):
+            for error in gathered(as_told(failure), group):
                 if error is not None:
                     raise failure or error
 
@@ -69,10 +70,3 @@ def patient_group() -> Iterator[dist.ProcessGroup]:
         yield group
     finally:
         dist.destroy_process_group(group)
-
-
-def told_all(mine: Any, group: dist.ProcessGroup | None = None) -> list[Any]:
-    """Returns every rank's object; all ranks of ``group`` call."""
-    told = [None] * dist.get_world_size()
-    dist.all_gather_object(told, mine, group)
-    return told
