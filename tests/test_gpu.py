@@ -8,7 +8,7 @@ import torch
 from torchtitan.tools.utils import device_type
 
 from let_titan.train import LetTrainer
-from tests.support import SEQ_LEN, cosine, one_step, worst_gradient
+from tests.support import SEQ_LEN, cosine, one_step, use_fixed_batches, worst_gradient
 from tests.test_gradients import LET, alignment_only
 
 ON_BOTH = pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
@@ -75,6 +75,29 @@ def test_a_float8_teacher_keeps_the_alignments_direction(device, recipe, lab):
     plain = alignment_only(lab, ["--teacher.dtype", "bfloat16"], **BF16, **COMPILE)
     assert cosine(found, plain) >= 0.9
     assert worst_gradient(found, plain) > 1e-3  # it was on
+
+
+@pytest.mark.parametrize("device", [pytest.param("cuda", marks=pytest.mark.gpu)])
+def test_the_host_does_not_wait_from_the_teachers_forward_to_backwards_end(
+    device, lab, monkeypatch
+):
+    """Eager. In the first step what is made once may be waited for."""
+    trainer = LetTrainer(lab.config(LET, **BATCH, **BF16))
+    batches, taken = use_fixed_batches(trainer), trainer.forward_backward_step
+
+    def watched(**arguments):
+        torch.cuda.set_sync_debug_mode("default" if trainer.step == 1 else "error")
+        try:
+            return taken(**arguments)
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+
+    monkeypatch.setattr(trainer, "forward_backward_step", watched)
+    for step in (1, 2):
+        trainer.step = step
+        trainer.train_step(batches)
+    assert trainer.phase.teacher is not None
+    trainer.close()
 
 
 @ON_BOTH
