@@ -63,8 +63,8 @@ def test_a_save_that_fails_in_any_other_way_is_told(mode, lab):
 
 def test_metrics_that_cannot_be_written_are_told(lab):
     (lab.folder / "run").mkdir()
-    (lab.folder / "run" / "metrics.tmp").mkdir()
-    with pytest.raises(RunError, match=r"metrics\.jsonl cannot be written \(Is a directory\)"):
+    (lab.folder / "run" / "metrics.jsonl").symlink_to(lab.folder / "gone" / "metrics.jsonl")
+    with pytest.raises(RunError, match=r"metrics\.jsonl cannot be written \(No such file or di"):
         train(lab)
 
 
