@@ -142,7 +142,9 @@ class LetTrainer(Trainer):
         self.run_folder.begin(start, self.phase.facts(), self.teacher_tokens(start))
         if self.job_config.validation.enable and self.validator.should_validate(start):
             # Compiled first for validation's shape, the blocks would treat training's as dynamic.
-            with torch.compiler.set_stance("force_eager"):
+            # Of flex attention that is the lesser evil: eager it holds scores of [B, H, S, S].
+            flex = self.job_config.data.document_attention
+            with torch.compiler.set_stance("default" if flex else "force_eager"):
                 self.validator.validate(self.model_parts, start)
         # None of this belongs to the first window's throughput.
         self.metrics_processor.time_last_log = time.perf_counter()
