@@ -101,14 +101,15 @@ def measured(results_folder: Path) -> list[Row]:
     """What scripts/bench_overhead.py found, beside what the same model of cost says of it.
 
     "phase" is the teacher's time over the baseline's step; "step" is by how much LET's step is
-    longer, the median of the rounds with the smallest and the largest.
+    longer than the baseline's, "within" than its own after the teacher left (less what happens to
+    the baseline's meanwhile): medians of the rounds with the smallest and the largest.
     """
     rows = []
     found = (results_folder.glob(f"{folder}/*/results.json") for folder in MEASURED)
     for path in sorted(chain(*found)):
         results = json.loads(path.read_text())
         let, baseline = (results["arms"][arm]["with_teacher"] for arm in ("LET", "baseline"))
-        ratio = let["tokens_per_s_ratio"]
+        ratio, within = let["tokens_per_s_ratio"], results["arms"]["LET"]["within_run"]
         rows.append(
             {
                 "name": path.parent.name,
@@ -118,6 +119,7 @@ def measured(results_folder: Path) -> list[Row]:
                 / results["student_flops_per_token"],
                 "phase": let["phases"]["teacher"] / baseline["step_s"],
                 "step": [1 / ratio[key] - 1 for key in ("median", "max", "min")],
+                "within": [1 / within[key] - 1 for key in ("median", "max", "min")],
             }
         )
     return rows
@@ -142,17 +144,21 @@ def report(results: dict[str, list[Row]]) -> str:
     if not results["measured"]:
         return "\n".join([*lines, "There are none in recipes/results/.", ""])
     lines += [
-        "| measured in | rounds | predicted | teacher's phase | whole step (of the rounds) |",
-        "|---|--:|--:|--:|--:|",
+        "| measured in | rounds | predicted | teacher's phase | whole step (of the rounds) | "
+        "within its run |",
+        "|---|--:|--:|--:|--:|--:|",
     ]
     for row in results["measured"]:
-        median, low, high = row["step"]
         lines.append(
             f"| [{row['name']}](../{row['folder']}/report.md) | {row['rounds']} "
             f"| {row['predicted']:.1%} | {row['phase']:.1%} "
-            f"| {median:+.1%} ({low:+.1%} to {high:+.1%}) |"
+            f"| {between(*row['step'])} | {between(*row['within'])} |"
         )
     return "\n".join([*lines, ""])
+
+
+def between(median: float, low: float, high: float) -> str:
+    return f"{median:+.1%} ({low:+.1%} to {high:+.1%})"
 
 
 COLUMNS = {

@@ -68,6 +68,7 @@ def test_ratios_are_to_the_baseline_of_the_same_round():
     assert let["with_teacher"]["peak_ratio"]["max"] == pytest.approx(1.1)
     assert let["after"]["tokens_per_s_ratio"] == pytest.approx({"median": 1, "min": 1, "max": 1})
     assert let["after"]["peak_ratio"]["median"] == 1
+    assert let["with_teacher"]["quick_step_s"] == pytest.approx(0.125)  # the fast round's
     assert let["floor"] == pytest.approx(200 / 210) == flop_floor(rounds[0]["LET"])
 
 

@@ -44,9 +44,10 @@ def test_a_measurement_is_compared_with_what_was_predicted(tmp_path):
         spread = dict(zip(("min", "median", "max"), ratio, strict=True))
         return {"step_s": step_s, "phases": {"teacher": teacher_s}, "tokens_per_s_ratio": spread}
 
+    within = {"min": 0.8, "median": 0.96, "max": 1.0}
     arms = {
         "baseline": {"with_teacher": half(2.0, 0.0, (1, 1, 1))},
-        "LET": {"with_teacher": half(2.2, 0.1, (0.8, 0.9, 1.0))},
+        "LET": {"with_teacher": half(2.2, 0.1, (0.8, 0.9, 1.0)), "within_run": within},
     }
     results = {"rounds": 3, "teacher": {"flops_per_token": 4}, "student_flops_per_token": 100}
     folders = ["gpu-some/overhead/1.4B-some", "overhead/cpu-here"]  # gpu_check.sh's, and its own
@@ -58,3 +59,4 @@ def test_a_measurement_is_compared_with_what_was_predicted(tmp_path):
     for row in rows:
         assert (row["predicted"], row["phase"]) == (0.04, 0.05)
         assert row["step"] == pytest.approx([1 / 0.9 - 1, 0.0, 0.25])
+        assert row["within"] == pytest.approx([1 / 0.96 - 1, 0.0, 0.25])

@@ -27,9 +27,14 @@ def halves(run: Run, warmup: int) -> dict[str, Half]:
         step without the phase "teacher", the teacher's over that phase, which holds what is done
         to its states, too.
     """
+    return {name: half(run, steps) for name, steps in counted_steps(run, warmup).items()}
+
+
+def counted_steps(run: Run, warmup: int) -> dict[str, Sequence[Mapping[str, Any]]]:
+    """Returns either half's steps, without the first ``warmup`` and its last one."""
     n = len(run["steps"]) // 2
     parts = run["steps"][warmup : n - 1], run["steps"][n + warmup : 2 * n - 1]
-    return {name: half(run, steps) for name, steps in zip(HALVES, parts, strict=True)}
+    return dict(zip(HALVES, parts, strict=True))
 
 
 def half(run: Run, steps: Sequence[Mapping[str, Any]]) -> Half:
@@ -73,11 +78,13 @@ def summarise(rounds: Sequence[Mapping[str, Run]], warmup: int) -> dict[str, Any
         rounds: {arm: run}, "baseline" among them, in the order in which they were made.
 
     Returns:
-        {arm: {half: {"tokens_per_s_ratio", "peak_ratio": spreads over rounds, and medians over
-        rounds of what ``halves`` gives}, "floor": of the arms with a teacher, "within_run": of
-        those that it leaves}}. The last is the spread of tokens/s with the teacher over those of
-        the same process after it, over the same ratio of the baseline's halves: processes that do
-        the same work differ in speed on a CPU, and that is left out of it.
+        {arm: {half: {"tokens_per_s_ratio", "peak_ratio": spreads over rounds, medians over rounds
+        of what ``halves`` gives, "quick_step_s": the time that a tenth of all rounds' steps stay
+        below, which a machine with others on it disturbs least}, "floor": of the arms with a
+        teacher, "within_run": of those that it leaves}}. The last is the spread of tokens/s with
+        the teacher over those of the same process after it, over the same ratio of the baseline's
+        halves: processes that do the same work differ in speed on a CPU, and that is left out of
+        it.
     """
     reduced = [{arm: halves(run, warmup) for arm, run in turn.items()} for turn in rounds]
     arms: dict[str, Any] = {}
@@ -93,6 +100,7 @@ def summarise(rounds: Sequence[Mapping[str, Run]], warmup: int) -> dict[str, Any
                 ),
                 "peak_ratio": spread([a["peak_bytes"] / b["peak_bytes"] for a, b in pairs]),
                 **medians(ours),
+                "quick_step_s": quick([counted_steps(turn[arm], warmup)[name] for turn in rounds]),
             }
         if rounds[0][arm]["teacher"]:
             found["floor"] = flop_floor(rounds[0][arm])
@@ -107,6 +115,12 @@ def summarise(rounds: Sequence[Mapping[str, Run]], warmup: int) -> dict[str, Any
 def decline(run: Mapping[str, Half]) -> float:
     """Returns a run's tokens/s in its first half over those in its second."""
     return run["with_teacher"]["tokens_per_s"] / run["after"]["tokens_per_s"]
+
+
+def quick(halves_of_rounds: Sequence[Sequence[Mapping[str, Any]]]) -> float:
+    """Returns the tenth percentile of step times in seconds."""
+    times = [sum(step["phases"].values()) for steps in halves_of_rounds for step in steps]
+    return statistics.quantiles(times, n=10, method="inclusive")[0]
 
 
 def medians(found: Sequence[Half]) -> Half:
