@@ -4,6 +4,8 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from overhead.clock import PHASES
 
 HALVES = ("with_teacher", "after")
@@ -120,7 +122,7 @@ def decline(run: Mapping[str, Half]) -> float:
 def quick(halves_of_rounds: Sequence[Sequence[Mapping[str, Any]]]) -> float:
     """Returns the tenth percentile of step times in seconds."""
     times = [sum(step["phases"].values()) for steps in halves_of_rounds for step in steps]
-    return statistics.quantiles(times, n=10, method="inclusive")[0]
+    return float(np.quantile(times, 0.1))
 
 
 def medians(found: Sequence[Half]) -> Half:
