@@ -65,8 +65,9 @@ def make_tokenizer(corpus: Path, folder: Path) -> None:
 
 def make_teacher(keys: Mapping[str, str], run: Path, folder: Path) -> None:
     """Trains a teacher, or what is left of its run, and exports its last checkpoint."""
-    train(ROOT, CONFIG, {**keys, "job.dump_folder": str(run.relative_to(ROOT))})
-    command = [sys.executable, "-m", "let_titan.export", str(run), str(folder), "--dtype"]
+    here = str(run.relative_to(ROOT))  # since the export names it and is committed
+    train(ROOT, CONFIG, {**keys, "job.dump_folder": here})
+    command = [sys.executable, "-m", "let_titan.export", here, str(folder), "--dtype"]
     subprocess.run([*command, "bfloat16"], cwd=ROOT, check=True)
     shutil.rmtree(run / "checkpoint")
 
