@@ -1,7 +1,6 @@
 """LET's phase of a run: while lambda(s) > 0 there is a teacher beside the student."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -9,7 +8,6 @@ import torch.distributed as dist
 from torch.distributed.device_mesh import DeviceMesh
 from torchtitan.components.loss import IGNORE_INDEX
 from torchtitan.components.optimizer import OptimizersContainer
-from torchtitan.config import TORCH_DTYPE_MAP
 from torchtitan.distributed import ParallelDims
 
 from let_titan.alignment import LEARNED, all_rows, map_flops, rows_of_this_rank, share_of_batch
@@ -25,16 +23,15 @@ from let_titan.cache_of_run import RunCache
 from let_titan.collectives import gathered
 from let_titan.config import LetJobConfig
 from let_titan.device import free_cached_memory, memory_gib
-from let_titan.distill import selected, sequence_scores, times_read
+from let_titan.distill import selected, sequence_scores
 from let_titan.learned_maps import LearnedMaps
 from let_titan.plan import LetPlan, let_in_use
 from let_titan.state_cache import CachedTeacher, WritingTeacher
 from let_titan.student.flavors import FLAVORS
 from let_titan.targets import TargetCount, states_at
-from let_titan.teacher import Teacher, TeacherStates, facts_with_head, prepare_teacher, read_head
+from let_titan.teacher import Teacher, TeacherStates, prepare_teacher
 from let_titan.teacher.placement import leave, processes_per_node, shard_mesh
-from let_titan.teacher_of_run import load_model
-from let_titan.tokenizer import vocab_size
+from let_titan.teacher_of_run import load_head, load_model
 
 
 class LetPhase:
@@ -108,21 +105,12 @@ class LetPhase:
             teacher = load_model(self.config, self.plan, self.dims, self.device, folder, self._mesh)
             self.teacher = teacher if self.cache is None else self.cache.writing(teacher)
         if self.distillation is not None:
-            self.distillation.head = self._load_head(folder)
+            assert isinstance(self.teacher, Teacher)
+            self.distillation.head = load_head(self.config, self.teacher, self.device, folder)
         if self.maps.name in LEARNED:
             facts = self.teacher.facts
             a_map = map_flops(self.maps.width, facts["width"])
             facts["flops_per_token"] += self.maps.pairs * a_map
-
-    def _load_head(self, folder: Path) -> torch.Tensor:
-        """Loads the LM head that distillation needs, and counts it to the teacher's facts."""
-        assert isinstance(self.teacher, Teacher)
-        vocabulary = vocab_size(self.config.model.hf_assets_path)
-        dtype = TORCH_DTYPE_MAP[self.config.teacher.dtype]
-        head = read_head(folder, self.teacher.model, vocabulary, dtype)
-        reads = times_read(self.config.distill.select_of)
-        self.teacher.facts |= facts_with_head(self.teacher.facts, vocabulary, dtype, reads)
-        return head.to(self.device)
 
     def release(self) -> tuple[float, float]:
         """Frees weights, buffers and all-gather storage; the run is plain from here on.

@@ -72,6 +72,8 @@ def test_another_teacher(resumed, lab):
     assert "its teacher was " in told and f"set teacher.checkpoint = '{lab.assets}/teacher'" in told
     moved = shutil.copytree(lab.assets / "teacher", lab.folder / "elsewhere" / "teacher")
     assert resumed(teacher__checkpoint=str(moved)) == []
+    sentence = "its teacher was its revision '': set teacher.revision = '', or"
+    assert [told for told in resumed(teacher__revision="v2") if sentence in told]
 
 
 def test_other_pairs(resumed):

@@ -153,6 +153,10 @@ def teacher_phase_mistakes(config: LetJobConfig, before: dict[str, Any]) -> Mist
     name = teacher.get("checkpoint", config.teacher.checkpoint)
     if Path(name).name != Path(config.teacher.checkpoint).name:  # the same one may have moved
         yield differs(config, f"teacher was {name!r}", f"teacher.checkpoint = {name!r}")
+    revision = teacher.get("revision", "")
+    if revision != config.teacher.revision:
+        did, cure = f"teacher was its revision {revision!r}", f"teacher.revision = {revision!r}"
+        yield differs(config, did, cure)
     stopped = let.get("auto_stop", False)
     if config.let.auto_stop != stopped:
         did = "by auto stop" if stopped else "without auto stop"
