@@ -9,7 +9,7 @@ import importlib.metadata
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 from unittest import mock
 
 import torch
@@ -126,6 +126,21 @@ def columns_or_loss() -> Iterator[None]:
         yield
 
 
+class PipelineAction(NamedTuple):
+    """What a rank of a pipeline does at a time.
+
+    Attributes:
+        stage: its number.
+        kind: a forward ("F"), a backward whole ("B") or that of the inputs ("I") and that of the
+            weights ("W"), or "REDUCE_GRAD".
+        microbatch: its number; None for the last kind.
+    """
+
+    stage: int
+    kind: str
+    microbatch: int | None
+
+
 def pipeline_stages(schedule: Any) -> list[PipelineStage]:
     """Returns the stages of this rank; torch's schedules of one stage keep it by another name."""
     single = isinstance(schedule, PipelineScheduleSingle)
@@ -133,12 +148,16 @@ def pipeline_stages(schedule: Any) -> list[PipelineStage]:
     return found
 
 
-def pipeline_actions(schedule: Any, rank: int) -> list[tuple[int, str]]:
-    """Returns what a rank of the pipeline does in a step: (stage, "F", "B" or "REDUCE_GRAD")."""
+def pipeline_actions(schedule: Any, rank: int) -> list[PipelineAction]:
+    """Returns what a rank of the pipeline computes in a step, in order."""
     single = isinstance(schedule, PipelineScheduleSingle)
     orders = schedule.pipeline_order if single else schedule.pipeline_order_with_comms
-    actions = [(a.stage_index, a.computation_type.value) for a in orders[rank] if a is not None]
-    return [(stage, kind) for stage, kind in actions if kind in ("F", "B", "REDUCE_GRAD")]
+    actions = (
+        PipelineAction(a.stage_index, a.computation_type.value, a.microbatch_index)
+        for a in orders[rank]
+        if a is not None
+    )
+    return [action for action in actions if action.kind in (*"FBIW", "REDUCE_GRAD")]
 
 
 @contextmanager

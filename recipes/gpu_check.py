@@ -22,6 +22,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 TESTS_NEED = ("pytest>=8", "hypothesis")
+NOT_NEEDED = ("wandb",)
+"""Dependencies that nothing here imports, and a GPU's machine may lack: no run asks for wandb."""
 TO_STOP = 15
 """Seconds by which a benchmark is told to end before its limit."""
 TO_REPORT = 10
@@ -152,7 +154,8 @@ def check(parts: Sequence[Part], seconds: float, out: Path, machine: Sequence[st
 def needs() -> list[str]:
     """Returns what pip must find: our dependencies, and what the tests import."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    return [*project["dependencies"], *TESTS_NEED]
+    ours = (need for need in project["dependencies"] if need not in NOT_NEEDED)
+    return [*ours, *TESTS_NEED]
 
 
 def main(args: list[str] | None = None) -> int:

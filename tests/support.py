@@ -16,7 +16,6 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 import torchtitan.train
-import wandb
 from torch import nn
 from torch.distributed.tensor import DTensor
 from torchtitan.components.dataloader import BaseDataLoader
@@ -212,15 +211,6 @@ def one_step(config: LetJobConfig, loss_fn: Callable[..., Any] | None = None) ->
         }
     finally:
         trainer.close()
-
-
-def wandb_records(folder: Path) -> list[bytes]:
-    """Returns what wandb recorded offline below ``folder``, the oldest run first.
-
-    Its service writes on after a run's end; to take it down is to wait for it.
-    """
-    wandb.teardown()
-    return [p.read_bytes() for p in sorted(folder.rglob("*.wandb"), key=os.path.getmtime)]
 
 
 def relative_error(found: torch.Tensor, wanted: torch.Tensor) -> float:

@@ -12,7 +12,7 @@ from let_titan.compare.sources import load
 from let_titan.runs import FILES, Run, read_lines
 from let_titan.wandb_run import WandbFiles, as_logged
 from tests.handmade import BASELINE, BETTER, evaluate, shifted, write_run
-from tests.support import wandb_records
+from tests.wandb_records import wandb_records
 from tests.wandb_server import serving
 
 NAMES = ("MODE", "API_KEY", "BASE_URL", "PROJECT", "RUN_GROUP")

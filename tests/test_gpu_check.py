@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from gpu_check import PARTS, Part, check, files_with_gpu_tests, needs
+from gpu_check import NOT_NEEDED, PARTS, Part, check, files_with_gpu_tests, needs
 from overhead.setting import SETTINGS
 
 from tests import asks_for_gpus
@@ -133,3 +133,30 @@ def test_parts_are_real_and_begin_within_ten_minutes():
 
 def test_needs_are_what_pip_can_read():
     assert "torchtitan==0.2.2" in needs() and any(need.startswith("pytest") for need in needs())
+
+
+def without(packages, arguments):
+    """Runs Python's ``arguments`` where importing any of ``packages`` fails."""
+    code = f"import runpy, sys; sys.modules.update(dict.fromkeys({packages!r})); "
+    code += "sys.argv = sys.argv[1:]; runpy.run_path(sys.argv[0], run_name='__main__')"
+    command = [sys.executable, "-c", code, *arguments]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+
+
+def test_tests_and_benchmark_want_no_package_that_is_not_asked_for(tmp_path):
+    """A GPU's machine without a network may lack one: wandb, for a first."""
+    assert NOT_NEEDED and not set(NOT_NEEDED) & set(needs())
+    assert "of wandb halted" in without(NOT_NEEDED, [write(tmp_path, "import wandb")]).stderr
+    collect = ["-m", "gpu", "--collect-only", "-q", "-p", "no:cacheprovider"]
+    pytest_itself = write(tmp_path, "import pytest, sys; sys.exit(pytest.main(sys.argv[1:]))")
+    collected = without(NOT_NEEDED, [pytest_itself, *collect, *files_with_gpu_tests()])
+    assert collected.returncode == 0, collected.stdout + collected.stderr
+    assert "tests/test_gpu.py::" in collected.stdout
+    worker = ["recipes/overhead/timed_train.py", str(tmp_path / "run.json"), "1"]
+    started = without(NOT_NEEDED, [*worker, "--job.config_file", str(tmp_path / "nowhere.toml")])
+    assert "nowhere.toml' cannot be read" in started.stderr  # all is imported by then
+
+
+def write(folder, code):
+    (folder / "code.py").write_text(code)
+    return str(folder / "code.py")

@@ -6,6 +6,7 @@ from contextlib import nullcontext
 import pytest
 import torch
 from torchtitan.components.loss import cross_entropy_loss
+from torchtitan.distributed import ParallelDims
 from torchtitan.tools.utils import device_type
 
 from let_titan.alignment import Alignment, cosine_alignment
@@ -80,12 +81,12 @@ def told_and_taken(config, precision) -> tuple[int, int]:
         use_flash_attention(model)
     with fake_tensors():
         fill(model, config, plan)
-        told = measure_activations(model, batch_of(config, plan, 48), precision)
+        told = measure_activations(model, batch_of(config, plan, 48, ALONE), precision)
     model = without_storage(config)
     fill(model, config, plan)
     with torch.no_grad():
         model.init_weights()
-    batch = batch_of(config, plan, 48)
+    batch = batch_of(config, plan, 48, ALONE)
     return told, allocated_peak(model, batch, precision) + local_bytes(tensors_in(batch))
 
 
@@ -96,6 +97,7 @@ def checkpointing(mode):
     }
 
 
+ALONE = ParallelDims(dp_replicate=1, dp_shard=1, cp=1, tp=1, pp=1, ep=1, etp=1, world_size=1)
 MODES = pytest.mark.parametrize("mode", ["none", "full", "selective"])
 
 

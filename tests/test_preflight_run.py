@@ -1,5 +1,6 @@
 """Preflight: the bytes, FLOPs and tokens that it tells are those of a real run on four ranks."""
 
+import itertools
 import os
 from contextlib import contextmanager
 from functools import wraps
@@ -11,9 +12,12 @@ from let_titan.collectives import gathered
 from let_titan.config import LetConfigManager
 from let_titan.preflight import examine
 from let_titan.preflight.memory import local_bytes
-from let_titan.preflight.pipeline import Phase, StageMemory, most_live
+from let_titan.preflight.pipeline import most_live
+from let_titan.preflight.stage import Phase, StageMemory
 from let_titan.student import parallelize
 from let_titan.train import LetTrainer
+from let_titan.upstream import PipelineAction
+from tests import context_parallel
 from tests.preflighted import A100, most_allocated, recorded, with_teacher, write
 from tests.support import SEQ_LEN, Lab, run_world, use_fixed_batches
 
@@ -33,6 +37,12 @@ LAYOUTS = {
         "teacher__placement": "replicate",
     },
     "ddp": {**MICRO, "parallelism__data_parallel_replicate_degree": 4},
+    "cp x fsdp": {**MICRO, "parallelism__context_parallel_degree": 2},
+    "cp x replicas": {
+        **MICRO,
+        "parallelism__context_parallel_degree": 2,
+        "parallelism__data_parallel_replicate_degree": 2,
+    },
 }
 DISTILLED = {
     "fsdp, rkd": {**LAYOUTS["fsdp"], "distill__method": "rkd"},
@@ -56,6 +66,11 @@ PIPELINES = {
         "parallelism__pipeline_parallel_degree": 4,
         "parallelism__pipeline_parallel_schedule": "GPipe",
     },
+    "zero-bubble x fsdp": {
+        **PP,
+        "parallelism__pipeline_parallel_schedule": "InterleavedZeroBubble",
+    },
+    "zbv x fsdp": {**PP, "parallelism__pipeline_parallel_schedule": "ZBVZeroBubble"},
 }
 """Of the 4 blocks the first rank has the second, which is aligned, and with it the teacher."""
 
@@ -83,11 +98,15 @@ def bytes_of_a_run(assets, folder, layouts):
     for name, layout in layouts.items():
         lab = Lab(assets, folder)
         let, keys = with_teacher(lab, layout)
-        config = lab.config(let, **keys)
+        cp = "parallelism__context_parallel_degree" in layout
+        config = (
+            context_parallel.checked(lab.parsed(let, **keys)) if cp else lab.config(let, **keys)
+        )
         depth = config.parallelism.pipeline_parallel_degree
-        with noted_buckets() as buckets:
+        with noted_buckets() as buckets, context_parallel.stand_in():
             trainer = LetTrainer(config)
             rows = config.training.local_batch_size * 4 // depth
+            rows //= config.parallelism.context_parallel_degree
             batches = use_fixed_batches(trainer, rows)
             trainer.step = 1
             trainer.train_step(batches)
@@ -154,12 +173,15 @@ def test_bytes_flops_and_tokens_are_those_of_a_real_run_on_four_ranks(name, layo
 
 
 def test_layouts_differ_in_what_a_rank_holds(real):
-    fsdp, hsdp, ddp = (real[name][0][0] for name in LAYOUTS)
+    fsdp, hsdp, ddp, cp, copies = (real[name][0][0] for name in LAYOUTS)
     assert fsdp["weights"] < hsdp["weights"] < ddp["weights"]
     assert fsdp["adam"] > 2 * fsdp["weights"] and fsdp["teacher"] < hsdp["teacher"]
     for name in NODES:  # half of it on each of a node's two, whatever shards the student
         assert real[name][0][0]["teacher"] == pytest.approx(ddp["teacher"] / 2, rel=0.01)
     assert fsdp["buckets"] == 0 < ddp["buckets"] == ddp["gradients"]
+    # Context-parallel ranks shard as data-parallel ones do, and a replica of two is no DDP's.
+    assert (cp["weights"], copies["weights"]) == (fsdp["weights"], hsdp["weights"])
+    assert copies["buckets"] == 0
 
 
 @pytest.mark.parametrize(
@@ -192,8 +214,6 @@ def test_each_rank_of_a_pipeline_holds_what_a_real_one_does(name, layout, real, 
     assert real[name][0][1]["tokens_per_step"] == price["batch"]["tokens_per_step"]
     for rank, (held, _, peak) in enumerate(real[name]):
         assert held == {part: told[rank][part] for part in held}, rank
-        if (name, rank) == HEAD_ALONE:
-            continue
         # The run's buffers for states and gradients are there before its second step begins.
         meanwhile = told[rank]["activations"] + told[rank]["gradients"]
         assert meanwhile - received_bytes(name, rank) == pytest.approx(peak, rel=0.1), rank
@@ -212,29 +232,99 @@ def test_each_rank_of_a_pipeline_of_tensor_parallel_ranks_is_priced(lab):
         assert half["activations"] < one["activations"]
 
 
-OWNER = {"pp x fsdp": 0, "interleaved x fsdp": 1, "pp of four": 1}
+OWNER = {
+    "pp x fsdp": 0,
+    "interleaved x fsdp": 1,
+    "pp of four": 1,
+    "zero-bubble x fsdp": 1,
+    "zbv x fsdp": 1,
+}
 """The rank of the second block: stages hold 2 + 2 blocks, or 1 + 2 + 1 + 0."""
-
-HEAD_ALONE = ("pp of four", 3)
-"""A stage of norm and output without a block: 11.2 MB are told, 15.4 MB were allocated."""
 
 
 def received_bytes(name, rank):
     """Of four microbatches' states and gradients [16, 64, 64], fp32."""
-    stages = {"pp x fsdp": [rank], "interleaved x fsdp": [rank, rank + 2], "pp of four": [rank]}
+    stages = [rank, 3 - rank] if name.startswith("zbv") else [rank, rank + 2]
+    stages = stages[:1] if name in ("pp x fsdp", "pp of four") else stages
     last = 1 if name == "pp x fsdp" else 3
-    ends = sum((stage > 0) + (stage < last) for stage in stages[name])
+    ends = sum((stage > 0) + (stage < last) for stage in stages)
     return ends * 4 * 16 * SEQ_LEN * 64 * 4
+
+
+FIRST = {"F": Phase(18, 15), "B": Phase(21, 15)}
+LATER = {"F": Phase(8, 5), "B": Phase(3, -5), "REDUCE_GRAD": Phase(4, -30)}
+
+
+def walked(steps, stages):
+    """The most live after each step: "F0" of the only stage, "F0 1" of stage 1, "R" to reduce."""
+    kinds = {"R": ("REDUCE_GRAD", None)}
+    actions = []
+    for step in steps.split(", "):
+        step, _, stage = step.partition(" ")
+        kind, microbatch = kinds.get(step) or (step[0], int(step[1]))
+        actions.append(PipelineAction(int(stage or 0), kind, microbatch))
+    return [most_live(actions[: n + 1], stages) for n in range(len(actions))]
+
+
+def maxima(*levels):
+    return list(itertools.accumulate(levels, max))
 
 
 def test_a_walk_through_a_pipelines_step():
     """Two in flight; the first microbatch gathers weights (10) and makes gradients (20)."""
-    first = {"F": Phase(18, 15), "B": Phase(21, 15)}
-    later = {"F": Phase(8, 5), "B": Phase(3, -5), "REDUCE_GRAD": Phase(4, -30)}
-    stage = StageMemory({}, 100, first, later)
-    steps = [(0, "F"), (0, "F"), (0, "B"), (0, "F"), (0, "B"), (0, "B"), (0, "REDUCE_GRAD")]
+    stage = StageMemory({}, 100, 0, "BW", FIRST, LATER)
     levels = [100 + 18, 115 + 8, 120 + 21, 135 + 8, 140 + 3, 135 + 3, 130 + 4]
-    for n in range(1, len(steps) + 1):
-        assert most_live(steps[:n], {0: stage}) == max(levels[:n])
-    two = [(0, "F"), (1, "F")]
-    assert most_live(two, {0: stage, 1: stage}) == 200 + 15 + 18
+    assert walked("F0, F1, B0, F2, B1, B2, R", {0: stage}) == maxima(*levels)
+    assert walked("F0, F0 1", {0: stage, 1: stage})[-1] == 200 + 15 + 18
+
+
+def test_the_newest_output_outlives_its_backward_until_the_next_forward_returns():
+    stage = StageMemory({}, 0, 2, "BW", FIRST, LATER)
+    assert walked("F0, B0, F1, B1", {0: stage}) == maxima(18, 15 + 21, 30 + 2 + 8, 35 + 3)
+    # Another microbatch's is held by the stage itself, as what is left of its forward.
+    assert walked("F0, F1, B0, F2", {0: stage}) == maxima(18, 15 + 8, 20 + 21, 35 + 8)
+
+
+def test_halves_of_a_backward_are_walked_apart():
+    """Gradients are made by whichever is first to reach the weights."""
+    halves = {"I": Phase(7, 1), "W": Phase(26, 14)}
+    later = {**LATER, "I": Phase(6, 1), "W": Phase(9, -6)}
+    stage = StageMemory({}, 0, 0, "BW", FIRST | halves, later)
+    levels = [18, 15 + 8, 20 + 7, 21 + 6, 22 + 26, 36 + 9]
+    assert walked("F0, F1, I0, I1, W0, W1", {0: stage}) == maxima(*levels)
+    assert walked("F0, I0, W0, F1, B1", {0: stage})[-1] == 16 + 26
+    last = StageMemory({}, 0, 2, "BI", FIRST | halves, later)
+    assert walked("F0, I0, F1", {0: last}) == maxima(18, 15 + 7, 16 + 2 + 8)
+
+
+def test_context_parallelism_adds_its_ring_to_the_price_of_a_shorter_sequence(lab):
+    """What torch's own ring allocates beside the kernel on this rank's share of the sequence."""
+    price = {}
+    for degree, length in ((2, SEQ_LEN), (1, SEQ_LEN // 2)):
+        keys = {
+            **MICRO,
+            "training__seq_len": length,
+            "parallelism__context_parallel_degree": degree,
+        }
+        price[degree] = priced(lab, keys)
+    ring, short = (price[degree]["memory_bytes_per_gpu"] for degree in (2, 1))
+    rows = 2 * (SEQ_LEN // 2)  # of this rank, in each of its two sequences
+    gathered_keys_and_values = 2 * 2 * rows * 64 * 4
+    others = 2 * rows * 64 * 4 + 2 * rows * 8  # a partial output, a sum of it, positions
+    ring_bytes = ring["activations"] - short["activations"]
+    assert gathered_keys_and_values < ring_bytes < 2 * (gathered_keys_and_values + others)
+    assert price[2]["batch"]["tokens_per_step"] == 2 * 2 * SEQ_LEN  # two groups of two ranks
+    assert price[2]["cost"]["overhead_in_let_phase"] > price[1]["cost"]["overhead_in_let_phase"]
+
+
+@pytest.mark.parametrize(
+    ("rows", "tp", "cp", "times"), [(4, 2, 2, 1), (2, 2, 2, 2), (3, 2, 3, 2), (1, 2, 2, 4)]
+)
+def test_the_teacher_costs_as_often_as_ranks_read_the_same_rows(rows, tp, cp, times, lab):
+    keys = {
+        "training__local_batch_size": rows,
+        "training__seq_len": 2 * tp * cp * 8,
+        "parallelism__tensor_parallel_degree": tp,
+        "parallelism__context_parallel_degree": cp,
+    }
+    assert examine(lab.parsed({}, **keys), tp * cp, A100).price["cost"]["teacher_times"] == times

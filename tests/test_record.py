@@ -11,7 +11,7 @@ import wandb
 from let_titan.runs import FILES, read_lines
 from let_titan.train import run
 from let_titan.wandb_account import has_account, is_silent
-from tests.support import wandb_records
+from tests.wandb_records import wandb_records
 
 NAMES = ("MODE", "API_KEY", "BASE_URL", "PROJECT", "RUN_NAME", "RUN_GROUP", "RUN_ID", "RESUME")
 SECRET = "5ec2e7" * 6 + "5ec2"  # 40 characters, as a key has

@@ -16,7 +16,7 @@ from let_titan.record import MetricsFile
 from let_titan.run_folder import RunFolder
 from let_titan.train import LetTrainer, run
 from let_titan.wandb_run import wandb_names
-from tests.support import wandb_records
+from tests.wandb_records import wandb_records
 
 TRAIN_KEYS = {
     *("step", "loss", "align_loss", "align_cosine", "lambda", "grad_norm", "lr", "tokens"),

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from let_titan.train import LetTrainer
-from tests.support import wandb_records
+from tests.wandb_records import wandb_records
 
 SOURCES = sorted(path for name in ("let_titan", "scripts") for path in Path(name).rglob("*.py"))
 KEY = "0123456789abcdef0123456789abcdef01234567"

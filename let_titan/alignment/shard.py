@@ -1,5 +1,7 @@
 """Which of the teacher's rows a rank computes, and which meet the block outputs that it holds."""
 
+from collections.abc import Mapping
+
 import torch
 import torch.distributed as dist
 from torch.distributed.device_mesh import DeviceMesh
@@ -12,12 +14,17 @@ def sharing_axes(rows: int, dims: ParallelDims) -> list[str]:
     Tensor- and context-parallel ranks hold the same rows; where they can be divided among them,
     each token costs its teacher's forward once.
     """
-    axes: list[str] = []
-    for axis in ("tp", "cp"):
-        mesh = dims.get_optional_mesh(axis)
-        if mesh is not None and rows % mesh.size() == 0:
+    meshes = {axis: dims.get_optional_mesh(axis) for axis in ("tp", "cp")}
+    return dividing(rows, {axis: mesh.size() for axis, mesh in meshes.items() if mesh is not None})
+
+
+def dividing(rows: int, sizes: Mapping[str, int]) -> list[str]:
+    """Returns those axes of ``sizes`` that divide ``rows``, or what those before them left."""
+    axes = []
+    for axis, size in sizes.items():
+        if rows % size == 0:
             axes.append(axis)
-            rows //= mesh.size()
+            rows //= size
     return axes
 
 

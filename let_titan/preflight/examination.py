@@ -1,12 +1,13 @@
 """All of preflight for one config: findings first, then the price of what has no mistake."""
 
+import math
 from copy import deepcopy
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from torchtitan.distributed import ParallelDims
 
-from let_titan.alignment import BEFORE_THE_STUDENT
+from let_titan.alignment import BEFORE_THE_STUDENT, dividing
 from let_titan.checks import data_parallel_degrees
 from let_titan.checks.float8 import teacher_in_float8
 from let_titan.checks.pipeline import count_stages
@@ -76,10 +77,6 @@ def examine(
     findings = look(config, world_size, gpu)
     if findings.mistakes:
         return Report(run, findings, None)
-    unpriced = unpriced_layout(config)
-    if unpriced:
-        findings.unchecked.append(f"Memory, FLOPs and time are not reckoned under {unpriced} yet.")
-        return Report(run, findings, None)
     plan = resolve_plan(config)
     reading = reading_of(config, plan, findings)
     student, teacher, ranks = measure(config, world_size, plan, per_node)
@@ -118,9 +115,10 @@ def cost_of(
 ) -> Cost:
     """Reckons the run's price; the teacher's FLOPs are for a token of the student's."""
     parallelism = config.parallelism
-    times = parallelism.pipeline_parallel_degree
-    if config.training.local_batch_size % parallelism.tensor_parallel_degree:
-        times *= parallelism.tensor_parallel_degree  # which cannot share its rows
+    sizes = {"tp": parallelism.tensor_parallel_degree, "cp": parallelism.context_parallel_degree}
+    shared = dividing(config.training.local_batch_size, sizes)
+    idle = (size for axis, size in sizes.items() if axis not in shared)  # all read all rows
+    times = parallelism.pipeline_parallel_degree * math.prod(idle)
     return Cost(
         student_flops=student.flops_per_token,
         teacher_flops=teacher_flops,
@@ -189,16 +187,6 @@ def teacher_flops(teacher: dict[str, Any] | None, reading: TeacherReading | None
     """Returns the teacher's FLOPs for a token of the student's."""
     each = teacher["flops_per_token"] if teacher else 0
     return round(each * reading.positions_per_token) if reading else each
-
-
-def unpriced_layout(config: LetJobConfig) -> str:
-    """Names the parallelism that cannot be built without its processes; "" where all can."""
-    if config.parallelism.context_parallel_degree > 1:
-        return "context parallelism"
-    schedule = config.parallelism.pipeline_parallel_schedule
-    if config.parallelism.pipeline_parallel_degree > 1 and "ZeroBubble" in schedule:
-        return schedule  # its backward comes in halves, and each leaves something else
-    return ""
 
 
 def advise(

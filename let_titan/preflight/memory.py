@@ -60,30 +60,29 @@ class StepMemory:
         return self.total - self.activations
 
 
-class FlashAttention(nn.Module):
+def flash_attention(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    *,
+    scale: float | None = None,
+    enable_gqa: bool = False,
+    is_causal: bool = True,
+) -> torch.Tensor:
     """The attention kernel of a GPU, by its shapes.
 
-    On a CPU, SDPA would choose a kernel of the CPU's, which selective checkpointing does not know.
+    On a CPU, SDPA would choose a kernel of the CPU's, which neither selective checkpointing nor
+    context parallelism knows.
     """
-
-    def forward(
-        self,
-        q: torch.Tensor,
-        k: torch.Tensor,
-        v: torch.Tensor,
-        *,
-        scale: float | None = None,
-        enable_gqa: bool = False,
-        is_causal: bool = True,
-    ) -> torch.Tensor:
-        flash = torch.ops.aten._scaled_dot_product_flash_attention
-        return flash(q, k, v, 0.0, is_causal, scale=scale)[0]
+    flash = torch.ops.aten._scaled_dot_product_flash_attention
+    return flash(q, k, v, 0.0, is_causal, scale=scale)[0]
 
 
 def use_flash_attention(model: nn.Module) -> None:
-    for module in list(model.modules()):
-        if isinstance(getattr(module, "inner_attention", None), ScaledDotProductAttentionWrapper):
-            module.inner_attention = FlashAttention()
+    """Leaves context parallelism's hooks in place: they hand the kernel's call to torch's ring."""
+    for module in model.modules():
+        if isinstance(module, ScaledDotProductAttentionWrapper):
+            module.forward = flash_attention  # type: ignore[method-assign]
 
 
 def measure_step(
@@ -105,7 +104,7 @@ def measure_step(
     dtype, device = config.training.mixed_precision_param, titan_utils.device_type
 
     def forward_backward() -> int:
-        batch = batch_of(config, plan, teacher_width, dims.tp)
+        batch = batch_of(config, plan, teacher_width, dims)
         return measure_activations(model, batch, maybe_enable_amp(dims, dtype, device))
 
     width = teacher_width
@@ -162,22 +161,24 @@ def teacher_head(config: LetJobConfig, args: LetModelArgs, width: int) -> torch.
 
 
 def batch_of(
-    config: LetJobConfig, plan: LetPlan, teacher_width: int, sequence_shards: int = 1
+    config: LetJobConfig, plan: LetPlan, teacher_width: int, dims: ParallelDims
 ) -> dict[str, Any]:
     """Returns one microbatch's arguments for the student; call it where tensors are fake.
 
-    Block outputs, and with them the teacher's rows, are cut into ``sequence_shards``; not the LM
-    head's, for distillation.
+    Context parallelism cuts the sequence. Block outputs, and with them the teacher's rows, are cut
+    by tensor parallelism, too; not the LM head's, for distillation.
     """
-    shape = (config.training.local_batch_size, config.training.seq_len)
+    shape = (config.training.local_batch_size, config.training.seq_len // dims.cp)
     device = titan_utils.device_type
     batch: dict[str, Any] = {"tokens": torch.zeros(shape, dtype=torch.int64, device=device)}
+    if dims.cp_enabled:
+        batch["positions"] = torch.zeros_like(batch["tokens"])
     dtype = TORCH_DTYPE_MAP[config.teacher.dtype]
     if config.distill.method != "none":
         whole = torch.zeros((*shape, teacher_width), dtype=dtype, device=device)
         batch |= {"teacher_hidden": [whole], "labels": torch.zeros_like(batch["tokens"])}
     elif plan.pairs:
-        rows = (shape[0], shape[1] // sequence_shards)
+        rows = (shape[0], shape[1] // dims.tp)
         states = (*rows, teacher_width)
         batch |= {
             "teacher_hidden": [torch.zeros(states, dtype=dtype, device=device) for _ in plan.pairs],

@@ -14,7 +14,7 @@ from let_titan.upstream import forget_shardings
 def is_replicated(config: LetJobConfig, world_size: int) -> bool:
     """Whether the run is DDP: every process holds everything."""
     replicate, shard = data_parallel_degrees(config, world_size)
-    return replicate > 1 and shard == 1
+    return replicate > 1 and shard == config.parallelism.context_parallel_degree == 1
 
 
 @contextmanager
@@ -40,7 +40,7 @@ def fake_world(
         yield ParallelDims(
             dp_replicate=replicate,
             dp_shard=shard,
-            cp=1,
+            cp=config.parallelism.context_parallel_degree,
             tp=config.parallelism.tensor_parallel_degree,
             pp=stages,
             ep=1,
