@@ -6,8 +6,9 @@
 #            Torch (2.11 or later, with CUDA) is not among them: the machine has it. Elsewhere, for
 #            its Python 3.12:  pip download --python-version 3.12 --only-binary=:all: -d WHEELS ...
 # PYTHON=... takes another interpreter than python3; OUT=... another folder of results than
-# recipes/results/gpu-DEVICE; SECONDS_LEFT=... another limit than 570. Python's packages are
-# installed into a temporary environment beside its own; nothing else on the machine changes.
+# recipes/results/gpu-DEVICE; SECONDS_LEFT=... another limit than 570; ONLY=float8 runs the parts
+# whose name has that in it. Python's packages are installed into a temporary environment beside
+# its own; nothing else on the machine changes.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -40,7 +41,8 @@ esac
 if [[ -d $wheels ]]; then
     environment=$(mktemp -d)
     trap 'rm -rf "$environment"' EXIT
-    "$python" -m venv --system-site-packages "$environment"
+    # Without pip: Debian's Python lacks the wheel of it, and the interpreter's own serves.
+    "$python" -m venv --system-site-packages --without-pip "$environment"
     # An interpreter that is itself an environment's gives a new one its base's packages only.
     purelib='import sysconfig; print(sysconfig.get_path("purelib"))'
     own=$("$python" -c "$purelib")
@@ -51,4 +53,5 @@ if [[ -d $wheels ]]; then
         refuse "'$wheels' lacks what is named above: add its wheels."
 fi
 
-"$python" recipes/gpu_check.py --seconds $((limit - SECONDS)) ${OUT:+--out "$OUT"}
+"$python" recipes/gpu_check.py --seconds $((limit - SECONDS)) ${OUT:+--out "$OUT"} \
+    ${ONLY:+--only "$ONLY"}

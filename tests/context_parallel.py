@@ -18,18 +18,21 @@ import torchtitan.models.llama3.infra.parallelize as titan_parallelize
 from torchtitan.distributed.context_parallel import cp_shard
 
 from let_titan.checks import find_mistakes
+from tests.support import SEQ_LEN
 
 REFUSED = "needs a GPU, since torch's ring attention has no kernel for a CPU"
 
 
-def attention(q, k, v, *, mesh, scale=None, enable_gqa=False, is_causal=True):
+def seen_from(mesh):
+    """Returns [S / cp, S]: whether a key, in the order in which ranks hold them, is no later."""
+    ((mine,), _) = cp_shard(mesh, (torch.arange(SEQ_LEN).unsqueeze(0),), None, "headtail")
+    return mine[0].unsqueeze(1) >= funcol.all_gather_tensor(mine[0].contiguous(), 0, mesh)
+
+
+def attention(q, k, v, *, mesh, seen, scale=None, enable_gqa=False, is_causal=True):
     """Causal attention of this rank's queries [B, H, S / cp, D] to all ranks' keys."""
     assert is_causal
-    places = torch.arange(q.shape[2] * mesh.size()).unsqueeze(0)
-    ((mine,), _) = cp_shard(mesh, (places,), None, "headtail")
-    everywhere = funcol.all_gather_tensor(mine[0].contiguous(), 0, mesh)
     k, v = (funcol.all_gather_tensor_autograd(x.contiguous(), 2, mesh) for x in (k, v))
-    seen = mine[0].unsqueeze(1) >= everywhere
     return F.scaled_dot_product_attention(
         q, k, v, attn_mask=seen, scale=scale, enable_gqa=enable_gqa
     )
@@ -37,8 +40,9 @@ def attention(q, k, v, *, mesh, scale=None, enable_gqa=False, is_causal=True):
 
 def apply(modules, mesh, attention_type):
     assert attention_type == "sdpa"
+    seen = seen_from(mesh)
     for module in modules:
-        module.forward = partial(attention, mesh=mesh)
+        module.forward = partial(attention, mesh=mesh, seen=seen)
 
 
 @contextmanager

@@ -7,10 +7,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.distributed.checkpoint.staging import DefaultStager
 
-from let_titan.checkpoint import folders
+from let_titan.checkpoint import folders, manager
 from let_titan.checkpoint.checksums import damaged_files
-from let_titan.errors import ConfigError
+from let_titan.errors import ConfigError, RunError
 from let_titan.train import LetTrainer
 from tests.checkpoints import DAMAGE, LAST, cut, make, steps_of
 from tests.plain import plain_trainer
@@ -144,6 +145,32 @@ def test_background_saves_resume_exactly(mode, finished, lab):
     for part in ("weights", "optimizer"):
         for name, wanted in finished[1][part].items():
             assert torch.equal(resumed[part][name], wanted), name
+
+
+class StagesOnce(DefaultStager):
+    """As torch 2.11's and 2.12's (pytorch issue 183413)."""
+
+    def __init__(self, options):
+        super().__init__(options)
+        self.used = False
+
+    def stage(self, *args, **kwargs):
+        if self.used:
+            raise KeyError(type)
+        self.used = True
+        return super().stage(*args, **kwargs)
+
+
+def test_a_stager_that_stages_once_is_made_anew_for_each_save(lab, monkeypatch):
+    monkeypatch.setattr(manager, "DefaultStager", StagesOnce)
+    pinned = {"checkpoint__async_mode": "async_with_pinned_mem"}
+    if not manager.STAGES_ONCE:
+        with pytest.raises((RunError, KeyError)):
+            train(lab, **pinned)
+        shutil.rmtree(lab.folder / "run")
+        monkeypatch.setattr(manager, "STAGES_ONCE", True)
+    train(lab, **pinned)
+    assert len(folders.whole_checkpoints(lab.folder / "run" / "checkpoint")) > 2
 
 
 def on_two_ranks(assets, folder):

@@ -72,9 +72,7 @@ def told_memory(path: Path) -> int | None:
     return None if told is None else int(told[1] or told[2])
 
 
-@pytest.mark.parametrize(
-    "name", ["let_1_4b", "let_7b", pytest.param("let_70b", marks=pytest.mark.slow)]
-)
+@pytest.mark.parametrize("name", ["let_1_4b", "let_7b", "let_70b"])
 def test_fits_as_its_header_says(name):
     path = SHIPPED / f"{name}.toml"
     report = examine(path, worlds_of(path)[0])

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from gpu_check import NOT_NEEDED, PARTS, Part, check, files_with_gpu_tests, needs
+from gpu_check import NOT_NEEDED, PARTS, Part, check, files_with_gpu_tests, main, needs
 from overhead.setting import SETTINGS
 
 from tests import asks_for_gpus
@@ -160,3 +160,30 @@ def test_tests_and_benchmark_want_no_package_that_is_not_asked_for(tmp_path):
 def write(folder, code):
     (folder / "code.py").write_text(code)
     return str(folder / "code.py")
+
+
+def test_a_part_sees_the_packages_of_a_python_path(tmp_path, monkeypatch):
+    """Where wheels were unpacked into a folder instead of an environment."""
+    (tmp_path / "unpacked.py").write_text("there = True")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    assert check([part("good", "import let_titan, unpacked")], 100, tmp_path, [])
+
+
+@pytest.mark.parametrize(
+    ("word", "names"),
+    [("float8", ["overhead 1.4B_float8"]), ("", [part.name for part in PARTS]), ("nothing", None)],
+)
+def test_some_parts_can_be_chosen(word, names, tmp_path, monkeypatch, capsys):
+    ran = []
+    monkeypatch.setattr("torch.cuda.get_device_name", lambda: "a GPU")
+    monkeypatch.setattr("gpu_check.check", lambda parts, *_: ran.extend(p.name for p in parts))
+    arguments = ["--only", word, "--out", str(tmp_path)]
+    if names is None:
+        with pytest.raises(SystemExit):
+            main(arguments)
+        assert (
+            "no part's name has that; they are 'tests', 'overhead 1.4B'" in capsys.readouterr().err
+        )
+    else:
+        main(arguments)
+    assert ran == (names or [])

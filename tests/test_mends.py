@@ -61,6 +61,8 @@ MENDS = {
     "start": lambda: mock.patch.object(let_titan.student.model, "is_drawn_whole", lambda _: False),
 }
 """Each takes a mend out."""
+BEFORE_2_13 = torch.__version__ < "2.13"
+"""Two of torch's defects came later than 2.11, with which their mends must do no harm."""
 
 
 def config_of(lab, layout):
@@ -221,6 +223,8 @@ def test_compiled_blocks_do_not_lose_the_embeddings_gradient(lab, monkeypatch):
     config = lab.parsed(None, **TP, **GRAPHS, **WHOLE_LOGITS)
     with outside_the_world(), fake_world(config, 2) as dims:
         assert compiled_backward(config, dims) is not None
+        if BEFORE_2_13:
+            return
         monkeypatch.setattr(let_titan.student.parallelize, "await_embeddings", lambda _: None)
         with pytest.raises(AttributeError, match="_local_tensor"):
             compiled_backward(config, dims)
@@ -261,7 +265,7 @@ def test_no_rank_takes_another_ranks_compiled_loss(assets, tmp_path):
 
     Without the mend the first time is right or wrong: a rank that comes late finds it warm.
     """
-    for mended in (True, False):
+    for mended in (True,) if BEFORE_2_13 else (True, False):
         folder = tmp_path / str(mended)
         folder.mkdir()
         *cold, value, gradient = run_world(2, compiled_losses, folder, assets, folder, mended)

@@ -24,9 +24,9 @@ CHAINS = {
         (4, [FSDP]),
         (2, [FSDP]),
         (1, [{}]),
-    ]
+    ],
+    "FSDP2 x TP of 8, FSDP2 of 2": [(8, [{**FSDP, **TP}]), (2, [FSDP])],
 }
-EIGHT = {"FSDP2 x TP of 8, FSDP2 of 2": [(8, [{**FSDP, **TP}]), (2, [FSDP])]}
 """{name: worlds in turn, each of so many processes and with its layouts in turn}."""
 
 
@@ -87,10 +87,7 @@ def changing(assets, folder, worlds):
     return found
 
 
-@pytest.mark.parametrize(
-    ("name", "worlds"),
-    [*CHAINS.items(), *(pytest.param(*c, marks=pytest.mark.slow) for c in EIGHT.items())],
-)
+@pytest.mark.parametrize(("name", "worlds"), CHAINS.items())
 def test_the_run_goes_on_as_in_one_layout(name, worlds, whole, assets, tmp_path):
     folder, wanted = whole
     found = changing(assets, tmp_path, worlds)

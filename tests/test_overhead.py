@@ -8,7 +8,7 @@ from pathlib import Path
 import bench_overhead
 import pytest
 import torch
-from bench_overhead import fits, in_turn
+from bench_overhead import WARM, fits, in_turn
 from overhead.clock import PHASES, Clock
 from overhead.result import flop_floor, halves, summarise
 from overhead.setting import SETTINGS, make
@@ -139,6 +139,8 @@ def test_the_cpu_setting_has_the_cost_ratio_of_the_papers(tmp_path):
 
 def test_no_round_is_begun_that_will_not_fit():
     assert fits(done=0, elapsed=0.0, seconds=1.0)  # one there is in any case
+    assert fits(done=1, elapsed=20.0, seconds=20.1 + 20 * WARM)
+    assert not fits(done=1, elapsed=20.0, seconds=19.9 + 20 * WARM)
     assert fits(done=2, elapsed=40.0, seconds=61.0)
     assert not fits(done=2, elapsed=40.0, seconds=59.0)
     assert fits(done=2, elapsed=1e9, seconds=float("inf"))

@@ -2,12 +2,13 @@
 
 import gc
 from contextlib import nullcontext
+from unittest import mock
 
 import pytest
 import torch
 from torchtitan.components.loss import cross_entropy_loss
 from torchtitan.distributed import ParallelDims
-from torchtitan.tools.utils import device_type
+from torchtitan.tools import utils as titan_utils
 
 from let_titan.alignment import Alignment, cosine_alignment
 from let_titan.build_alignment import build_distillation
@@ -38,7 +39,7 @@ def without_storage(config) -> LetTransformer:
 
 
 def fill(model: LetTransformer, config, plan: LetPlan) -> None:
-    model.to_empty(device=device_type)
+    model.to_empty(device=titan_utils.device_type)
     model.distillation = build_distillation(config, 1)
     if model.distillation is None:
         model.alignment = Alignment([(pair.block, 1.0) for pair in plan.pairs], cosine_alignment)
@@ -48,7 +49,7 @@ def fill(model: LetTransformer, config, plan: LetPlan) -> None:
 
 def allocated_by(step) -> int:
     """The most bytes that ``step`` needs beyond those that live when it begins."""
-    if device_type == "cpu":
+    if titan_utils.device_type == "cpu":
         with recorded() as record:
             step()
         return most_allocated(record)
@@ -73,21 +74,24 @@ def allocated_peak(model: LetTransformer, batch, precision) -> int:
     return [allocated_by(step) for _ in range(2)][-1]
 
 
-def told_and_taken(config, precision) -> tuple[int, int]:
-    """What preflight says of a step's activations, and what the step allocates here."""
-    plan = resolve_plan(config)
-    model = without_storage(config)
-    if device_type != "cpu":
+def told(config, kind, precision, flash) -> int:
+    """What preflight says of a step's activations on a machine with such devices."""
+    plan, model = resolve_plan(config), without_storage(config)
+    if flash:
         use_flash_attention(model)
-    with fake_tensors():
+    with mock.patch.object(titan_utils, "device_type", kind), fake_tensors():
         fill(model, config, plan)
-        told = measure_activations(model, batch_of(config, plan, 48, ALONE), precision)
-    model = without_storage(config)
+        return measure_activations(model, batch_of(config, plan, 48, ALONE), precision)
+
+
+def taken(config, precision) -> int:
+    """What the step allocates here."""
+    plan, model = resolve_plan(config), without_storage(config)
     fill(model, config, plan)
     with torch.no_grad():
         model.init_weights()
     batch = batch_of(config, plan, 48, ALONE)
-    return told, allocated_peak(model, batch, precision) + local_bytes(tensors_in(batch))
+    return allocated_peak(model, batch, precision) + local_bytes(tensors_in(batch))
 
 
 def checkpointing(mode):
@@ -107,27 +111,34 @@ def test_activations_are_what_a_cpu_allocates(mode, method, lab):
     sizes = {"training__seq_len": 128, "training__local_batch_size": 8}
     let, keys = keys_of(method, lab)
     config = lab.config(let, **keys, **checkpointing(mode), **sizes)
-    told, taken = told_and_taken(config, nullcontext())
-    assert told == pytest.approx(taken, rel=0.1)
+    found = told(config, "cpu", nullcontext(), flash=False)
+    assert found == pytest.approx(taken(config, nullcontext()), rel=0.1)
 
 
 @pytest.mark.gpu
 @MODES
 def test_activations_are_what_a_gpu_allocates(mode, lab):
-    """350M in bf16 on [4, 2048] tokens, with logits of a real vocabulary's size."""
+    """350M in bf16 on [4, 2048] tokens, with logits of a real vocabulary's size.
+
+    Preflight is to say it without a GPU, too.
+    """
     sizes = {"training__seq_len": 2048, "training__local_batch_size": 4, "model__flavor": "350M"}
     sizes["model__pad_vocab_to_multiple_of"] = 49_152
     config = lab.parsed({}, **checkpointing(mode), **sizes)
-    told, taken = told_and_taken(config, torch.autocast("cuda", torch.bfloat16))
-    assert told == pytest.approx(taken, rel=0.1)
+    found = {
+        kind: told(config, kind, torch.autocast(kind, torch.bfloat16), flash=True)
+        for kind in ("cuda", "cpu")
+    }
+    wanted = taken(config, torch.autocast("cuda", torch.bfloat16))
+    assert found == {kind: pytest.approx(wanted, rel=0.1) for kind in found}
 
 
 def test_checkpointing_costs_less_memory_than_none(lab):
-    told = {}
+    found = {}
     for mode in ("none", "selective", "full"):
         config = lab.config({}, activation_checkpoint__mode=mode)
-        told[mode] = examine(config, 4, A100).price["memory_bytes_per_gpu"]["activations"]
-    assert told["full"] < told["selective"] < told["none"]
+        found[mode] = examine(config, 4, A100).price["memory_bytes_per_gpu"]["activations"]
+    assert found["full"] < found["selective"] < found["none"]
 
 
 def test_what_takes_most_of_salt_are_its_plain_steps(lab):
@@ -135,10 +146,10 @@ def test_what_takes_most_of_salt_are_its_plain_steps(lab):
     keys = {"training__seq_len": 128, "training__local_batch_size": 8}
     salt = {"distill__method": "salt", "distill__n_kd": 2}
     layouts = {"plain": None, "salt": salt, "rkd": {"distill__method": "rkd"}}
-    told = {}
+    found = {}
     for name, method in layouts.items():
         let, more = (None, {}) if method is None else with_teacher(lab, method)
         config = lab.config(let, **keys, **more)
-        told[name] = examine(config, 4, A100).price["memory_bytes_per_gpu"]
-    assert told["rkd"]["activations"] < told["plain"]["activations"]
-    assert told["rkd"]["teacher"] > 0 and told["salt"] == told["plain"]
+        found[name] = examine(config, 4, A100).price["memory_bytes_per_gpu"]
+    assert found["rkd"]["activations"] < found["plain"]["activations"]
+    assert found["rkd"]["teacher"] > 0 and found["salt"] == found["plain"]

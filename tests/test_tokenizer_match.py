@@ -5,10 +5,12 @@ import shutil
 from pathlib import Path
 
 import pytest
+from transformers import AutoTokenizer
 
 from let_titan.checks import find_mistakes
 from let_titan.errors import ConfigError
 from let_titan.teacher import read_tokenizer
+from let_titan.teacher.gguf_file import tokenizer_of_gguf
 from let_titan.tokenizer_match import CURE, check_same_tokenizer
 
 SMOLLM = Path("assets/teachers/smollm2-135m")
@@ -106,3 +108,23 @@ def test_the_real_teachers_tokenizer_in_its_two_forms():
     check_same_tokenizer(folder, gguf)
     with pytest.raises(ConfigError, match="EOS"):
         check_same_tokenizer(folder, gguf._replace(eos_id=0))
+
+
+@pytest.mark.skipif(not GGUF.exists(), reason="scripts/fetch_teacher.py was not run")
+def test_a_gguf_files_ends_of_text_are_those_of_its_header(monkeypatch):
+    """transformers 5.17 takes SmolLM2's BOS for its EOS, and has no padding for it."""
+    right = tokenizer_of_gguf(GGUF)
+    read = AutoTokenizer.from_pretrained
+
+    def mistaken(*args, **keys):
+        tokenizer = read(*args, **keys)
+        tokenizer.eos_token, tokenizer.pad_token = tokenizer.bos_token, None
+        return tokenizer
+
+    monkeypatch.setattr(AutoTokenizer, "from_pretrained", mistaken)
+    mended = tokenizer_of_gguf(GGUF)
+    for each in (right, mended):
+        assert (each.bos_token_id, each.eos_token_id, each.pad_token_id) == (1, 2, 2)
+    assert (
+        mended.eos_token == "<|im_end|>" and mended.special_tokens_map == right.special_tokens_map
+    )

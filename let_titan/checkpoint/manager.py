@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
 import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
 from torch.distributed.checkpoint.api import CheckpointException
@@ -19,6 +20,14 @@ from let_titan.checkpoint.checksums import ChecksumWriter, damaged_files
 from let_titan.checkpoint.folders import remove_torn, set_aside, tear, whole_checkpoints
 from let_titan.device import HAS_ACCELERATOR
 from let_titan.errors import ConfigError, RunError
+
+STAGES_ONCE = torch.__version__ < "2.13"  # as versions, not as text
+"""Whether a stager cannot be used again, as in torch 2.11 and 2.12 (pytorch issue 183413)."""
+
+
+def new_stager() -> DefaultStager:
+    """As torchtitan's (v0.2.2), less the pinned memory and the streams that a CPU does not have."""
+    return DefaultStager(StagingOptions(HAS_ACCELERATOR, True, True, HAS_ACCELERATOR))
 
 
 class LetCheckpointManager(CheckpointManager):
@@ -33,9 +42,8 @@ class LetCheckpointManager(CheckpointManager):
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self._last_saved: Path | None = None
-        if self.enable_staging and not HAS_ACCELERATOR:
-            # torchtitan asks for pinned memory and streams, which a CPU does not have.
-            self.stager = DefaultStager(StagingOptions(False, True, True, False))
+        if self.enable_staging:
+            self.stager = new_stager()
 
     @property
     def path(self) -> Path:
@@ -119,6 +127,9 @@ class LetCheckpointManager(CheckpointManager):
             return None
         background: dict[str, Any] = {}
         if async_mode == AsyncMode.ASYNC_WITH_PINNED_MEM:
+            if STAGES_ONCE:
+                self.stager.close()
+                self.stager = new_stager()
             background = {
                 "async_checkpointer_type": AsyncCheckpointerType.PROCESS,
                 "async_stager": self.stager,

@@ -82,10 +82,12 @@ class StateFiles:
                 manifest.write(json.dumps(entry).encode() + b"\n")
         self._add(path.name, sequences, found)
 
-    def read(self, sequences: Sequence[int], layers: Sequence[str]) -> list[torch.Tensor]:
-        """Returns the states of ``sequences``, one [n, S, d_T] a layer, in their order.
+    def read(self, sequences: Sequence[int], layers: Sequence[str]) -> list[list[torch.Tensor]]:
+        """Returns the states of ``sequences``, for each layer n of [S, d_T], in their order.
 
-        A file is read through and its sum compared before the first of its rows is taken.
+        A file is read through and its sum compared before the first of its rows is taken. Nothing
+        is computed, so that a thread may call this beside a step's computation: torch would give
+        its ops there a second team of OpenMP threads, which waits for work on the step's cores.
 
         Raises:
             RunError: a file is missing, or is not what was written.
@@ -98,7 +100,7 @@ class StateFiles:
             with safe_open(path, "pt") as file:
                 for layer, rows in found.items():
                     rows.append(file.get_slice(layer)[place.row])
-        return [torch.stack(found[layer]) for layer in layers]
+        return [found[layer] for layer in layers]
 
     def _check(self, path: Path, wanted: str) -> None:
         if path.name in self._sound:

@@ -44,12 +44,19 @@ class CachedTeacher:
     ) -> None:
         self.files, self.facts, self.device, self.dtype = files, facts, device, dtype
         self.layers = tuple(map(str, layers))
-        self._ahead: deque[Future[list[torch.Tensor]]] = deque()
+        self._ahead: deque[Future[list[list[torch.Tensor]]]] = deque()
         self._reader = ThreadPoolExecutor(1, "teacher-states")
 
     def expect(self, sequences: Sequence[int]) -> None:
         """Begins to read what the next call but those still expected is for."""
-        self._ahead.append(self._reader.submit(self.files.read, sequences, self.layers))
+        self._ahead.append(self._reader.submit(self._read, sequences))
+
+    def _read(self, sequences: Sequence[int]) -> list[list[torch.Tensor]]:
+        """In pinned memory for a GPU, to which the call then copies without a wait."""
+        states = self.files.read(sequences, self.layers)
+        if self.device.type != "cuda":
+            return states
+        return [[row.pin_memory() for row in rows] for rows in states]
 
     def __call__(
         self, input: torch.Tensor, positions: torch.Tensor | None = None
@@ -57,7 +64,8 @@ class CachedTeacher:
         """As ``Teacher``; the ids themselves are not looked at."""
         with telling():
             states = self._ahead.popleft().result()
-        return tuple(each.to(self.device).to(self.dtype) for each in states)
+        here = ([row.to(self.device, non_blocking=True) for row in rows] for rows in states)
+        return tuple(torch.stack(rows).to(self.dtype) for rows in here)
 
 
 class WritingTeacher:

@@ -16,10 +16,11 @@ from typing import Any
 
 import torch
 from huggingface_hub.errors import StrictDataclassError
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PretrainedConfig
+from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig
 
 from let_titan.errors import ConfigError, NotFoundHere
 from let_titan.teacher.fetch import Fetch, fetch_once
+from let_titan.teacher.gguf_file import tokenizer_of_gguf
 from let_titan.teacher.weights import check_weights
 from let_titan.tokenizer_match import CURE
 
@@ -251,7 +252,7 @@ def convert_gguf(path: Path, out: Path) -> None:
         if hasattr(model.config, "quantization_config"):
             del model.config.quantization_config
         model.save_pretrained(folder)
-        AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name).save_pretrained(folder)
+        tokenizer_of_gguf(path).save_pretrained(folder)
 
     write_whole(out, convert)
 

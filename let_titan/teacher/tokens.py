@@ -9,6 +9,7 @@ from transformers.utils import cached_file
 
 from let_titan.encoder import Encoder, encoder_of_tokenizer
 from let_titan.teacher import sources
+from let_titan.teacher.gguf_file import tokenizer_of_gguf
 from let_titan.tokenizer_match import Reading
 
 
@@ -31,7 +32,7 @@ def read_tokenizer(
         where["local_files_only"] = not sources.hub_answers()
     try:
         if path.is_file():
-            return of_transformers(path.parent, gguf_file=path.name)
+            return reading_of(tokenizer_of_gguf(path))
         folder = (
             path
             if path.is_dir()
@@ -44,7 +45,8 @@ def read_tokenizer(
             (path / n).exists() for n in ("vocab.json", "tokenizer.model")
         ):
             return None
-        return of_transformers(path if path.is_dir() else checkpoint, **where)
+        source = path if path.is_dir() else checkpoint
+        return reading_of(AutoTokenizer.from_pretrained(source, **where))
     except (OSError, ValueError, KeyError):
         return None
 
@@ -62,8 +64,8 @@ def read_encoder(
     return encoder_of_tokenizer(found.tokenizer, found.bos_id, found.eos_id)
 
 
-def of_transformers(source: str | Path, **where: Any) -> Reading | None:
-    read = AutoTokenizer.from_pretrained(source, **where)
+def reading_of(read: Any) -> Reading | None:
+    """Returns what a tokenizer of transformers reads by; None where that is not in its backend."""
     tokenizer = getattr(read, "backend_tokenizer", None)
     return None if tokenizer is None else Reading(tokenizer, read.bos_token_id, read.eos_token_id)
 
