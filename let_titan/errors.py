@@ -9,7 +9,8 @@ from pathlib import Path
 class ConfigError(ValueError):
     """A mistake in the user's input: one sentence that names the value and the cure.
 
-    ``let_titan.train.main`` prints it on rank 0 and exits with 2, without a traceback.
+    ``let_titan.train.main`` prints it on rank 0 and exits with 2, without a traceback; one of a
+    single machine (``WrongHere``) on that machine's first process, too.
 
     Args:
         sentence: of the mistake.
@@ -21,7 +22,11 @@ class ConfigError(ValueError):
         self.others = others
 
 
-class NotFoundHere(ConfigError):
+class WrongHere(ConfigError):
+    """What is wrong with this machine, and may be with no other: its first process tells it."""
+
+
+class NotFoundHere(WrongHere):
     """Something that the run needs is not on this machine; where the run will be it may be.
 
     A mistake to a run that starts, a check that could not be made to ``let_titan.preflight``.

@@ -1,6 +1,7 @@
 """torchrun --nproc_per_node N -m let_titan.train --job.config_file FILE.toml"""
 
 import os
+import socket
 import sys
 from contextlib import ExitStack, redirect_stderr, redirect_stdout
 from typing import NoReturn
@@ -11,7 +12,7 @@ from torchtitan.tools.logging import init_logger, logger
 from let_titan.checks import check_config
 from let_titan.config import LetConfigManager, LetJobConfig
 from let_titan.data.loader import PileLoader
-from let_titan.errors import ConfigError, RunError
+from let_titan.errors import ConfigError, RunError, WrongHere
 from let_titan.export.at_end import export_at_end
 from let_titan.launch import complete_environment, meeting_place
 from let_titan.runs import COMPLETED
@@ -77,9 +78,14 @@ def run(config: LetJobConfig) -> str:
 
 
 def refuse(error: Exception, code: int) -> NoReturn:
-    """Prints the sentence once, on rank 0, and exits with ``code`` on every rank."""
+    """Prints the sentence on rank 0, and exits with ``code`` on every rank.
+
+    What is wrong with one machine may be unknown to rank 0: that machine's first process tells it.
+    """
     if os.environ.get("RANK", "0") == "0":
         print(f"let_titan: {error}", file=sys.stderr, flush=True)
+    elif isinstance(error, WrongHere) and os.environ.get("LOCAL_RANK") == "0":
+        print(f"let_titan on {socket.gethostname()}: {error}", file=sys.stderr, flush=True)
     sys.exit(code)
 
 

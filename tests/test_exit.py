@@ -100,6 +100,9 @@ def told(assets, tmp_path_factory):
     cases.append(("unknown flag", ALONE, ["--nonsense.key", "1", *right]))
     cases.append(("not rank 0", SECOND, cases[0][2]))
     cases.append(("unknown flag, not rank 0", SECOND, cases[-2][2]))
+    (lacking,) = (args for name, _, args in cases if name == "no data")
+    cases.append(("another machine lacks it", SECOND, lacking))
+    cases.append(("its second process", {**SECOND, "LOCAL_RANK": "1"}, lacking))
     cases.append(("no launcher", {}, [*right, "--job.dump_folder", "alone", "--training.steps=4"]))
     with socket.socket() as taken, hub_out_of_reach() as environment:
         taken.bind(("", 0))
@@ -144,7 +147,15 @@ def test_an_unknown_flag_gets_tyros_words_and_exit_code_two(told):
     assert "Traceback" not in result.err
 
 
-@pytest.mark.parametrize("name", ["not rank 0", "unknown flag, not rank 0"])
+def test_what_one_machine_lacks_is_told_there(told):
+    """Its files may be in order where rank 0 is, which then would say nothing."""
+    result = told[0]["another machine lacks it"]
+    assert result.code == 2
+    line = rf"let_titan on {re.escape(socket.gethostname())}: [^\n]+matches no file[^\n]+\n"
+    assert re.fullmatch(line, result.err), result.err
+
+
+@pytest.mark.parametrize("name", ["not rank 0", "unknown flag, not rank 0", "its second process"])
 def test_the_other_ranks_exit_in_silence(name, told):
     assert told[0][name].code == 2
     assert told[0][name].err == ""

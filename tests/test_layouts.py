@@ -11,6 +11,7 @@ import torch
 from let_titan.checks import check_config
 from tests.context_parallel import checked, stand_in
 from tests.layouts import CASES, CP, NODE_SIZE, committed, promised, rows, write
+from tests.ring import ring_on_a_cpu
 from tests.support import Lab, one_step, run_world, worst_gradient
 
 LOGGED = ("loss_metrics/global_avg_loss", "grad_norm", "let/align_loss", "let/align_cosine")
@@ -37,14 +38,14 @@ def config_of(lab, let, layout):
     return config
 
 
-def step_in_each(assets, folder, runs):
+def step_in_each(assets, folder, runs, attention=stand_in):
     """Returns {(layout, k): its step} of ``runs``."""
     os.environ["LOCAL_WORLD_SIZE"] = str(NODE_SIZE)
     lab = Lab(assets, folder)
     found = {}
     for name, k in runs:
         torch.compiler.reset()  # its limit of recompilations is a process's, of many layouts here
-        with stand_in():
+        with attention():
             found[name, k] = one_step(config_of(lab, {"k": k}, CASES[name].keys))
     return found
 
@@ -84,6 +85,18 @@ def test_equals_one_process(ranks, assets, tmp_path, one_process, request):
         said = page[name]
         held = said != "not measured" and error <= float(said)
         assert held, f"{name}: {error}, and the page says {said}; --write-docs writes it"
+
+
+@pytest.mark.parametrize("ranks", [2, 4])
+def test_torchs_own_ring_equals_one_process(ranks, assets, tmp_path, one_process):
+    """Context parallelism as it is but for the kernel: see tests/ring.py."""
+    runs = [(name, 2) for name in RINGS if CASES[name].ranks == ranks]
+    found = run_world(ranks, step_in_each, tmp_path, assets, tmp_path, runs, ring_on_a_cpu)
+    for (name, k), result in found.items():
+        assert error_of(result, one_process[k], name) < 1e-5, name
+
+
+RINGS = ("CP", "CP, accumulation, full AC", "FSDP2 x CP", "CP x TP")
 
 
 def test_the_page_has_every_layout_and_no_other():

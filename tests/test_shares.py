@@ -1,11 +1,14 @@
 """Who reads which rows for the teacher, and that every rank gets the states of its own tokens."""
 
+import share_rows
 import torch
 import torch.distributed as dist
+from overhead.setting import Shape
 from torchtitan.distributed import ParallelDims
 from torchtitan.distributed.context_parallel import cp_shard
 
 from let_titan.alignment import all_rows, rows_of_this_rank, share_of_batch, sharing_axes
+from let_titan.summary import surroundings
 from tests.support import run_world
 
 S, WIDTH = 16, 3
@@ -42,3 +45,14 @@ def test_ranks_divide_the_rows_and_exchange_their_states(tmp_path):
     for rows, axes in AXES.items():
         read = [number for mine in found for number in range(*mine[rows])]
         assert sorted(read) == sorted([*range(rows)] * (4 // 2 ** len(axes)))
+
+
+def test_the_recipe_times_two_ways_to_the_same_states(tmp_path):
+    """It ends where they differ, as they do if rows or chunks are another's."""
+    results = share_rows.measure(ranks=2, rounds=2, shape=Shape(16, 2, 2, 1, 32))
+    assert results["difference"] < share_rows.SAME
+    assert [len(each) for each in results["seconds"].values()] == [2, 2]
+    ratio = results["ratio"]
+    assert 0 < ratio["least"] <= ratio["median"] <= ratio["most"]
+    said = share_rows.report(results, surroundings())
+    assert f"take **{ratio['median']:.3f}** of the time" in said

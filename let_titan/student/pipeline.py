@@ -9,7 +9,8 @@ from torchtitan.distributed import ParallelDims
 from torchtitan.distributed.pipeline_parallel import pipeline_llm
 
 from let_titan.device import HAS_ACCELERATOR
-from let_titan.upstream import pipeline_stage_without_alignment
+from let_titan.student.stage import LetStage
+from let_titan.upstream import pipeline_stage
 
 
 class PipelineLoss:
@@ -52,7 +53,7 @@ def pipeline_student(model: Any, parallel_dims: ParallelDims, *args: Any) -> Any
     """Splits the student for TrainSpec, by torchtitan's function, whose arguments these are."""
     if not HAS_ACCELERATOR:
         draw_alike(parallel_dims)
-    with pipeline_stage_without_alignment():
+    with pipeline_stage(LetStage):
         return pipeline_llm(model, parallel_dims, *args)
 
 
