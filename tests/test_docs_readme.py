@@ -21,16 +21,31 @@ def test_the_labs_differences(recipe):
     assert row in README.replace("**", "")
 
 
+def test_the_gain_from_llamas_initial_weights():
+    found = json.loads((RESULTS / "compare_llama_init" / "report.json").read_text())
+    (last,) = (arm["rows"][-1] for arm in found["arms"] if arm["name"] == "lambda_0 = 1")
+    difference = last["difference"]
+    assert difference["n"] == 3
+    value, low, high = (f"{difference[key]:+.3f}" for key in ("value", "low", "high"))
+    assert f"{value} ({low} to {high}) with lambda_0 = 1, in 1.33 times fewer steps" in README
+
+
+def overhead(name):
+    return json.loads((RESULTS / "overhead" / name / "results.json").read_text())
+
+
 def test_the_cost():
-    found = json.loads((RESULTS / "overhead" / "cpu-cpu-amd-epyc" / "results.json").read_text())
+    found, earlier = overhead("cpu-cpu-amd-epyc"), overhead("cpu-cpu-amd-epyc-earlier")
     share = found["teacher"]["flops_per_token"] / found["student_flops_per_token"]
     let = found["arms"]["LET"]
     quick = {arm: each["with_teacher"]["quick_step_s"] for arm, each in found["arms"].items()}
-    assert found["rounds"] == 6
+    assert (found["rounds"], earlier["rounds"]) == (5, 6)
+    others = earlier["arms"]["LET"]["with_teacher"]["tokens_per_s_ratio"]["median"]
     ratio = {key: f"{x:.3f}" for key, x in let["with_teacher"]["tokens_per_s_ratio"].items()}
     for words in (
         f"({100 * share:.1f} % of its FLOPs), on two CPU cores: {ratio['median']} of the baseline",
-        f"({ratio['min']} to {ratio['max']} over six rounds on",
+        f"({ratio['min']} to {ratio['max']} over five rounds on",
+        f"; six others {others:.3f}), {let['within_run']['median']:.3f} of its own without",
         f"{quick['baseline'] / quick['LET']:.3f} by the quickest steps",
         f"the FLOPs alone allow {let['floor']:.3f};",
     ):
