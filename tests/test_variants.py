@@ -102,7 +102,8 @@ def test_equal_one_process(assets, tmp_path):
     for name, (let, _) in (CASES | HSDP_CASES).items():
         # Step 2's weights have gone through Adam, which makes rounding larger than step 1 does, and
         # CCA's directions through inverse roots of covariances.
-        bound = 1e-3 if let is CCA else 3e-4
+        rounding = 3e-4 if torch.__version__ < "2.13" else 1e-4
+        bound = 1e-3 if let is CCA else rounding
         assert worst_gradient(found[name][0], wanted[id(let)][0]) < bound, name
         pairs = len(let.get("pairs", [0]))
         assert len(found[name][2]) == 2 * pairs * (4 + 2), name  # four blocks, cosine and ratio
