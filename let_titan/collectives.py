@@ -10,10 +10,10 @@ def gathered(value: Any, group: dist.ProcessGroup | None = None) -> list[Any]:
 
     Args:
         value: can be pickled.
-        group: of all ranks; None: the default one.
+        group: whose ranks; None: all.
     """
     if not dist.is_initialized() or dist.get_world_size() == 1:
         return [value]
-    values: list[Any] = [None] * dist.get_world_size()
+    values: list[Any] = [None] * dist.get_world_size(group)
     dist.all_gather_object(values, value, group)
     return values

@@ -1,6 +1,6 @@
 """LET's phase of a run: while lambda(s) > 0 there is a teacher beside the student."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -23,8 +23,8 @@ from let_titan.cache_of_run import RunCache
 from let_titan.collectives import gathered
 from let_titan.config import LetJobConfig
 from let_titan.device import free_cached_memory, memory_gib
-from let_titan.distill import selected, sequence_scores
 from let_titan.learned_maps import LearnedMaps
+from let_titan.pipeline_rows import PipelineRows
 from let_titan.plan import LetPlan, let_in_use
 from let_titan.state_cache import CachedTeacher, WritingTeacher
 from let_titan.student.flavors import FLAVORS
@@ -78,9 +78,12 @@ class LetPhase:
         for part in model_parts:
             part.alignment, part.distillation = self.alignment, self.distillation
         self._teaches = teaches(plan, model_parts)
+        self._pipeline: PipelineRows | None = None
+        if plan.pairs and dims.pp_enabled and config.teacher.pipeline == "all":
+            self._pipeline = PipelineRows(dims.get_mesh("pp"), self._teaches)
 
     def load(self, start: int = 0) -> None:
-        """Loads the teacher where a block is that it aligns, when ``start`` steps are done."""
+        """Loads the teacher on the ranks that read for it, when ``start`` steps are done."""
         self._load_here(start)
         facts = self.facts()
         assert facts is not None
@@ -96,7 +99,7 @@ class LetPhase:
         cached = self.cache is not None and self.cache.open(self.plan, folder, start)
         if self.targets is not None:
             self.targets.teacher_is(folder, config.trust_remote_code)
-        if not self._teaches:
+        if not self._teaches and self._pipeline is None:
             return
         if self.cache is not None and cached:
             self.teacher = self.cache.reading(self.plan, folder, self.device)
@@ -157,33 +160,6 @@ class LetPhase:
         if self.alignment.diagnostics is not None:
             self.alignment.diagnostics.reset()
 
-    def chosen(
-        self, batches: Iterable[Batch], per_step: int, step: Callable[[], int]
-    ) -> Iterable[Batch]:
-        """Returns the loader's batches, or what SALT-DS keeps of them while there is a teacher.
-
-        Args:
-            batches: a run's.
-            per_step: how many a step trains on.
-            step: the one (from 1) that the next batch is for.
-        """
-        pool = self.config.distill.select_of
-        if self.config.distill.method != "salt" or pool == 1:
-            return batches
-        stream, teacher = iter(batches), self._score
-        return selected(stream, pool, per_step, lambda: self.plan.teacher_in(step()), teacher)
-
-    def _score(self, batch: Batch) -> torch.Tensor:
-        assert self.teacher is not None and self.distillation is not None
-        assert self.distillation.head is not None
-        rows = len(batch[1])
-        mine = share_of_batch(rows, self.dims)
-        inputs = {name: x[mine].to(self.device) for name, x in batch[0].items()}
-        (states,) = self.teacher(**inputs)
-        labels, top_k = batch[1][mine].to(self.device), self.config.distill.select_top_k
-        scores = sequence_scores(states, labels, self.distillation.head, top_k)
-        return all_rows(scores, rows, self.dims).cpu()
-
     def watched(self, batches: Iterator[Batch], step: int) -> Iterator[Batch]:
         """Returns the step's batches; as they are taken, their targets are counted, and a teacher
         that reads or writes states learns which come."""
@@ -213,7 +189,8 @@ class LetPhase:
     def whole_states(
         self, batch: dict[str, Any], labels: torch.Tensor
     ) -> tuple[torch.Tensor, ...] | None:
-        """Returns the mask [B, S] and the teacher's states of whole sequences; or None.
+        """Returns the mask [B, S] and the teacher's states of whole sequences; None where no block
+        is that they align.
 
         Of the states [B, S, d_T] those of this rank's ``share_of_batch``.
 
@@ -226,11 +203,19 @@ class LetPhase:
         if self.teacher is None:
             return None
         mask, mine = labels != IGNORE_INDEX, share_of_batch(len(labels), self.dims)
+        if self._pipeline is not None:
+            mine = self._pipeline.part_of(mine)
+        states: Sequence[torch.Tensor]
         if self.targets is None:
-            return mask, *self.teacher(**{name: values[mine] for name, values in batch.items()})
-        assert own is not None and isinstance(self.teacher, Teacher)
-        alone = self.config.data.document_attention
-        return mask & (own.targets >= 0), *states_at(self.teacher, own.of_rows(mine), alone)
+            states = self.teacher(**{name: values[mine] for name, values in batch.items()})
+        else:
+            assert own is not None and isinstance(self.teacher, Teacher)
+            alone = self.config.data.document_attention
+            states = states_at(self.teacher, own.of_rows(mine), alone)
+            mask &= own.targets >= 0
+        if self._pipeline is not None:
+            states = self._pipeline.handed_over(states)
+        return (mask, *states) if self._teaches else None
 
     def aligned_tokens(self, valid: float | torch.Tensor) -> float | torch.Tensor:
         """Returns the step's global number of aligned tokens; every rank calls.

@@ -20,6 +20,7 @@ from let_titan.phase import LetPhase
 from let_titan.plan import LetPlan, resolve_plan
 from let_titan.rank_loss import RankLoss
 from let_titan.run_folder import RunFolder, describe_run
+from let_titan.salt_choice import chosen
 from let_titan.spec import register
 from let_titan.state_cache import uses_cache
 from let_titan.stop import StopRequest
@@ -155,8 +156,9 @@ class LetTrainer(Trainer):
 
     def batch_generator(self, data_iterable: Iterable[Batch]) -> Iterator[Batch]:
         """As torchtitan's, of what is trained on."""
+        per_step = self.gradient_accumulation_steps
         return super().batch_generator(
-            self.phase.chosen(data_iterable, self.gradient_accumulation_steps, lambda: self.step)
+            chosen(self.phase, data_iterable, per_step, lambda: self.step)
         )
 
     def forward_backward_step(

@@ -42,15 +42,26 @@ STUDENTS = ("350M", "1.4B", "3B", "7B", "70B")
 LENGTHS = (2048, 4096, 8192, 16384, 32768)
 RANKS = (8, 32, 256)
 DEPTHS = (1, 2, 4, 8)
+READERS = {"owner": "the aligned block's rank", "all": "all, each its share"}
+"""Of teacher.pipeline: who reads for the teacher."""
 
 Row = dict[str, Any]
 
 
-def priced(student: str, teacher: str, seq_len: int = 2048, ranks: int = 256, **keys: int) -> Row:
-    """Prices a run of ``student`` under ``teacher``; ``keys`` are of [parallelism]."""
+def priced(
+    student: str,
+    teacher: str,
+    seq_len: int = 2048,
+    ranks: int = 256,
+    readers: str = "owner",
+    **keys: int,
+) -> Row:
+    """Prices a run of ``student`` under ``teacher``; ``readers`` is teacher.pipeline, ``keys`` are
+    of [parallelism]."""
     args = ["--job.config_file", str(CONFIG), "--model.flavor", student]
     args += ["--teacher.checkpoint", teacher, "--model.hf_assets_path", f"assets/hf/{teacher}"]
     args += ["--training.seq_len", str(seq_len), "--training.local_batch_size", "64"]
+    args += ["--teacher.pipeline", readers]
     for name, value in keys.items():
         args += [f"--parallelism.{name}", str(value)]
     config = LetConfigManager().parse_args(args)
@@ -65,6 +76,7 @@ def priced(student: str, teacher: str, seq_len: int = 2048, ranks: int = 256, **
         "teacher": teacher.rpartition("/")[2],
         "seq_len": seq_len,
         "ranks": ranks,
+        "readers": readers,
         **keys,
         "flops_ratio": cost.teacher_flops / cost.student_flops,
         "teacher_times": cost.teacher_times,
@@ -91,10 +103,14 @@ def by_ranks() -> list[Row]:
 
 
 def by_depth() -> list[Row]:
-    """The pipeline's ranks wait for the one that has the teacher."""
-    found = [(t, p) for t in (LLAMA_1B, LLAMA_8B) for p in DEPTHS]
+    """The pipeline's ranks wait for the one that has the teacher, or share its rows."""
+    found = [(t, r, p) for t in (LLAMA_1B, LLAMA_8B) for r in READERS for p in DEPTHS]
     shape = {"tensor_parallel_degree": 8, "pipeline_parallel_microbatch_size": 2}
-    return [priced("70B", t, **shape, pipeline_parallel_degree=p) for t, p in tqdm(found)]
+    return [
+        priced("70B", t, readers=r, **shape, pipeline_parallel_degree=p)
+        for t, r, p in tqdm(found)
+        if (r, p) != ("all", 1)
+    ]
 
 
 def measured(results_folder: Path) -> list[Row]:
@@ -167,6 +183,7 @@ COLUMNS = {
     "tokens a sequence": lambda row: f"{row['seq_len']:,}",
     "GPUs": lambda row: f"{row['ranks']}",
     "pipeline's ranks": lambda row: f"{row['pipeline_parallel_degree']}",
+    "who reads for the teacher": lambda row: READERS[row["readers"]],
     "with the teacher": lambda row: f"{row['overhead_in_let_phase']:.1%}",
     "over the run": lambda row: f"{row['overhead_over_run']:.1%}",
     "teacher on a GPU": lambda row: f"{gib(row['teacher_bytes_per_gpu'])}, {row['placement']}",
@@ -179,13 +196,22 @@ TABLES = (
     (
         "By the pipeline's ranks (TP 8, 256 GPUs)",
         "by_depth",
-        ("student", "teacher", "pipeline's ranks", *BOTH, "teacher on a GPU"),
+        (
+            "student",
+            "teacher",
+            "who reads for the teacher",
+            "pipeline's ranks",
+            *BOTH,
+            "teacher on a GPU",
+        ),
     ),
 )
 
 
 def table(rows: list[Row], columns: tuple[str, ...]) -> list[str]:
-    lines = [f"| {' | '.join(columns)} |", "|---|---|" + "--:|" * (len(columns) - 2)]
+    words = ("student", "teacher", "who reads for the teacher")
+    rule = "".join("---|" if name in words else "--:|" for name in columns)
+    lines = [f"| {' | '.join(columns)} |", f"|{rule}"]
     return lines + [f"| {' | '.join(COLUMNS[name](row) for name in columns)} |" for row in rows]
 
 

@@ -32,8 +32,10 @@ def draw(results: dict[str, Rows], path: Path) -> None:
         lines(length, results["by_length"], "seq_len")
         length.set(xscale="log", xlabel="tokens a sequence", ylim=0)
         ticks(length, sorted({row["seq_len"] for row in results["by_length"]}))
-        lines(depth, results["by_depth"], "pipeline_parallel_degree")
-        depth.set(xlabel="pipeline's ranks", ylim=0)
+        for readers in ("owner", "all"):
+            rows = [row for row in results["by_depth"] if row["readers"] == readers]
+            lines(depth, rows, "pipeline_parallel_degree")
+        depth.set(xlabel="pipeline's ranks", ylim=(0, 0.3))  # room for the legend
         depth.set_title("tensor parallelism of 8, a pipeline")
         ticks(depth, sorted({row["pipeline_parallel_degree"] for row in results["by_depth"]}))
         for axes in (length, depth):
@@ -42,7 +44,11 @@ def draw(results: dict[str, Rows], path: Path) -> None:
 
 
 def lines(axes: Axes, rows: Rows, x: str) -> None:
-    """Draws a line over ``x`` for each teacher, and names the student where there is one."""
+    """Draws a line over ``x`` for each teacher, and names the student where there is one.
+
+    Where all ranks of a pipeline read for the teacher they are dotted, with one name together.
+    """
+    shared = rows[0]["readers"] == "all"
     for i, teacher in enumerate(TEACHERS):
         points = [row for row in rows if row["teacher"] == teacher]
         if not points:
@@ -54,11 +60,14 @@ def lines(axes: Axes, rows: Rows, x: str) -> None:
             [row["overhead_in_let_phase"] for row in points],
             marker=MARKERS[i],
             color=COLORS[i],
+            ls=":" if shared else "-",
             ms=4,
             lw=1.2,
-            label=label,
+            label=None if shared else label,
         )
-    axes.legend(fontsize=8)
+    if shared:
+        axes.plot([], [], color="gray", ls=":", lw=1.2, label="all ranks read for the teacher")
+    axes.legend(fontsize=8, loc="upper left" if shared else "best")
 
 
 def ticks(axes: Axes, values: list[int]) -> None:

@@ -1,11 +1,14 @@
-"""Do tensor-parallel ranks do better to share the teacher's rows than to compute all of them each?
+"""Is it better to share the teacher's rows, among tensor-parallel ranks and along a pipeline?
 
     python recipes/share_rows.py [--ranks 2] [--rounds 7] [--out FOLDER]
 
+Tensor-parallel ranks hold the same batch, and each is to have its chunk of every sequence's states:
+shared, or all rows computed by each. A pipeline's ranks hold the same batch, too, and the first is
+to have all states: shared, or computed by it alone while the other waits.
+
 Processes on this machine, a core each, over gloo; a teacher of SmolLM-135M's shape with random
-weights in fp32; a batch of which each rank is to hold its chunk of every sequence. The two ways
-take turns, another one first in each round, and give the same states. Writes results.json and
-report.md to recipes/results/share_rows/.
+weights in fp32. The two ways take turns, another one first in each round, and give the same states.
+Writes results.json and report.md to recipes/results/share_rows/.
 """
 
 import argparse
@@ -29,6 +32,7 @@ from torchtitan.distributed import ParallelDims
 from transformers import LlamaConfig, LlamaModel
 
 from let_titan.alignment import rows_of_this_rank, share_of_batch
+from let_titan.pipeline_rows import PipelineRows
 from let_titan.summary import surroundings
 from let_titan.teacher.model import Teacher
 
@@ -52,13 +56,31 @@ def build_teacher(shape: Shape) -> Teacher:
     return Teacher(LlamaModel(config).eval(), ["last"], {})
 
 
-def ways(teacher: Teacher, dims: ParallelDims) -> dict[str, Callable[[], torch.Tensor]]:
-    tokens = torch.randint(VOCABULARY, (ROWS, SEQ_LEN))
+Ways = dict[str, Callable[[], torch.Tensor]]
+"""To a rank's states, of which a pipeline's rank that is no owner has none."""
+
+
+def tensor_ways(teacher: Teacher, tokens: torch.Tensor, dims: ParallelDims) -> Ways:
     mine = tokens[share_of_batch(ROWS, dims)]
     return {
         "whole": lambda: rows_of_this_rank(teacher(tokens)[0], ROWS, dims),
         "shared": lambda: rows_of_this_rank(teacher(mine)[0], ROWS, dims),
     }
+
+
+def pipeline_ways(teacher: Teacher, tokens: torch.Tensor, dims: ParallelDims) -> Ways:
+    mesh = dims.get_mesh("pp")
+    owner, none = mesh.get_local_rank() == 0, torch.empty(0)
+    rows = PipelineRows(mesh, owner)
+    mine = tokens[rows.part_of(slice(0, ROWS))]
+    return {
+        "whole": lambda: teacher(tokens)[0] if owner else none,
+        "shared": lambda: [*rows.handed_over(teacher(mine)), none][0],
+    }
+
+
+AXES = {"tp": ("tensor-parallel", tensor_ways), "pp": ("pipeline's", pipeline_ways)}
+"""{axis of the mesh: what its ranks are called, their ways}."""
 
 
 def timed(way: Callable[[], torch.Tensor]) -> tuple[float, torch.Tensor]:
@@ -70,40 +92,40 @@ def timed(way: Callable[[], torch.Tensor]) -> tuple[float, torch.Tensor]:
     return time.monotonic() - begin, states
 
 
-def on_a_rank(rank: int, ranks: int, rounds: int, shape: Shape, port: int, found: Any) -> None:
+def on_a_rank(
+    rank: int, axis: str, ranks: int, rounds: int, shape: Shape, port: int, found: Any
+) -> None:
     torch.set_num_threads(1)
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     dist.init_process_group("gloo", rank=rank, world_size=ranks)
-    dims = ParallelDims(
-        dp_replicate=1, dp_shard=1, cp=1, tp=ranks, pp=1, ep=1, etp=1, world_size=ranks
-    )
-    both = ways(build_teacher(shape), dims)
+    degrees = dict.fromkeys(("dp_replicate", "dp_shard", "cp", "tp", "pp", "ep", "etp"), 1)
+    dims = ParallelDims(**degrees | {axis: ranks}, world_size=ranks)
+    teacher, tokens = build_teacher(shape), torch.randint(VOCABULARY, (ROWS, SEQ_LEN))
+    both = AXES[axis][1](teacher, tokens, dims)
     (_, whole), (_, shared) = map(timed, both.values())  # a warm-up
-    difference = float((whole - shared).norm() / whole.norm())
     seconds: dict[str, list[float]] = {name: [] for name in both}
     for number in range(rounds):
         for name in sorted(both, reverse=number % 2 == 1):
             seconds[name].append(timed(both[name])[0])
     if rank == 0:
-        found.update(seconds=seconds, difference=difference)
+        found.update(seconds=seconds, difference=float((whole - shared).norm() / whole.norm()))
     dist.destroy_process_group()
 
 
-def measure(ranks: int, rounds: int, shape: Shape = SMOLLM_135M) -> dict[str, Any]:
+def measure(axis: str, ranks: int, rounds: int, shape: Shape = SMOLLM_135M) -> dict[str, Any]:
+    """Measures the ways of ``ranks`` of an axis; the first rank has states under each."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     with mp.Manager() as manager:
         found = manager.dict()
-        mp.spawn(on_a_rank, (ranks, rounds, shape, port, found), nprocs=ranks)
+        mp.spawn(on_a_rank, (axis, ranks, rounds, shape, port, found), nprocs=ranks)
         measured = dict(found)
     if measured["difference"] > SAME:
         raise SystemExit(f"The two ways differ by {measured['difference']:.1e} of the states.")
     pairs = zip(measured["seconds"]["shared"], measured["seconds"]["whole"], strict=True)
     ratios = [shared / whole for shared, whole in pairs]
     return {
-        "teacher": asdict(shape),
-        "batch": [ROWS, SEQ_LEN],
         "ranks": ranks,
         "rounds": rounds,
         **measured,
@@ -112,20 +134,32 @@ def measure(ranks: int, rounds: int, shape: Shape = SMOLLM_135M) -> dict[str, An
 
 
 def report(results: dict[str, Any], where: dict[str, Any]) -> str:
-    ratio, ranks = results["ratio"], results["ranks"]
-    seconds = {name: statistics.median(each) for name, each in results["seconds"].items()}
     hardware, versions = where["hardware"], where["versions"]
-    return f"""# The teacher's rows, shared by tensor-parallel ranks or computed whole by each
+    lines = []
+    for axis, (name, _) in AXES.items():
+        one = results[axis]
+        ratio, seconds = one["ratio"], map(statistics.median, one["seconds"].values())
+        whole, shared = seconds
+        lines.append(
+            f"| {one['ranks']} {name} ranks | {whole:.2f} s | {shared:.2f} s "
+            f"| **{ratio['median']:.3f}** ({ratio['least']:.3f} to {ratio['most']:.3f}) "
+            f"| {one['rounds']} | {one['difference']:.0e} |"
+        )
+    rows = "\n".join(lines)
+    return f"""# The teacher's rows, shared by the ranks that hold the same batch, or not
 
-Shared, with the all-to-all that hands each rank its chunk of every sequence, the teacher's states
-take **{ratio["median"]:.3f}** of the time that they take where each of {ranks} ranks computes them
-whole ({ratio["least"]:.3f} to {ratio["most"]:.3f} over {results["rounds"]} rounds, the two ways in
-turn; medians {seconds["shared"]:.2f} s and {seconds["whole"]:.2f} s). Both give the same states
-(within {results["difference"]:.0e} of their norm).
+How long it takes until every rank has the teacher's states that it needs. Tensor-parallel ranks
+need their chunk of every sequence: each computes all rows whole, or its share, which an all-to-all
+hands on. Of a pipeline's ranks the one with the aligned block needs all: it computes all rows while
+the others wait, or each computes its share and hands it over (`teacher.pipeline = "all"`).
 
-SmolLM-135M's shape in fp32, {ROWS} x {SEQ_LEN} tokens, {ranks} processes of one core each over gloo
-on {hardware["cpu"]}, torch {versions["torch"]}. It says which way is to be preferred, and nothing
-of a GPU's times.
+| | computed whole | shared | shared / whole (of the rounds) | rounds | states differ by |
+|---|--:|--:|--:|--:|--:|
+{rows}
+
+The two ways in turn; seconds are medians. A teacher of SmolLM-135M's shape in fp32,
+{ROWS} x {SEQ_LEN} tokens, processes of one core each over gloo on {hardware["cpu"]}, torch
+{versions["torch"]}. It says which way is to be preferred, and nothing of a GPU's times.
 Made by `python recipes/share_rows.py`.
 """
 
@@ -137,7 +171,9 @@ def main(args: list[str] | None = None) -> None:
     flags.add_argument("--rounds", type=int, default=7)
     flags.add_argument("--out", type=Path, default=OUT)
     own = flags.parse_args(args)
-    results, where = measure(own.ranks, own.rounds), surroundings()
+    shape = {"teacher": asdict(SMOLLM_135M), "batch": [ROWS, SEQ_LEN]}
+    results = shape | {axis: measure(axis, own.ranks, own.rounds) for axis in AXES}
+    where = surroundings()
     own.out.mkdir(parents=True, exist_ok=True)
     (own.out / "results.json").write_text(json.dumps({**results, **where}, indent=1) + "\n")
     text = report(results, where)

@@ -33,6 +33,7 @@ LOOPED = {**PP, "parallelism__pipeline_parallel_schedule": "LoopedBFS"}
 PAIRS = {"parallelism__pipeline_parallel_microbatch_size": 2}
 SHARD, REPLICATE = {"teacher__placement": "shard"}, {"teacher__placement": "replicate"}
 NODE = {"teacher__placement": "node"}
+READ_BY_ALL = {"teacher__pipeline": "all"}
 COMPILE = {"compile__enable": True}
 GRAPHS = {**COMPILE, "compile__backend": "aot_eager"}
 """All of compile but its kernels, which take a CPU a minute."""
@@ -82,6 +83,7 @@ CASES = {
     "PP 1F1B, accumulation": pipeline(2, {**PP, **PAIRS}),
     "PP 1F1B, full AC": pipeline(2, {**PP, **FULL_AC, **MICRO_8}),
     "PP 1F1B, op AC, compile": Case(2, {**PP, **OP_AC, **GRAPHS, **MICRO_8}, (4,)),
+    "PP 1F1B, teacher's rows over the pipeline": pipeline(2, {**PP, **READ_BY_ALL, **MICRO_8}),
     "PP Interleaved1F1B": pipeline(2, {**INTERLEAVED, **MICRO_8}),
     "PP Interleaved1F1B, accumulation": pipeline(2, {**INTERLEAVED}),
     "PP GPipe": pipeline(2, {**GPIPE, **MICRO_8}),
@@ -107,10 +109,15 @@ CASES = {
     "PP x FSDP2, teacher within its stage's node": pipeline(4, {**PP, **FSDP, **NODE}),
     "PP Interleaved1F1B x FSDP2": pipeline(4, {**INTERLEAVED, **FSDP}),
     "PP InterleavedZeroBubble x FSDP2": Case(4, {**ZERO_BUBBLE, **FSDP}),
+    "PP x FSDP2, teacher's rows over the pipeline, accumulation": pipeline(
+        4, {**PP, **FSDP, **SHARD, **READ_BY_ALL, **MICRO_2}
+    ),
     "PP x TP": pipeline(4, {**PP, **TP, **MICRO_8}),
+    "PP x TP, teacher's rows over both": pipeline(4, {**PP, **TP, **READ_BY_ALL, **MICRO_8}),
     "PP x FSDP2, op AC, compile": Case(4, {**PP, **FSDP, **OP_AC, **GRAPHS}, (4,)),
     "PP x TP, compile": Case(4, {**PP, **TP, **GRAPHS, **MICRO_8}, (4,)),
     "PP x CP": Case(4, {**PP, **CP, **MICRO_8}, (4,)),
+    "PP x CP, teacher's rows over both": Case(4, {**PP, **CP, **READ_BY_ALL, **MICRO_8}, (4,)),
     "FSDP2 x TP x PP": pipeline(8, {**FSDP, **TP, **PP}),
     "HSDP 2 x 2 x TP": Case(8, {**HSDP, **TP, **MICRO_2}),
     "HSDP 2 x 2 x PP": Case(8, {**HSDP, **PP, **MICRO_2}, (4,)),
@@ -145,8 +152,15 @@ def promised() -> dict[str, str]:
 
 
 def write(errors: dict[str, float]) -> None:
-    """Puts the bounds of measured errors into the page; the other rows stay."""
-    bounds = promised() | {name: f"{bound(error):.0e}" for name, error in errors.items()}
+    """Puts the bounds of measured errors into the page; the other rows stay.
+
+    A bound only rises: another machine, whose kernels round otherwise, may have measured it.
+    """
+    bounds = promised()
+    for name, error in errors.items():
+        said = bounds.get(name, "not measured")
+        before = 0.0 if said == "not measured" else float(said)
+        bounds[name] = f"{max(before, bound(error)):.0e}"
     before, _, rest = PAGE.read_text().partition(BEGIN + "\n")
     _, _, after = rest.partition(END)
     PAGE.write_text(f"{before}{BEGIN}\n{rows(bounds)}{END}{after}")

@@ -5,7 +5,7 @@ import pytest
 from let_titan.checks import find_mistakes
 from tests.align_runs import FIGURES, LET, aligned, run, some_unread
 from tests.context_parallel import checked, stand_in
-from tests.layouts import CP, FSDP, INTERLEAVED, PP, TP
+from tests.layouts import CP, FSDP, INTERLEAVED, PP, READ_BY_ALL, TP
 from tests.support import Lab, run_world, worst_gradient
 
 LAYOUTS = {
@@ -13,6 +13,7 @@ LAYOUTS = {
     "TP": {**TP, "training__local_batch_size": 8},
     "CP": {**CP, "training__local_batch_size": 8},
     "PP": {**PP, "training__local_batch_size": 8},
+    "PP, teacher's rows over it": {**PP, **READ_BY_ALL, "training__local_batch_size": 8},
     "PP, interleaved": {**INTERLEAVED, "training__local_batch_size": 4},
 }
 

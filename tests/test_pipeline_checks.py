@@ -59,3 +59,22 @@ def test_replicas_of_context_parallel_ranks_are_no_ddp(lab):
     del keys["parallelism__context_parallel_degree"]
     keys["parallelism__tensor_parallel_degree"] = 2
     assert any("is DDP" in str(mistake) for mistake in find_mistakes(lab.parsed(None, **keys), 4))
+
+
+@pytest.mark.parametrize(
+    ("rows", "changes", "sentence"),
+    [
+        (4, {}, None),
+        (8, {"parallelism__tensor_parallel_degree": 2}, None),
+        (9, {MICRO: 3}, "local_batch_size = 9 rows among tensor, context and pipeline ranks"),
+        (4, {"teacher__cache": "states"}, "with teacher.cache its states are read where"),
+    ],
+)
+def test_a_teachers_rows_are_divided_among_the_pipelines_ranks(rows, changes, sentence, lab):
+    keys = {**PP, "training__local_batch_size": rows, "teacher__pipeline": "all", **changes}
+    ranks = 2 * changes.get("parallelism__tensor_parallel_degree", 1)
+    found = [str(m) for m in find_mistakes(lab.parsed({}, **keys), ranks)]
+    of_rows = [mistake for mistake in found if 'teacher.pipeline = "all"' in mistake]
+    assert [sentence in mistake for mistake in of_rows] == ([] if sentence is None else [True])
+    owner = {**keys, "teacher__pipeline": "owner"}
+    assert not any("teacher.pipeline" in str(m) for m in find_mistakes(lab.parsed({}, **owner), 2))

@@ -28,6 +28,11 @@ def test_figures_are_preflights():
     assert deep["teacher_times"] == 4
     busy = 32 / (32 + 4 - 1)
     assert deep["overhead_in_let_phase"] == pytest.approx(4 * busy * found["flops_ratio"])
+    shape["pipeline_parallel_degree"] = 4
+    shared = scaling.priced("7B", scaling.LLAMA_1B, readers="all", **shape)
+    assert shared["teacher_times"] == 1
+    assert shared["overhead_in_let_phase"] == pytest.approx(busy * found["flops_ratio"])
+    assert shared["teacher_bytes_per_gpu"] == deep["teacher_bytes_per_gpu"]
 
 
 def test_the_report_says_what_was_found():

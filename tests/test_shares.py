@@ -1,5 +1,6 @@
 """Who reads which rows for the teacher, and that every rank gets the states of its own tokens."""
 
+import pytest
 import share_rows
 import torch
 import torch.distributed as dist
@@ -8,6 +9,7 @@ from torchtitan.distributed import ParallelDims
 from torchtitan.distributed.context_parallel import cp_shard
 
 from let_titan.alignment import all_rows, rows_of_this_rank, share_of_batch, sharing_axes
+from let_titan.pipeline_rows import PipelineRows
 from let_titan.summary import surroundings
 from tests.support import run_world
 
@@ -47,12 +49,40 @@ def test_ranks_divide_the_rows_and_exchange_their_states(tmp_path):
         assert sorted(read) == sorted([*range(rows)] * (4 // 2 ** len(axes)))
 
 
-def test_the_recipe_times_two_ways_to_the_same_states(tmp_path):
+def handed_over(layers=2):
+    """On each rank of pp 2: what it reads, and what comes to it, for each set of owners."""
+    dims = ParallelDims(dp_replicate=1, dp_shard=1, cp=1, tp=1, pp=2, ep=1, etp=1, world_size=2)
+    dims.build_mesh()
+    rank, found = dist.get_rank(), {}
+    for owners in OWNERS:
+        rows = PipelineRows(dims.get_mesh("pp"), rank in owners)
+        assert rows.owners == list(owners)
+        part = rows.part_of(slice(4, 10))
+        states = [torch.arange(10.0).view(10, 1, 1)[part] + 100 * n for n in range(layers)]
+        found[owners] = (part, [each.flatten().tolist() for each in rows.handed_over(states)])
+    everyones: list[dict] = [{}] * 2
+    dist.all_gather_object(everyones, found)
+    return everyones
+
+
+OWNERS = ((0,), (1,), (0, 1))
+
+
+def test_a_pipelines_ranks_hand_their_rows_to_those_that_need_them(tmp_path):
+    whole = [[100.0 * n + row for row in range(4, 10)] for n in range(2)]
+    for rank, found in enumerate(run_world(2, handed_over, tmp_path)):
+        for owners, (part, states) in found.items():
+            assert part == (slice(4, 7), slice(7, 10))[rank]
+            assert states == (whole if rank in owners else [])
+
+
+@pytest.mark.parametrize("axis", share_rows.AXES)
+def test_the_recipe_times_two_ways_to_the_same_states(axis):
     """It ends where they differ, as they do if rows or chunks are another's."""
-    results = share_rows.measure(ranks=2, rounds=2, shape=Shape(16, 2, 2, 1, 32))
+    results = share_rows.measure(axis, ranks=2, rounds=2, shape=Shape(16, 2, 2, 1, 32))
     assert results["difference"] < share_rows.SAME
     assert [len(each) for each in results["seconds"].values()] == [2, 2]
     ratio = results["ratio"]
     assert 0 < ratio["least"] <= ratio["median"] <= ratio["most"]
-    said = share_rows.report(results, surroundings())
-    assert f"take **{ratio['median']:.3f}** of the time" in said
+    said = share_rows.report(dict.fromkeys(share_rows.AXES, results), surroundings())
+    assert said.count(f"**{ratio['median']:.3f}** (") == len(share_rows.AXES)

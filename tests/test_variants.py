@@ -9,7 +9,7 @@ from let_titan.checks import check_config, find_mistakes
 from let_titan.metrics import curves
 from let_titan.train import LetTrainer
 from tests.context_parallel import checked, stand_in
-from tests.layouts import CP, DDP, FSDP, HSDP, MICRO_1, MICRO_2, MICRO_8, PP, TP
+from tests.layouts import CP, DDP, FSDP, HSDP, MICRO_1, MICRO_2, MICRO_8, PP, READ_BY_ALL, TP
 from tests.support import (
     Lab,
     gradients,
@@ -37,6 +37,7 @@ CASES = {
     "fitted, fsdp, accumulation": (FITTED, {**FSDP, **MICRO_2}),
     "fitted, tp": (FITTED, {**TP, **MICRO_8}),
     "fitted, pp": (FITTED, {**PP, **MICRO_8}),
+    "fitted, pp, all read for the teacher": (FITTED, {**PP, **READ_BY_ALL, **MICRO_8}),
     "linear, fsdp, accumulation": (LINEAR, {**FSDP, **MICRO_2}),
     "linear, ddp, accumulation": (LINEAR, {**DDP, **MICRO_2}),
     "linear, tp": (LINEAR, {**TP, **MICRO_8}),

@@ -4,6 +4,7 @@ import math
 
 from torchtitan.distributed.pipeline_parallel import generate_llm_fqn_per_model_part
 
+from let_titan.alignment import dividing
 from let_titan.checks.choices import not_among
 from let_titan.checks.mistakes import Mistakes
 from let_titan.config import LetJobConfig, compiles
@@ -49,6 +50,8 @@ def pipeline_mistakes(config: LetJobConfig) -> Mistakes:
             '"loss" alone (compile.components), or choose "Interleaved1F1B".'
         )
     yield from microbatch_mistakes(config)
+    if config.let.enable and config.teacher.pipeline == "all":
+        yield from teacher_rows_mistakes(config)
     if not unknown and config.model.flavor in FLAVORS:
         yield from stage_mistakes(config, FLAVORS[config.model.flavor].n_layers)
 
@@ -69,6 +72,32 @@ def microbatch_mistakes(config: LetJobConfig) -> Mistakes:
             f"{training.seq_len} under pipeline parallelism, whose stages exchange tensors of one "
             "shape."
         )
+
+
+def teacher_rows_mistakes(config: LetJobConfig) -> Mistakes:
+    """Whether the teacher's rows can be divided among the pipeline's ranks."""
+    if config.teacher.cache:
+        yield ConfigError(
+            'teacher.pipeline = "all" divides what the teacher computes, and with teacher.cache '
+            "its states are read where they are needed: leave one of them out."
+        )
+    degrees = rows_divided_over(config)
+    if "pp" not in dividing(config.training.local_batch_size, degrees):
+        yield ConfigError(
+            f'teacher.pipeline = "all" divides training.local_batch_size = '
+            f"{config.training.local_batch_size} rows among tensor, context and pipeline ranks "
+            f"({' x '.join(map(str, degrees.values()))}), which has no equal shares: change the "
+            'batch size, or set teacher.pipeline = "owner".'
+        )
+
+
+def rows_divided_over(config: LetJobConfig) -> dict[str, int]:
+    """Returns the ranks that hold the same batch and read for the teacher, by axis of the mesh."""
+    degrees = config.parallelism
+    sizes = {"tp": degrees.tensor_parallel_degree, "cp": degrees.context_parallel_degree}
+    if config.teacher.pipeline == "all":
+        sizes["pp"] = degrees.pipeline_parallel_degree
+    return sizes
 
 
 def count_mistakes(config: LetJobConfig, count: int) -> Mistakes:

@@ -171,6 +171,13 @@ class Teacher:
     without ranks that shard the student, else shard
     """
 
+    pipeline: Literal["owner", "all"] = "owner"
+    """
+    Who reads for the teacher under pipeline parallelism. "owner": the ranks that hold an aligned
+    block, and the others wait. "all": each rank of the pipeline an equal share of the rows, whose
+    states it hands to the owner; the teacher is on all of them
+    """
+
     dtype: Literal["bfloat16", "float32"] = "bfloat16"
     """dtype of the teacher's weights and hidden states"""
 

@@ -10,7 +10,7 @@ from torchtitan.distributed import ParallelDims
 from let_titan.alignment import BEFORE_THE_STUDENT, dividing
 from let_titan.checks import data_parallel_degrees
 from let_titan.checks.float8 import teacher_in_float8
-from let_titan.checks.pipeline import count_stages
+from let_titan.checks.pipeline import count_stages, rows_divided_over
 from let_titan.config import LetJobConfig
 from let_titan.plan import LetPlan, resolve_plan
 from let_titan.preflight.advice import (
@@ -114,11 +114,11 @@ def cost_of(
     mfu: float | None = None,
 ) -> Cost:
     """Reckons the run's price; the teacher's FLOPs are for a token of the student's."""
-    parallelism = config.parallelism
-    sizes = {"tp": parallelism.tensor_parallel_degree, "cp": parallelism.context_parallel_degree}
+    sizes = rows_divided_over(config)
     shared = dividing(config.training.local_batch_size, sizes)
-    idle = (size for axis, size in sizes.items() if axis not in shared)  # all read all rows
-    times = parallelism.pipeline_parallel_degree * math.prod(idle)
+    times = math.prod(size for axis, size in sizes.items() if axis not in shared)
+    if "pp" not in sizes:  # the other ranks of the pipeline wait for the owner
+        times *= config.parallelism.pipeline_parallel_degree
     return Cost(
         student_flops=student.flops_per_token,
         teacher_flops=teacher_flops,

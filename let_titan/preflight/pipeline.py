@@ -37,7 +37,7 @@ def measure_pipeline(
         world_size: its processes.
         plan: the teacher is on the ranks that own a block which it aligns.
         teacher_width: of its states.
-        teacher_bytes: of its weights on such a rank.
+        teacher_bytes: of its weights on a rank that has it.
     """
     measured: dict[Kind, StageMemory] = {}
     ranks = []
@@ -61,7 +61,7 @@ def measure_pipeline(
             StepMemory(
                 **{part: sum(s.lasting[part] for s in found.values()) for part in LAST},
                 activations=activations,
-                teacher=teacher_bytes if taught else 0,
+                teacher=teacher_bytes if taught or config.teacher.pipeline == "all" else 0,
             )
         )
     return ranks

@@ -1,0 +1,52 @@
+"""The teacher's rows, read in equal parts by a pipeline's ranks for those that hold its block.
+
+A pipeline's ranks are given the same batch, and all but the first wait for a microbatch to come:
+where one rank reads all rows for the teacher, each of the others waits so much longer.
+"""
+
+from collections.abc import Sequence
+
+import torch
+import torch.distributed as dist
+from torch.distributed.device_mesh import DeviceMesh
+
+from let_titan.collectives import gathered
+
+
+class PipelineRows:
+    """Says which rows a rank reads, and brings their states to the ranks that align with them.
+
+    Args:
+        mesh: of the pipeline; each of its ranks makes one of these.
+        owner: whether this rank holds an aligned block.
+    """
+
+    def __init__(self, mesh: DeviceMesh, owner: bool) -> None:
+        self.group, self.size, self.rank = mesh.get_group(), mesh.size(), mesh.get_local_rank()
+        self.owners = [rank for rank, owns in enumerate(gathered(owner, self.group)) if owns]
+
+    def part_of(self, rows: slice) -> slice:
+        """Returns this rank's part of ``rows``, which the pipeline's ranks divide."""
+        part = (rows.stop - rows.start) // self.size
+        begin = rows.start + self.rank * part
+        return slice(begin, begin + part)
+
+    def handed_over(self, states: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+        """Hands this rank's states to the owners; every rank calls.
+
+        Args:
+            states: of its part, [b, S, d_T] for each layer.
+
+        Returns:
+            Those of all parts, [size b, S, d_T] for each layer; none on a rank that is no owner.
+        """
+        found: list[torch.Tensor] = []
+        for owner in self.owners:
+            for each in states:
+                parts = None
+                if self.rank == owner:
+                    whole = each.new_empty(self.size * len(each), *each.shape[1:])
+                    parts = list(whole.chunk(self.size))
+                    found.append(whole)
+                dist.gather(each.contiguous(), parts, group=self.group, group_dst=owner)
+        return found
