@@ -135,7 +135,7 @@ def main(args: list[str] | None = None) -> None:
     )
     parser.add_argument("model", type=Path, help="Hugging Face folder, or a run's checkpoint")
     parser.add_argument(
-        "--winogrande", type=int, default=3000, metavar="ITEMS", help="of 22,158 (default: 3000)"
+        "--winogrande", type=int, default=3000, metavar="ITEMS", help="of 24,158 (default: 3000)"
     )
     parser.add_argument("--pools", type=Path, default=POOLS, help="folder of items and caches")
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the results")

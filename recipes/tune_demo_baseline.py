@@ -8,6 +8,7 @@ values stand in both demo configs. Finished arms are kept: the program goes on w
 Writes recipes/results/demo_baseline/{results.json,report.md}.
 """
 
+import argparse
 import itertools
 import json
 import subprocess
@@ -91,6 +92,9 @@ def as_markdown(results: list[dict[str, Any]], surroundings: dict[str, Any]) -> 
 
 
 def main() -> None:
+    flags = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
+    flags.formatter_class = argparse.RawDescriptionHelpFormatter
+    flags.parse_args()
     runs = {arm: train_arm(*arm) for arm in itertools.product(SCHEMES, LEARNING_RATES)}
     results = [as_result(scheme, lr, run) for (scheme, lr), run in runs.items()]
     summary = next(iter(runs.values())).summary

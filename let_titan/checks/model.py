@@ -52,7 +52,8 @@ def tokenizer_mistakes(config: LetJobConfig) -> Mistakes:
     if not has_tokenizer(folder):
         yield NotFoundHere(
             f"model.hf_assets_path = {folder!r} holds no tokenizer.json: give the folder of "
-            "the teacher's tokenizer (scripts/fetch_teacher.py makes the demo's)."
+            "the teacher's tokenizer, for instance from the hub (hf download TEACHER --local-dir "
+            "FOLDER); scripts/fetch_teacher.py makes the demo's."
         )
         return
     try:

@@ -168,4 +168,4 @@ def check_dataset(name: str, pattern: str | None, section: str, data: Data) -> N
         )
     if name == PILE:
         policy_of(data, validation=False)
-        data_files(pattern)
+        data_files(pattern, f"{section}.dataset_path")

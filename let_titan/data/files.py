@@ -34,8 +34,12 @@ class File:
         return self.path.rsplit("/", 1)[-1]
 
 
-def data_files(pattern: str | None) -> list[File]:
+def data_files(pattern: str | None, key: str = "dataset_path") -> list[File]:
     """Returns the files of a glob pattern or address (commas part several), sorted.
+
+    Args:
+        pattern: where they are.
+        key: what the sentence calls it if there are none.
 
     Raises:
         NotFoundHere: no pattern, or one that matches nothing.
@@ -45,10 +49,10 @@ def data_files(pattern: str | None) -> list[File]:
     for part in parts:
         matches = _matches(part)
         if not matches:
-            raise _no_file(part)
+            raise _no_file(part, key)
         found |= matches
     if not found:
-        raise _no_file(pattern)
+        raise _no_file(pattern, key)
     return [File(path, size) for path, size in sorted(found.items())]
 
 
@@ -61,9 +65,9 @@ def _matches(part: str) -> dict[str, int]:
     return {path: os.stat(path).st_size for path in paths}
 
 
-def _no_file(pattern: str | None) -> NotFoundHere:
+def _no_file(pattern: str | None, key: str) -> NotFoundHere:
     return NotFoundHere(
-        f"dataset_path = {pattern!r} matches no file: give the glob of your *.jsonl.zst, *.jsonl, "
+        f"{key} = {pattern!r} matches no file: give the glob of your *.jsonl.zst, *.jsonl, "
         "*.parquet or *.arrow files (relative to where you start), or an hf:// or http address."
     )
 

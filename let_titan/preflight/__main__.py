@@ -18,6 +18,8 @@ from let_titan.upstream import check_version
 DEFAULT_WORLD_SIZE = 32
 """The paper's."""
 
+NO_FILE = "No config file was given: add --job.config_file FILE.toml, one of train_configs/."
+
 
 def main(args: list[str] | None = None) -> int:
     """Prints the report; returns 2 with mistakes, else 0."""
@@ -30,6 +32,8 @@ def main(args: list[str] | None = None) -> int:
     gpu = choose_gpu(config, own.gpu)
     report = examine(config, own.world_size, gpu, own.mfu, own.gpus_per_node)
     if report.findings.mistakes:
+        if not config.job.config_file:
+            report.findings.mistakes.insert(0, NO_FILE)
         return refuse(report.findings, own.json)
     if own.json:
         print(json.dumps(report.as_dict(), indent=2))
@@ -41,6 +45,7 @@ def main(args: list[str] | None = None) -> int:
 def parser() -> argparse.ArgumentParser:
     flags = argparse.ArgumentParser(
         prog="python -m let_titan.preflight",
+        usage="%(prog)s --job.config_file FILE.toml [options] [flags of let_titan.train]",
         description="Checks a config and prices its run on one CPU, before it starts.",
         epilog="Other flags are those of let_titan.train: --job.config_file FILE.toml, --let.k 4.",
         allow_abbrev=False,

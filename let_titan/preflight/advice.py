@@ -65,8 +65,9 @@ def disk_advice(config: LetJobConfig, parameters: int) -> Iterator[str]:
     folder = existing_parent(Path(config.job.dump_folder))
     free = shutil.disk_usage(folder).free
     if together > free:
+        kept = config.checkpoint.keep_latest_k
         yield (
             f"The checkpoints take {gib(together)} ({gib(one)} each) and {str(folder)!r} has "
-            f"{gib(free)} free on this machine: choose another job.dump_folder, or lower "
-            f"checkpoint.keep_latest_k = {config.checkpoint.keep_latest_k}."
+            f"{gib(free)} free on this machine: choose another job.dump_folder, or keep fewer: "
+            f"checkpoint.keep_latest_k = {kept} keeps {kept or 'all'}, and 2 is the fewest."
         )

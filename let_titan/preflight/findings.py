@@ -104,14 +104,14 @@ def gpu_mistakes(config: LetJobConfig, gpu: Gpu) -> Mistakes:
     if config.quantize.linear.float8.emulate or gpu.capability >= FLOAT8_CAPABILITY:
         return
     have, need = (".".join(map(str, pair)) for pair in (gpu.capability, FLOAT8_CAPABILITY))
-    for asked, wanted in (
-        ("model.converters asks for float8, which", uses_float8(config)),
-        (TEACHER, teacher_in_float8(config)),
+    for asked, key, wanted in (
+        ("model.converters asks for float8, which", "model.converters", uses_float8(config)),
+        (TEACHER, "teacher.float8", teacher_in_float8(config)),
     ):
         if wanted:
             yield ConfigError(
                 f"{asked} needs CUDA capability {need}; {gpu.name} has {have}: take --gpu h100, or "
-                "leave it out."
+                f"leave float8 out of {key}."
             )
 
 

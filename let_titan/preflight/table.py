@@ -6,7 +6,7 @@ from rich.console import Console
 from rich.table import Table
 
 from let_titan.preflight.examination import Report
-from let_titan.preflight.units import billions, gib
+from let_titan.preflight.units import gflop, gib
 
 MEMORY_PARTS = (
     "weights",
@@ -136,22 +136,25 @@ def batch_rows(batch: dict[str, int]) -> list[tuple[str, str]]:
 
 def memory_rows(memory: dict[str, Any], ranks: list[dict[str, Any]]) -> list[tuple[str, str]]:
     rows = []
+    notes = {
+        "activations": f" ({memory['activations_are']})",
+        "total": f" of {gib(memory['of'])}",
+    }
     if len(ranks) > 1:
         totals = ", ".join(gib(rank["total"]) for rank in ranks)
         rows.append(("pipeline rank", f"{ranks.index(memory)}, the fullest of {totals}"))
     for part in MEMORY_PARTS:
         if part == "buckets" and not memory[part]:
             continue  # only DDP has them
-        note = f" ({memory['activations_are']})" if part == "activations" else ""
-        rows.append((part, gib(memory[part]) + note))
+        rows.append((part, gib(memory[part]) + notes.get(part, "")))
     return rows
 
 
 def flops_rows(cost: dict[str, Any]) -> list[tuple[str, str]]:
-    rows = [("a token", billions(cost["flops_per_token_after"]))]
+    rows = [("a token", gflop(cost["flops_per_token_after"]))]
     if cost["overhead_in_let_phase"]:
         rows += [
-            ("with the teacher", billions(cost["flops_per_token_in_let_phase"])),
+            ("with the teacher", gflop(cost["flops_per_token_in_let_phase"])),
             ("overhead with it", f"{cost['overhead_in_let_phase']:.2%}, at least"),
             ("over the run", f"{cost['overhead_over_run']:.2%}, at least"),
         ]
@@ -178,5 +181,5 @@ def checkpoint_rows(checkpoints: dict[str, int] | None) -> list[tuple[str, str]]
         return []
     return [
         ("a checkpoint", gib(checkpoints["bytes_each"])),
-        ("at a time", gib(checkpoints["bytes_together"])),
+        ("all that are kept", gib(checkpoints["bytes_together"])),
     ]

@@ -5,5 +5,5 @@ def gib(n_bytes: float) -> str:
     return f"{n_bytes / 2**30:,.2f} GiB"
 
 
-def billions(number: float) -> str:
-    return f"{number / 1e9:,.3f} B"
+def gflop(number: float) -> str:
+    return f"{number / 1e9:,.3f} GFLOP"

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from functools import partial
 
-from lab.runs import LAB, Place, finish, is_finished, key_of, load
+from lab.runs import LAB, NotMade, Place, finish, is_finished, key_of, load
 from let_titan.compare.files import write
 from let_titan.compare.result import Comparison, compare
 from let_titan.compare.text import verdict
@@ -157,6 +157,14 @@ def main(recipe: Recipe, args: list[str] | None = None, place: Place | None = No
         "--minutes", type=float, default=math.inf, help="then runs save their step and stop"
     )
     options = parser.parse_args(args)
+    try:
+        run(recipe, place, options)
+    except NotMade as error:
+        parser.error(str(error))
+
+
+def run(recipe: Recipe, place: Place, options: argparse.Namespace) -> None:
+    """Lists, trains or reports, as the command line asks."""
     end = time.monotonic() + 60 * options.minutes
     if options.list:
         for arm, seed, keys in recipe.settings():

@@ -55,6 +55,10 @@ GPU = Place(config="recipes/lab/gpu.toml", lab=ROOT / "outputs" / "lab_gpu")
 """The setting for one GPU: students of 124M and more under SmolLM2-135M."""
 
 
+class NotMade(FileNotFoundError):
+    """What a recipe's runs read is not on this machine."""
+
+
 def resolved(place: Place, keys: Mapping[str, str]) -> dict[str, Any]:
     """Returns {"section.key": value} of the run's config, without where it is written."""
     config = place.root / place.config
@@ -81,11 +85,11 @@ def files_read(place: Place, keys: Mapping[str, str]) -> dict[str, str]:
     """Returns the sha256 of what the run reads: corpus, tokenizer and the teacher it names.
 
     Raises:
-        FileNotFoundError: the lab is not made yet, or not this teacher or tokenizer.
+        NotMade: the lab is not there yet, or not this teacher or tokenizer.
     """
     marker = place.lab / "lab.json"
     if not marker.exists():
-        raise FileNotFoundError(f"{marker} is missing: run recipes/lab/make.py first.")
+        raise NotMade(f"{marker} is missing: run recipes/lab/make.py first (docs/method-lab.md).")
     known: dict[str, str] = json.loads(marker.read_text())
     named = {}
     if (teacher := keys.get("teacher.checkpoint")) is not None:
@@ -95,7 +99,7 @@ def files_read(place: Place, keys: Mapping[str, str]) -> dict[str, str]:
         named["tokenizer"] = tokenizer if is_file else f"{tokenizer}/tokenizer.json"
     for path in named.values():
         if path not in known:
-            raise FileNotFoundError(f"{marker} knows no {path}: run recipes/lab/make.py.")
+            raise NotMade(f"{marker} knows no {path}: run recipes/lab/make.py.")
     read = {
         Path(path).stem: sha
         for path, sha in known.items()
