@@ -122,11 +122,16 @@ class RunCache:
         }
         return CachedTeacher(self.files, resolved, facts, device, dtype)
 
-    def writing(self, teacher: Teacher) -> WritingTeacher:
-        """Returns ``teacher`` with its states written by the one rank of those that have them."""
+    def writing(self, teacher: Teacher, first: bool) -> WritingTeacher:
+        """Returns ``teacher`` with its states written by the one rank of those that have them.
+
+        Args:
+            teacher: the run's.
+            first: whether no rank of the pipeline before this one has a teacher.
+        """
         divided = sharing_axes(self.config.training.local_batch_size, self.dims)
         same = [self.dims.get_optional_mesh(axis) for axis in {"tp", "cp"} - {*divided}]
-        writes = all(mesh is None or mesh.get_local_rank() == 0 for mesh in same)
+        writes = first and all(mesh is None or mesh.get_local_rank() == 0 for mesh in same)
         return WritingTeacher(teacher, self.files, writes)
 
     def announced(

@@ -28,8 +28,6 @@ class StepGuard:
         max_skips: how many steps that are not finite may be left out before the run stops.
         asked_to_stop: whether this rank was asked to; read once a step.
         last_checkpoint: gives what a new start would load.
-        steps_in_backward: whether each weight is updated as soon as its gradient is there
-            (optimizer.early_step_in_backward), and the hook comes too late to keep it as it was.
     """
 
     def __init__(
@@ -39,14 +37,12 @@ class StepGuard:
         max_skips: int,
         asked_to_stop: Callable[[], bool],
         last_checkpoint: Callable[[], Path | None],
-        steps_in_backward: bool = False,
     ) -> None:
         self.parameters = list(parameters)
         self.device = device
         self.max_skips = max_skips
         self.asked_to_stop = asked_to_stop
         self.last_checkpoint = last_checkpoint
-        self.steps_in_backward = steps_in_backward
         self.stop = False  # the same on all ranks, from the step on in which one was asked
         self.skipped: dict[str, list[int]] | None = None  # what was not finite in this step
         self._n_skipped = 0
@@ -76,7 +72,7 @@ class StepGuard:
         self._n_skipped += 1
         found = f"Step {self.step}: {describe(bad_loss, bad_gradient)}"
         if self._n_skipped > self.max_skips:
-            raise RunError(f"{found}; {self._harm()}. {self._cure()}")
+            raise RunError(f"{found}; nothing of it was applied. {self._cure()}")
         logger.warning(f"{found}; step left out ({self._n_skipped} of {self.max_skips}).")
         self.skipped = {"loss_ranks": bad_loss, "gradient_ranks": bad_gradient}
         optimizer.zero_grad()
@@ -92,17 +88,12 @@ class StepGuard:
         dist.all_gather_into_tensor(gathered, mine)
         return gathered.view(-1, 3)
 
-    def _harm(self) -> str:
-        if self.steps_in_backward:
-            return "optimizer.early_step_in_backward = true has applied it, and nothing is saved"
-        return "nothing of it was applied"
-
     def _cure(self) -> str:
         last = self.last_checkpoint()
         start = f"The last checkpoint is {last}" if last else "There is no checkpoint yet"
         again = "start again with a lower optimizer.lr or let.lambda_0, or look at the data"
         skips = f"--training.max_nonfinite_steps {self.max_skips + 1} leaves such steps out"
-        return f"{start}: {again}." if self.steps_in_backward else f"{start}: {again}; {skips}."
+        return f"{start}: {again}; {skips}."
 
 
 def local(tensor: torch.Tensor) -> torch.Tensor:

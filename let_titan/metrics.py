@@ -22,6 +22,7 @@ class LetMetricsProcessor(MetricsProcessor):
 
     Attributes:
         always: steps that are logged whatever the interval.
+        looks_every: how often auto stop looks at the teacher; set to 0 when that has left.
         let_figures: set by the trainer; called by all ranks at a log step, since it reduces.
         largest_loss: set under context parallelism, in global_max_loss's stead; reduces, too.
         file: metrics.jsonl, on rank 0 only.
@@ -40,7 +41,7 @@ class LetMetricsProcessor(MetricsProcessor):
         self._boards = self.logger
         self.always = {resolve_plan(job_config).s_stop, job_config.training.steps}
         let = job_config.let
-        self._looks_every = let.diagnostics_freq if let.enable and let.auto_stop else 0
+        self.looks_every = let.diagnostics_freq if let.enable and let.auto_stop else 0
         if rank == 0:
             folder = Path(job_config.job.dump_folder)
             self.file = MetricsFile(folder / "metrics.jsonl", parallel_dims.world_size)
@@ -56,7 +57,7 @@ class LetMetricsProcessor(MetricsProcessor):
 
         Any look of auto stop may turn out to be s_stop.
         """
-        look = self._looks_every > 0 and step % self._looks_every == 0
+        look = self.looks_every > 0 and step % self.looks_every == 0
         return step in self.always or look or super().should_log(step)
 
     def log(

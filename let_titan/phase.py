@@ -24,7 +24,7 @@ from let_titan.collectives import gathered
 from let_titan.config import LetJobConfig
 from let_titan.device import free_cached_memory, memory_gib
 from let_titan.learned_maps import LearnedMaps
-from let_titan.pipeline_rows import PipelineRows
+from let_titan.pipeline_rows import PipelineRows, ranks_where
 from let_titan.plan import LetPlan, let_in_use
 from let_titan.state_cache import CachedTeacher, WritingTeacher
 from let_titan.student.flavors import FLAVORS
@@ -77,10 +77,14 @@ class LetPhase:
             self.targets = TargetCount(dims, device)
         for part in model_parts:
             part.alignment, part.distillation = self.alignment, self.distillation
-        self._teaches = teaches(plan, model_parts)
+        self._teaches = self._teaches_first = teaches(plan, model_parts)
         self._pipeline: PipelineRows | None = None
-        if plan.pairs and dims.pp_enabled and config.teacher.pipeline == "all":
-            self._pipeline = PipelineRows(dims.get_mesh("pp"), self._teaches)
+        if plan.pairs and dims.pp_enabled:
+            mesh = dims.get_mesh("pp")
+            owners = ranks_where(self._teaches, mesh)
+            self._teaches_first = mesh.get_local_rank() == owners[0]
+            if config.teacher.pipeline == "all":
+                self._pipeline = PipelineRows(mesh, owners)
 
     def load(self, start: int = 0) -> None:
         """Loads the teacher on the ranks that read for it, when ``start`` steps are done."""
@@ -106,7 +110,9 @@ class LetPhase:
         else:
             self._mesh = shard_mesh(config.placement, self.dims, processes_per_node())
             teacher = load_model(self.config, self.plan, self.dims, self.device, folder, self._mesh)
-            self.teacher = teacher if self.cache is None else self.cache.writing(teacher)
+            self.teacher = teacher
+            if self.cache is not None:
+                self.teacher = self.cache.writing(teacher, self._teaches_first)
         if self.distillation is not None:
             assert isinstance(self.teacher, Teacher)
             self.distillation.head = load_head(self.config, self.teacher, self.device, folder)

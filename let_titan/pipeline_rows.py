@@ -13,17 +13,22 @@ from torch.distributed.device_mesh import DeviceMesh
 from let_titan.collectives import gathered
 
 
+def ranks_where(owner: bool, mesh: DeviceMesh) -> list[int]:
+    """Returns the ranks of ``mesh`` on which ``owner`` holds; each of them calls."""
+    return [rank for rank, owns in enumerate(gathered(owner, mesh.get_group())) if owns]
+
+
 class PipelineRows:
     """Says which rows a rank reads, and brings their states to the ranks that align with them.
 
     Args:
-        mesh: of the pipeline; each of its ranks makes one of these.
-        owner: whether this rank holds an aligned block.
+        mesh: of the pipeline.
+        owners: its ranks that hold an aligned block.
     """
 
-    def __init__(self, mesh: DeviceMesh, owner: bool) -> None:
+    def __init__(self, mesh: DeviceMesh, owners: Sequence[int]) -> None:
         self.group, self.size, self.rank = mesh.get_group(), mesh.size(), mesh.get_local_rank()
-        self.owners = [rank for rank, owns in enumerate(gathered(owner, self.group)) if owns]
+        self.owners = owners
 
     def part_of(self, rows: slice) -> slice:
         """Returns this rank's part of ``rows``, which the pipeline's ranks divide."""

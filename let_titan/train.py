@@ -65,7 +65,12 @@ def run(config: LetJobConfig) -> str:
         exit_state = COMPLETED
         if trainer.step < config.training.steps and trainer.guard.stop:
             exit_state = f"stopped at step {trainer.step} by a signal"
-            logger.info(f"Run {exit_state}: the same command goes on from there.")
+            goes_on = "the same command goes on from there"
+            if not config.checkpoint.enable:
+                goes_on = (
+                    "nothing is saved (checkpoint.enable = false), and a new start begins anew"
+                )
+            logger.info(f"Run {exit_state}: {goes_on}.")
     except BaseException as error:  # torch's CheckpointException is no Exception
         exit_state = f"failed: {type(error).__name__}: {error}"
         raise

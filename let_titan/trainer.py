@@ -78,7 +78,6 @@ class LetTrainer(Trainer):
             self.job_config.training.max_nonfinite_steps,
             self.stop_request,
             self.checkpointer.last_good,
-            self.job_config.optimizer.early_step_in_backward,
         )
 
     def train(self) -> None:
@@ -139,7 +138,7 @@ class LetTrainer(Trainer):
         if self.plan.teacher_in(start + 1):
             self.phase.load(start)
         else:
-            self._read_for_none()
+            self._reads_for_none()
         self.run_folder.begin(start, self.phase.facts(), self.teacher_tokens(start))
         if self.job_config.validation.enable and self.validator.should_validate(start):
             # Compiled first for validation's shape, the blocks would treat training's as dynamic.
@@ -196,7 +195,10 @@ class LetTrainer(Trainer):
             valid_tokens = float(valid_tokens)
         self._valid_tokens = valid_tokens
         self.aligned_tokens = self.phase.aligned_tokens(valid_tokens)
-        self._coefficient = self.plan.lambda_in(self.step) / self.aligned_tokens
+        aligned = self.aligned_tokens
+        if isinstance(aligned, float):
+            aligned = max(1.0, aligned)  # without a valid token the NLL is not finite: the guard's
+        self._coefficient = self.plan.lambda_in(self.step) / aligned
         if isinstance(self.loss_fn, PipelineLoss):
             self.loss_fn.tokens = valid_tokens
 
@@ -235,13 +237,17 @@ class LetTrainer(Trainer):
 
     def _release_teacher(self) -> None:
         """Lets the teacher go and notes what that freed."""
-        self._read_for_none()
+        self._reads_for_none()
         before, after = self.phase.release()
         self.metrics_processor.device_memory_monitor.reset_peak_stats()
         self.run_folder.log_teacher_left(self.step, before, after)
+        # The step is logged already; what the release took is not the next window's.
+        self.metrics_processor.time_last_log = time.perf_counter()
 
-    def _read_for_none(self) -> None:
-        """Tells the loader that the teacher has left: auto stop ends it before the planned step."""
+    def _reads_for_none(self) -> None:
+        """Tells loader and log that the teacher has left: auto stop ends it before the planned
+        step."""
+        self.metrics_processor.looks_every = 0
         if isinstance(self.dataloader, PileLoader):
             self.dataloader.teacher_left()
 

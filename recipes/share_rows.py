@@ -71,7 +71,7 @@ def tensor_ways(teacher: Teacher, tokens: torch.Tensor, dims: ParallelDims) -> W
 def pipeline_ways(teacher: Teacher, tokens: torch.Tensor, dims: ParallelDims) -> Ways:
     mesh = dims.get_mesh("pp")
     owner, none = mesh.get_local_rank() == 0, torch.empty(0)
-    rows = PipelineRows(mesh, owner)
+    rows = PipelineRows(mesh, [0])
     mine = tokens[rows.part_of(slice(0, ROWS))]
     return {
         "whole": lambda: teacher(tokens)[0] if owner else none,

@@ -138,6 +138,15 @@ def test_ends_the_alignment_and_is_exact_over_a_resume(lab):
     assert any("set let.auto_stop = true" in str(mistake) for mistake in find_mistakes(off))
 
 
+def test_once_it_has_stopped_the_log_has_its_own_interval(lab):
+    """Every look is logged, since it may be s_stop; without a teacher nobody looks."""
+    lines, _, _ = train(lab, {"auto_stop_cosine": 1.0}, [], metrics__log_freq=5)
+    logged = [line["step"] for line in lines if "loss" in line]
+    always = {PLANNED, STEPS}
+    after = [n for n in range(PATIENCE + 1, STEPS + 1) if n % 5 == 0 or n in always]
+    assert logged == [*range(1, PATIENCE + 1), *after]
+
+
 def test_what_cannot_be_is_said(lab):
     for let, sentence in (
         ({"diagnostics_freq": 0}, "let.diagnostics_freq is 0"),

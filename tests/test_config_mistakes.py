@@ -46,6 +46,12 @@ from tests.test_fuzz import KEYS
         ({}, ["--training.dataset", "piles"], "training.dataset = 'piles' is unknown"),
         ({}, ["--validation.enable", "--validation.dataset", "pile"], "matches no file"),
         ({}, ["--training.global_batch_size", "6"], "no multiple of"),
+        ({}, ["--optimizer.early_step_in_backward"], "early_step_in_backward = true is not supp"),
+        (
+            {},
+            ["--let.s_stop_fraction", "0.01"],
+            "let.s_stop_fraction = 0.01 is step 0, which must lie between 1 and",
+        ),
         ({}, ["--parallelism.pipeline_parallel_degree", "2"], "pipeline_parallel_degree = 2"),
         ({}, ["--parallelism.context_parallel_degree", "2"], "context_parallel_degree = 2"),
         ({}, ["--parallelism.tensor_parallel_degree", "2"], "tensor_parallel_degree = 2"),

@@ -1,4 +1,4 @@
-"""What a pipeline's schedule cannot do is said at start."""
+"""What a pipeline's schedule and tensor-parallel ranks cannot do is said at start."""
 
 import pytest
 
@@ -26,7 +26,6 @@ MICRO = "parallelism__pipeline_parallel_microbatch_size"
         ),
         ({"parallelism__pipeline_parallel_layers_per_stage": 2}, "makes 3 stages of 4 blocks"),
         ({"parallelism__pipeline_parallel_schedule_csv": "x.csv"}, "schedule_csv is not supported"),
-        ({"optimizer__early_step_in_backward": True}, "optimizer.early_step_in_backward = true"),
         (
             {
                 "validation__enable": True,
@@ -78,3 +77,40 @@ def test_a_teachers_rows_are_divided_among_the_pipelines_ranks(rows, changes, se
     assert [sentence in mistake for mistake in of_rows] == ([] if sentence is None else [True])
     owner = {**keys, "teacher__pipeline": "owner"}
     assert not any("teacher.pipeline" in str(m) for m in find_mistakes(lab.parsed({}, **owner), 2))
+
+
+TENSOR = "parallelism__tensor_parallel_degree"
+
+
+@pytest.mark.parametrize(
+    ("flavor", "degree", "fit"),
+    [
+        ("1.4B_gqa", 8, "(16, keys and values 4): set it to one of 1, 2, 4."),
+        ("3B", 8, "(20, keys and values 20): set it to one of 1, 2, 4, 5, 10, 20."),
+        ("70B", 16, "(64, keys and values 8): set it to one of 1, 2, 4, 8."),
+        ("70B", 8, None),
+    ],
+)
+def test_tensor_parallel_ranks_take_whole_heads(flavor, degree, fit, lab):
+    config = lab.parsed(None, model__flavor=flavor, **{TENSOR: degree})
+    told = [str(mistake) for mistake in find_mistakes(config, degree, elsewhere=True)]
+    assert [fit in each for each in told if "attention heads" in each] == ([True] if fit else [])
+
+
+@pytest.mark.parametrize(("length", "sound"), [(64, True), (62, False), (63, False)])
+def test_validations_sequences_are_cut_as_trainings(length, sound, lab):
+    keys = {"validation__enable": True, "validation__seq_len": length, TENSOR: 2}
+    told = [str(mistake) for mistake in find_mistakes(lab.parsed(None, **keys), 2)]
+    of_length = [each for each in told if each.startswith(f"validation.seq_len = {length} is no")]
+    assert len(of_length) == (not sound)
+    del keys[TENSOR]
+    told = [str(mistake) for mistake in find_mistakes(lab.parsed(None, **keys), 1)]
+    assert not any("no multiple of 2 x tensor" in each for each in told)
+
+
+def test_async_tensor_parallelism_is_the_compilers(lab):
+    keys = {"parallelism__enable_async_tensor_parallel": True, TENSOR: 2}
+    for compiled in (False, True):
+        config = lab.parsed(None, **keys, compile__enable=compiled)
+        told = [str(mistake) for mistake in find_mistakes(config, 2, elsewhere=True)]
+        assert any("enable_async_tensor_parallel = true is the c" in x for x in told) != compiled

@@ -9,7 +9,7 @@ from torchtitan.distributed import ParallelDims
 from torchtitan.distributed.context_parallel import cp_shard
 
 from let_titan.alignment import all_rows, rows_of_this_rank, share_of_batch, sharing_axes
-from let_titan.pipeline_rows import PipelineRows
+from let_titan.pipeline_rows import PipelineRows, ranks_where
 from let_titan.summary import surroundings
 from tests.support import run_world
 
@@ -55,8 +55,9 @@ def handed_over(layers=2):
     dims.build_mesh()
     rank, found = dist.get_rank(), {}
     for owners in OWNERS:
-        rows = PipelineRows(dims.get_mesh("pp"), rank in owners)
-        assert rows.owners == list(owners)
+        mesh = dims.get_mesh("pp")
+        assert ranks_where(rank in owners, mesh) == list(owners)
+        rows = PipelineRows(mesh, owners)
         part = rows.part_of(slice(4, 10))
         states = [torch.arange(10.0).view(10, 1, 1)[part] + 100 * n for n in range(layers)]
         found[owners] = (part, [each.flatten().tolist() for each in rows.handed_over(states)])

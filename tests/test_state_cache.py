@@ -25,6 +25,11 @@ MADE = {"training__steps": STEPS, "checkpoint__enable": True, "checkpoint__inter
 FIGURES = ("loss", "align_loss", "align_cosine", "grad_norm", "lambda", "tokens")
 LAYOUTS = {
     "pp": {**PP, "training__local_batch_size": 4},
+    "pp, both stages aligned": {
+        **PP,
+        "training__local_batch_size": 4,
+        "let": {"s_stop": 2, "pairs": ["last:2:1.0", "middle:4:1.0"]},
+    },
     "fsdp, accumulated": {**FSDP, **SHARD, **MICRO_2, "training__global_batch_size": 8},
     "tp": {**TP, "training__global_batch_size": 4},
     "tp, rows not divided": {**TP, "training__local_batch_size": 1},
@@ -163,7 +168,13 @@ def in_each_layout(assets, folder):
 def test_on_two_ranks(assets, tmp_path):
     for name in LAYOUTS:
         (tmp_path / name.replace(", ", "-")).mkdir()
-    sizes = {"pp": 4, "fsdp, accumulated": 8, "tp": 4, "tp, rows not divided": 1}
+    sizes = {
+        "pp": 4,
+        "pp, both stages aligned": 4,
+        "fsdp, accumulated": 8,
+        "tp": 4,
+        "tp, rows not divided": 1,
+    }
     for name, (runs, written) in run_world(2, in_each_layout, tmp_path, assets, tmp_path).items():
         *live, writing, reading = runs
         assert (writing[2], reading[2]) == (["WritingTeacher"], ["CachedTeacher"]), name

@@ -2,6 +2,7 @@
 
 import gc
 import os
+import time
 import weakref
 
 import pytest
@@ -102,6 +103,29 @@ def assert_comes_and_goes(seen):
 )
 def test_beside_a_student_in_one_process(compiled, assets, tmp_path):
     assert_comes_and_goes(life(assets, tmp_path, "replicate", compiled))
+
+
+def test_what_its_leave_takes_is_in_no_window(lab, monkeypatch):
+    """The step of s_stop is logged before the teacher leaves, and a window begins after it."""
+    trainer = LetTrainer(lab.config({"s_stop": 2}))
+    release, train_step, left, begun = trainer.phase.release, trainer.train_step, [], []
+
+    def noting():
+        figures = release()
+        left.append(time.perf_counter())
+        return figures
+
+    def stepping(batches):
+        begun.append(trainer.metrics_processor.time_last_log)
+        train_step(batches)
+
+    monkeypatch.setattr(trainer.phase, "release", noting)
+    monkeypatch.setattr(trainer, "train_step", stepping)
+    try:
+        trainer.train()
+    finally:
+        trainer.close()
+    assert len(left) == 1 and begun[1] < left[0] <= begun[2]
 
 
 @pytest.mark.parametrize(

@@ -5,8 +5,9 @@ import os
 
 from let_titan.checks.mistakes import Mistakes
 from let_titan.checks.pipeline import pipeline_mistakes
-from let_titan.config import LetJobConfig
+from let_titan.config import LetJobConfig, compiles
 from let_titan.errors import ConfigError
+from let_titan.student.flavors import FLAVORS
 
 NOT_OF_DATA = ("tensor", "pipeline", "context")
 
@@ -21,12 +22,8 @@ def layout_mistakes(config: LetJobConfig, world_size: int) -> Mistakes:
             f"parallelism.context_parallel_load_balancer = {balancer!r} is for masks of flex "
             'attention, which does not go with context parallelism here: set "headtail".'
         )
-    pieces = 2 * degrees.tensor_parallel_degree * degrees.context_parallel_degree
-    if config.training.seq_len % pieces:
-        yield ConfigError(
-            f"training.seq_len = {config.training.seq_len} is no multiple of 2 x tensor x context "
-            f"parallel degree = {pieces}, which torchtitan asks for: change seq_len."
-        )
+    yield from length_mistakes(config)
+    yield from tensor_parallel_mistakes(config)
     try:
         replicate, shard = data_parallel_degrees(config, world_size)
     except ConfigError as error:
@@ -45,6 +42,43 @@ def layout_mistakes(config: LetJobConfig, world_size: int) -> Mistakes:
         yield ConfigError(
             f"training.global_batch_size = {config.training.global_batch_size} is no multiple of "
             f"local_batch_size x data-parallel ranks = {micro}: change one of them."
+        )
+
+
+def length_mistakes(config: LetJobConfig) -> Mistakes:
+    """Whether sequences can be cut; torchtitan itself looks at those of training alone."""
+    degrees = config.parallelism
+    pieces = 2 * degrees.tensor_parallel_degree * degrees.context_parallel_degree
+    lengths = {"training": config.training.seq_len}
+    if config.validation.enable and pieces > 2:
+        lengths["validation"] = config.validation.seq_len
+    for section, length in lengths.items():
+        if length % pieces:
+            yield ConfigError(
+                f"{section}.seq_len = {length} is no multiple of 2 x tensor x context parallel "
+                f"degree = {pieces}, which torchtitan asks for: change seq_len."
+            )
+
+
+def tensor_parallel_mistakes(config: LetJobConfig) -> Mistakes:
+    """Whether the heads can be divided, and what torchtitan does for compiled blocks alone."""
+    degree = config.parallelism.tensor_parallel_degree
+    if degree == 1:
+        return
+    if config.model.flavor in FLAVORS:
+        args = FLAVORS[config.model.flavor]
+        heads = math.gcd(args.n_heads, args.n_kv_heads or args.n_heads)
+        if heads % degree:
+            fit = ", ".join(str(n) for n in range(1, heads + 1) if heads % n == 0)
+            yield ConfigError(
+                f"parallelism.tensor_parallel_degree = {degree} does not divide the attention "
+                f"heads of model.flavor = {config.model.flavor!r} ({args.n_heads}, keys and values "
+                f"{args.n_kv_heads or args.n_heads}): set it to one of {fit}."
+            )
+    if config.parallelism.enable_async_tensor_parallel and not compiles(config, "model"):
+        yield ConfigError(
+            "parallelism.enable_async_tensor_parallel = true is the compiler's: set compile.enable "
+            '= true with "model" in compile.components, or leave it off.'
         )
 
 

@@ -2,7 +2,6 @@
 
 import math
 
-from let_titan.alignment import LEARNED
 from let_titan.checks.mistakes import Mistakes, raised_by
 from let_titan.config import LetJobConfig
 from let_titan.errors import ConfigError
@@ -25,9 +24,10 @@ def let_mistakes(config: LetJobConfig) -> Mistakes:
     else:
         s_stop = let.s_stop or round(let.s_stop_fraction * steps)
         if steps > 0 and not 1 <= s_stop <= steps:
-            yield ConfigError(
-                f"let.s_stop = {s_stop} must lie between 1 and training.steps = {steps}."
-            )
+            given = f"let.s_stop = {s_stop}"
+            if let.s_stop == 0:
+                given = f"let.s_stop_fraction = {let.s_stop_fraction} is step {s_stop}, which"
+            yield ConfigError(f"{given} must lie between 1 and training.steps = {steps}.")
     if not config.teacher.checkpoint and let.lambda_0 > 0:
         yield ConfigError(
             "let.enable = true needs teacher.checkpoint: give a hub id, a local folder or a "
@@ -72,11 +72,6 @@ def loss_mistakes(config: LetJobConfig) -> Mistakes:
             f"let.procrustes_every = {let.procrustes_every} must be a number of steps, at least 1."
         )
     yield from cca_mistakes(config)
-    if let.width_map in LEARNED and config.optimizer.early_step_in_backward:
-        yield ConfigError(
-            f"let.width_map = {let.width_map!r} is trained after backward, which "
-            "optimizer.early_step_in_backward = true does not wait for: leave one of them out."
-        )
     cut = max(layout.tensor_parallel_degree, layout.context_parallel_degree)
     if let.loss == "cka" and cut > 1:
         yield ConfigError(

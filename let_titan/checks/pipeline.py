@@ -38,11 +38,6 @@ def pipeline_mistakes(config: LetJobConfig) -> Mistakes:
                 f"parallelism.{key} is not supported: leave it out; stages follow from "
                 "pipeline_parallel_schedule and pipeline_parallel_layers_per_stage."
             )
-    if config.optimizer.early_step_in_backward:
-        yield ConfigError(
-            "optimizer.early_step_in_backward = true cannot be used with "
-            "parallelism.pipeline_parallel_degree above 1: leave it off."
-        )
     if schedule in ZERO_BUBBLE and compiles(config, "model"):
         yield ConfigError(
             f"parallelism.pipeline_parallel_schedule = {schedule!r} takes weights' gradients apart "
