@@ -25,7 +25,7 @@ TIMES = ("elapsed_s", "tokens_per_s", "memory_gib")
 
 
 def train(lab, **changes):
-    """Trains to the end; returns metrics.jsonl without its times, final weights and moments."""
+    """Trains to the end; returns metrics.jsonl without its times, and what is there at the end."""
     config = lab.config(
         {"s_stop": S_STOP},
         **{**SAVED, "validation__dataset_path": str(lab.assets / "validation.jsonl"), **changes},
@@ -46,6 +46,11 @@ def train(lab, **changes):
             "lines": [{k: v for k, v in line.items() if k not in TIMES} for line in lines],
             "weights": weights(trainer.model_parts[0]),
             "optimizer": {k: v for k, v in state.items() if isinstance(v, torch.Tensor)},
+            "settings": [
+                {key: value for key, value in group.items() if key != "params"}
+                for optimizer in trainer.optimizers
+                for group in optimizer.param_groups
+            ],
             "loaded a teacher": trainer.run_folder.facts["teacher"] is not None,
             "teacher is gone": trainer.phase.teacher is None,
         }
@@ -76,6 +81,7 @@ def assert_resumes_exactly(results):
     for step, resumed in results.items():
         assert resumed["lines"] == whole["lines"], step
         assert resumed["teacher is gone"]
+        assert resumed["settings"] == whole["settings"]
         for part in ("weights", "optimizer"):
             assert resumed[part].keys() == whole[part].keys()
             for name, wanted in whole[part].items():

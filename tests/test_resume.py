@@ -4,10 +4,20 @@ import json
 import shutil
 
 import pytest
+import torch
 
 from let_titan.errors import ConfigError
+from tests.checkpoints import cut
 from tests.resumed import S_STOP, STEPS, assert_resumes_exactly, train, uninterrupted_and_resumed
-from tests.support import run_world
+from tests.support import Lab, run_world
+
+CHANGED = {
+    "optimizer__lr": 3e-3,
+    "optimizer__beta1": 0.8,
+    "optimizer__beta2": 0.97,
+    "optimizer__eps": 1e-7,
+    "optimizer__weight_decay": 0.3,
+}
 
 
 def test_on_one_process(assets, tmp_path):
@@ -47,3 +57,54 @@ def test_a_run_killed_before_its_last_validation_is_completed(finished, lab):
     before = (run / "metrics.jsonl").stat().st_mtime_ns
     assert train(lab)["lines"] == whole["lines"]
     assert (run / "metrics.jsonl").stat().st_mtime_ns == before  # now there is nothing to do
+
+
+def changed_on_the_way(assets, folder, first, others):
+    """Goes on from step 2 of a run of ``first`` with other settings, and has them from step 1.
+
+    Returns:
+        What both came to.
+    """
+    lab, fresh = Lab(assets, folder), Lab(assets, folder / "fresh")
+    train(lab, **{**others, **first})
+    if torch.distributed.get_rank() == 0:
+        cut(folder / "run", 2)
+        fresh.folder.mkdir()
+    torch.distributed.barrier()
+    return train(lab, **others, **CHANGED), train(fresh, **others, **CHANGED)
+
+
+def assert_has_the_new_settings(resumed, fresh):
+    def rates(run):
+        return {
+            line["step"]: line["lr"] for line in run["lines"] if "lr" in line and line["step"] > 2
+        }
+
+    assert resumed["settings"] == fresh["settings"]
+    assert resumed["settings"][0]["weight_decay"] == 0.3
+    assert rates(resumed) == rates(fresh)
+    wanted = fresh["weights"]
+    assert any(not torch.equal(resumed["weights"][name], wanted[name]) for name in wanted)
+
+
+@pytest.mark.parametrize(
+    ("first", "others"),
+    [
+        ({}, {}),
+        ({"optimizer__name": "Adam", "lr_scheduler__decay_ratio": 0.2}, {}),
+        ({}, {"optimizer__implementation": "for-loop", "let__width_map": "linear"}),
+        ({}, {"optimizer__early_step_in_backward": True}),
+    ],
+)
+def test_with_another_rate_and_decay(first, others, assets, tmp_path):
+    assert_has_the_new_settings(*changed_on_the_way(assets, tmp_path, first, others))
+
+
+def test_with_another_rate_in_every_stage_of_a_pipeline(assets, tmp_path):
+    stages = {
+        "parallelism__pipeline_parallel_degree": 2,
+        "parallelism__pipeline_parallel_schedule": "Interleaved1F1B",
+    }
+    resumed, fresh = run_world(2, changed_on_the_way, tmp_path, assets, tmp_path, {}, stages)
+    assert len(resumed["settings"]) == 2
+    assert_has_the_new_settings(resumed, fresh)

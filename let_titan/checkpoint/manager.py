@@ -13,11 +13,12 @@ import torch.distributed.checkpoint as dcp
 from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.staging import DefaultStager, StagingOptions
 from torch.distributed.checkpoint.state_dict_saver import AsyncCheckpointerType, AsyncSaveResponse
-from torchtitan.components.checkpoint import AsyncMode, CheckpointManager
+from torchtitan.components.checkpoint import LR_SCHEDULER, OPTIMIZER, AsyncMode, CheckpointManager
 from torchtitan.tools.logging import logger
 
 from let_titan.checkpoint.checksums import ChecksumWriter, damaged_files
 from let_titan.checkpoint.folders import remove_torn, set_aside, tear, whole_checkpoints
+from let_titan.checkpoint.settings import put_back, settings_of
 from let_titan.device import HAS_ACCELERATOR
 from let_titan.errors import ConfigError, RunError
 
@@ -36,7 +37,8 @@ class LetCheckpointManager(CheckpointManager):
     Beside torchtitan's manager (components/checkpoint.py, v0.2.2): torn folders are removed at the
     start and never counted by ``keep_latest_k``; a purge ends a checkpoint before it deletes it;
     starting from an earlier step sets the later ones aside, so that no save writes into a whole
-    folder; and what cannot be written or read ends in a sentence.
+    folder; the optimizer's settings stay the config's; and what cannot be written or read ends in a
+    sentence.
     """
 
     def __init__(self, **kwargs: Any) -> None:
@@ -69,8 +71,12 @@ class LetCheckpointManager(CheckpointManager):
             source = Path(self.initial_load_path)
         if (source / ".metadata").is_file():
             self._verify(source)
+        optimizers, schedulers = self.states[OPTIMIZER], self.states[LR_SCHEDULER]
+        settings = settings_of(optimizers)
         with self._readable(source):
             loaded = super().load(step)
+        if loaded:
+            put_back(settings, optimizers, schedulers)
         if loaded and not self.load_only:
             on_rank_0(lambda: self._leave_later(step))
         return loaded
