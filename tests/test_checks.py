@@ -76,6 +76,24 @@ def test_another_teacher(resumed, lab):
     assert [told for told in resumed(teacher__revision="v2") if sentence in told]
 
 
+def test_a_run_with_a_teacher_becomes_no_baseline_before_s_stop(resumed, lab, run):
+    told = "goes on from step 1, and it has a teacher until step 2, while this config is a baseline"
+    for off in ({"let__enable": False}, {"let__lambda_0": 0.0}):
+        (sentence,) = resumed(**off)
+        assert told in sentence
+    checkpoints = lab.folder / "run" / "checkpoint"
+    shutil.copytree(checkpoints / "step-1", checkpoints / "step-3")  # past s_stop
+    assert resumed(let__enable=False, checkpoint__load_step=3) == []
+
+
+def test_a_baseline_becomes_no_run_with_a_teacher(resumed, lab):
+    path = lab.folder / "run" / "summary.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "let_plan": None}))
+    (told,) = resumed()
+    assert "goes on from step 1, and it was a baseline until there" in told
+    assert resumed(let__enable=False) == []
+
+
 def test_other_pairs(resumed):
     (told,) = resumed(let__k=3)
     assert "its pairs (teacher's layer:block) were last:2: set let.k = 2 and teacher.l" in told
@@ -95,17 +113,23 @@ def test_another_theta(resumed):
     assert "its student's RoPE has theta 10000.0: set model.rope_theta = 10000.0" in told
 
 
+def other_tokenizer(resumed, folder):
+    """What is said of it beside that the run would lose its teacher, with which none is compared."""
+    told = resumed(model__hf_assets_path=str(folder), let__lambda_0=0.0)
+    return [sentence for sentence in told if "has a teacher until" not in sentence]
+
+
 def test_another_tokenizer(resumed, lab):
     folder = lab.folder / "tokenizer"
     shutil.copytree(lab.assets / "tokenizer", folder)
-    assert resumed(model__hf_assets_path=str(folder), let__lambda_0=0.0) == []  # only moved
+    assert other_tokenizer(resumed, folder) == []  # only moved
     tokenizer = json.loads((folder / "tokenizer.json").read_text())
     merges = tokenizer["model"]["merges"]
     merges[0], merges[1] = merges[1], merges[0]
     (folder / "tokenizer.json").unlink()  # another name is not in the cache of tokenizers
     folder = folder.rename(lab.folder / "other")
     (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
-    (told,) = resumed(model__hf_assets_path=str(folder), let__lambda_0=0.0)
+    (told,) = other_tokenizer(resumed, folder)
     assert "its tokenizer is another one: set model.hf_assets_path" in told
 
 

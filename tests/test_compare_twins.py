@@ -16,6 +16,16 @@ def test_runs_without_a_common_evaluation_cannot_be_compared(tmp_path):
         compare([let], [baseline])
 
 
+def test_a_run_that_had_a_teacher_is_no_baseline(tmp_path):
+    baseline, let = twins(tmp_path, BASELINE, BETTER)
+    assert compare([baseline], [let])  # another setting of LET may be compared with
+    let.summary["let_plan"] = None  # it branched off at s_stop, and its summary is of the rest
+    with pytest.raises(
+        ValueError, match="let ended as a baseline, but had a teacher until step 20"
+    ):
+        compare([baseline], [let])
+
+
 def test_a_clock_that_began_anew_measures_nothing(tmp_path):
     baseline, let = twins(tmp_path, BASELINE, BETTER)
     let.train[2]["elapsed_s"] = 1.0

@@ -136,10 +136,34 @@ def summary_mistakes(config: LetJobConfig, plan: LetPlan | None, world_size: int
     if apart != config.data.document_attention:
         did = "attended within documents" if apart else "attended across documents"
         yield differs(config, f"student {did}", f"data.document_attention = {str(apart).lower()}")
-    if plan is not None and plan.pairs:
+    if plan is None:
+        return
+    other_kind = list(kind_mistakes(config, let_plan, plan))
+    yield from other_kind
+    if plan.pairs and not other_kind:
         yield from s_stop_mistakes(config, let_plan, plan)
         yield from pair_mistakes(config, let_plan, plan)
         yield from teacher_phase_mistakes(config, before["config"])
+
+
+def kind_mistakes(config: LetJobConfig, before: dict[str, Any] | None, plan: LetPlan) -> Mistakes:
+    """A baseline has no teacher in any step, and a run with one keeps it until s_stop.
+
+    From s_stop on a run is its baseline's like, and one may branch off there.
+    """
+    step, s_stop = resume_step(config), before["s_stop"] if before and before.get("pairs") else 0
+    goes_on = f"The run in {config.job.dump_folder!r} goes on from step {step}"
+    if plan.pairs and not s_stop:
+        yield ConfigError(
+            f"{goes_on}, and it was a baseline until there, while this config has a teacher: "
+            "choose another job.dump_folder."
+        )
+    elif s_stop > step and not plan.pairs:
+        yield ConfigError(
+            f"{goes_on}, and it has a teacher until step {s_stop}, while this config is a "
+            "baseline's, without one: start the run with its own config, or choose another "
+            "job.dump_folder."
+        )
 
 
 def teacher_phase_mistakes(config: LetJobConfig, before: dict[str, Any]) -> Mistakes:

@@ -103,8 +103,10 @@ def baseline_arm(runs: Sequence[Run]) -> Arm:
     """Returns the baseline's runs as one arm.
 
     Raises:
-        ValueError: they differ in more than the seed.
+        ValueError: they differ in more than the seed, or are no baseline.
     """
+    for run in runs:
+        refuse_taught(run)
     arms = group(runs)
     if len(arms) > 1:
         first, other = arms[0].config, arms[1].config
@@ -114,6 +116,20 @@ def baseline_arm(runs: Sequence[Run]) -> Arm:
             "give runs that differ in debug.seed alone after --baseline."
         )
     return Arm("baseline", list(runs))
+
+
+def refuse_taught(run: Run) -> None:
+    """Refuses a run without a plan of LET, a baseline by its summary, that had a teacher before.
+
+    Raises:
+        ValueError: names the last of those steps.
+    """
+    taught = [line["step"] for line in run.train if line.get("teacher_active")]
+    if taught and not run.summary["let_plan"]:
+        raise ValueError(
+            f"{run.name} ended as a baseline, but had a teacher until step {taught[-1]}: give a "
+            "run after --baseline that had none from its first step on."
+        )
 
 
 def pair(arm: Arm, baseline: Arm) -> list[tuple[Run, Run]] | None:
