@@ -9,7 +9,7 @@ from typing import NoReturn
 import torch.distributed as dist
 from torchtitan.tools.logging import init_logger, logger
 
-from let_titan.checks import check_config
+from let_titan.checks import check_config, is_over
 from let_titan.config import LetConfigManager, LetJobConfig
 from let_titan.data.loader import PileLoader
 from let_titan.errors import ConfigError, RunError, WrongHere
@@ -51,6 +51,9 @@ def run(config: LetJobConfig) -> str:
     Returns:
         How it ended: COMPLETED, or at which step a signal stopped it.
     """
+    if is_over(config):
+        logger.info(f"The run in {config.job.dump_folder} is complete: nothing is left to do.")
+        return COMPLETED
     trainer: LetTrainer | None = None
     exit_state = "failed"
     try:

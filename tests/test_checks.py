@@ -6,9 +6,10 @@ import subprocess
 
 import pytest
 
-from let_titan.checks import find_mistakes
+from let_titan.checks import find_mistakes, is_over
 from let_titan.device import HAS_ACCELERATOR
 from let_titan.train import LetTrainer
+from tests.checkpoints import make
 from tests.support import Lab
 
 S_STOP = 2
@@ -58,6 +59,34 @@ def test_a_checkpoint_of_the_model_alone(resumed):
     (told,) = resumed(checkpoint__load_step=-1, training__steps=60)
     assert "without optimizer, lr_scheduler, dataloader, train_state" in told
     assert "checkpoint.last_save_model_only = false" in told
+
+
+def test_a_complete_run_of_the_model_alone_is_over(resumed, lab):
+    again = {"checkpoint__load_step": -1, "training__steps": 2}
+    assert resumed(**again) == [] and is_over(lab.parsed({}, **SAVED, training__steps=2))
+    path = lab.folder / "run" / "summary.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "exit_state": "running"}))
+    (told,) = resumed(**again)
+    assert "holds the model alone" in told
+
+
+def test_a_save_for_hugging_face_is_called_so(resumed, lab):
+    folder = lab.folder / "run" / "checkpoint" / "step-2"
+    shutil.rmtree(folder)
+    make(folder, "model-00001-of-00001.safetensors", "model.safetensors.index.json")
+    again = {"checkpoint__load_step": -1, "training__steps": 2}
+    assert resumed(**again) == [] and is_over(lab.parsed({}, **SAVED, training__steps=2))
+    (told,) = resumed(checkpoint__load_step=-1)
+    assert "was saved for Hugging Face (checkpoint.last_save_in_hf), the model alone" in told
+
+
+def test_fewer_steps_than_were_trained(resumed, lab):
+    checkpoints = lab.folder / "run" / "checkpoint"
+    shutil.copytree(checkpoints / "step-1", checkpoints / "step-5")
+    (told,) = resumed(checkpoint__load_step=-1, training__steps=4)
+    assert "goes on from step 5, which is past training.steps = 4: set 5 or more, or" in told
+    assert "checkpoint.load_step = 2 to go back, or choose another job.dump_folder" in told
+    assert resumed(checkpoint__load_step=-1, training__steps=5) == []
 
 
 def test_without_its_train_state_nothing_goes_on(resumed):
@@ -114,7 +143,7 @@ def test_another_theta(resumed):
 
 
 def other_tokenizer(resumed, folder):
-    """What is said of it beside that the run would lose its teacher, with which none is compared."""
+    """Returns what is said of it alone, without a teacher, whose tokenizer would differ, too."""
     told = resumed(model__hf_assets_path=str(folder), let__lambda_0=0.0)
     return [sentence for sentence in told if "has a teacher until" not in sentence]
 

@@ -128,7 +128,7 @@ def again(folder, capsys):
 
 
 def contents(folder):
-    return {path.name: path.read_bytes() for path in folder.iterdir()}
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
 
 
 def test_an_export_that_fails_is_a_sentence_and_is_made_up_for(assets, tmp_path, capsys):
@@ -151,6 +151,20 @@ def test_an_export_that_fails_is_a_sentence_and_is_made_up_for(assets, tmp_path,
     shutil.rmtree(checkpoint)
     (mistake,) = find_mistakes(config)
     assert "export.enable = true would write to" in str(mistake)
+
+
+@pytest.mark.parametrize("in_hf", [False, True])
+def test_a_complete_run_that_saved_the_model_alone_starts_and_ends_at_once(in_hf, lab, capsys):
+    """As one does that could be extended; and what is to be exported still is."""
+    alone = {"checkpoint__last_save_model_only": True, "checkpoint__last_save_in_hf": in_hf}
+    config = lab.config({"s_stop": 1}, **{**SAVED, **alone, "export__enable": not in_hf})
+    assert again(lab.folder, capsys)[0] == 0
+    saved, summary = contents(last_checkpoint(config)), lab.folder / "run" / "summary.json"
+    before = summary.read_bytes()
+    shutil.rmtree(exported_folder(config), ignore_errors=True)
+    assert again(lab.folder, capsys)[0] == 0
+    assert contents(last_checkpoint(config)) == saved and summary.read_bytes() == before
+    assert exported_folder(config).exists() == (not in_hf)
 
 
 @pytest.mark.parametrize(

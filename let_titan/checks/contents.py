@@ -21,6 +21,14 @@ STATES = ("optimizer", "lr_scheduler", "dataloader", "train_state")
 
 def content_mistakes(config: LetJobConfig, folder: Path, model_only: bool) -> Mistakes:
     """Compares what a checkpoint holds with what will be loaded from it."""
+    if is_for_hf(folder):
+        yield ConfigError(
+            f"{str(folder)!r} was saved for Hugging Face (checkpoint.last_save_in_hf), the model "
+            "alone, and cannot be gone on from: choose an older step by checkpoint.load_step, or "
+            "start a new run with checkpoint.initial_load_in_hf = true and that folder as "
+            "checkpoint.initial_load_path."
+        )
+        return
     try:
         stored = read_metadata(folder).state_dict_metadata
     except ValueError:
@@ -38,6 +46,20 @@ def content_mistakes(config: LetJobConfig, folder: Path, model_only: bool) -> Mi
             "checkpoint.initial_load_path (checkpoint.last_save_model_only = false avoids this)."
         )
     yield from raised_by(check_sizes, config, folder, stored)
+
+
+def is_for_hf(folder: Path) -> bool:
+    """Whether a checkpoint that is whole holds safetensors in the place of DCP's files."""
+    return not (folder / ".metadata").exists()
+
+
+def goes_on(folder: Path) -> bool:
+    """Whether a checkpoint holds more than the model.
+
+    Raises:
+        ValueError: its .metadata is damaged.
+    """
+    return not is_for_hf(folder) and holds(read_metadata(folder).state_dict_metadata, STATES[-1])
 
 
 def holds(stored: dict[str, Any], state: str) -> bool:

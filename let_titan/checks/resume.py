@@ -10,14 +10,14 @@ from typing import Any
 
 from let_titan.checkpoint.folders import torn_checkpoints, whole_checkpoints
 from let_titan.checks.checkpoint import checkpoint_folder, resume_step
-from let_titan.checks.contents import content_mistakes
+from let_titan.checks.contents import content_mistakes, goes_on
 from let_titan.checks.layout import global_batch_size
 from let_titan.checks.mistakes import Mistakes
 from let_titan.config import LetJobConfig
 from let_titan.data.files import data_fingerprint
 from let_titan.errors import ConfigError
 from let_titan.plan import LetPlan
-from let_titan.runs import EVALUATIONS, read_lines
+from let_titan.runs import EVALUATIONS, is_complete, read_lines
 from let_titan.tokenizer import fingerprint, load_tokenizer
 
 IN_CHECKPOINTS = {
@@ -38,10 +38,14 @@ def resume_mistakes(config: LetJobConfig, plan: LetPlan | None, world_size: int)
     if missing:
         return
     step = resume_step(config)
+    if step > config.training.steps:
+        yield past_the_end(config, step)
     if step > 0:
         yield from line_mistakes(Path(config.job.dump_folder))
         yield from summary_mistakes(config, plan, world_size)
     if step in whole_checkpoints(folder):
+        if is_over(config):
+            return
         yield from content_mistakes(config, folder / f"step-{step}", model_only=step == 0)
     elif config.checkpoint.initial_load_path and not config.checkpoint.initial_load_in_hf:
         model_only = config.checkpoint.initial_load_model_only
@@ -67,6 +71,34 @@ def missing_mistakes(config: LetJobConfig, folder: Path) -> Mistakes:
             "holds none: remove that folder."
         )
     yield from initial_mistakes(config)
+
+
+def past_the_end(config: LetJobConfig, step: int) -> ConfigError:
+    """training.steps was lowered below what was trained: nothing would be done, as if complete."""
+    steps = config.training.steps
+    earlier = [found for found in whole_checkpoints(checkpoint_folder(config)) if found <= steps]
+    back = f", or checkpoint.load_step = {earlier[-1]} to go back" if earlier else ""
+    return ConfigError(
+        f"The run in {config.job.dump_folder!r} goes on from step {step}, which is past "
+        f"training.steps = {steps}: set {step} or more{back}, or choose another job.dump_folder."
+    )
+
+
+def is_over(config: LetJobConfig) -> bool:
+    """Whether the run is complete and ended in weights alone: there is nothing to load or to do.
+
+    One that ended in a full checkpoint is loaded, as ever, and may be extended.
+    """
+    checkpoint, steps = config.checkpoint, config.training.steps
+    if not checkpoint.enable or checkpoint.create_seed_checkpoint or resume_step(config) != steps:
+        return False
+    last = whole_checkpoints(checkpoint_folder(config)).get(steps)
+    if last is None:
+        return False
+    try:
+        return is_complete(Path(config.job.dump_folder)) and not goes_on(last)
+    except (ValueError, KeyError, TypeError):  # what is damaged is told by a check of its own
+        return False
 
 
 def initial_mistakes(config: LetJobConfig) -> Mistakes:
@@ -152,15 +184,15 @@ def kind_mistakes(config: LetJobConfig, before: dict[str, Any] | None, plan: Let
     From s_stop on a run is its baseline's like, and one may branch off there.
     """
     step, s_stop = resume_step(config), before["s_stop"] if before and before.get("pairs") else 0
-    goes_on = f"The run in {config.job.dump_folder!r} goes on from step {step}"
+    start = f"The run in {config.job.dump_folder!r} goes on from step {step}"
     if plan.pairs and not s_stop:
         yield ConfigError(
-            f"{goes_on}, and it was a baseline until there, while this config has a teacher: "
+            f"{start}, and it was a baseline until there, while this config has a teacher: "
             "choose another job.dump_folder."
         )
     elif s_stop > step and not plan.pairs:
         yield ConfigError(
-            f"{goes_on}, and it has a teacher until step {s_stop}, while this config is a "
+            f"{start}, and it has a teacher until step {s_stop}, while this config is a "
             "baseline's, without one: start the run with its own config, or choose another "
             "job.dump_folder."
         )
