@@ -12,6 +12,7 @@ from let_titan.auto_stop import AutoStop
 from let_titan.batch import Batch
 from let_titan.cache_of_run import RunCache
 from let_titan.checkpoint.manager import LetCheckpointManager
+from let_titan.checks import exported_folder
 from let_titan.config import LetJobConfig
 from let_titan.data.loader import PileLoader
 from let_titan.figures import let_figures
@@ -44,6 +45,7 @@ class LetTrainer(Trainer):
         self.plan = resolve_plan(job_config)
         with checkpoint_manager(LetCheckpointManager), metrics_from_rank_0():
             super().__init__(job_config)
+        self.checkpointer.exports = exported_folder(job_config).parent
         batch_size = job_config.training.local_batch_size * self.gradient_accumulation_steps
         sequences = batch_size * self.parallel_dims.dp_replicate * self.parallel_dims.dp_shard
         self.tokens_per_step = sequences * job_config.training.seq_len

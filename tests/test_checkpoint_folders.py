@@ -26,6 +26,7 @@ def test_a_folder_that_held_torn_ones_alone_goes(tmp_path):
 
 def test_what_is_set_aside_keeps_its_names_and_is_never_mixed(tmp_path):
     make(tmp_path, *(f"step-{step}/.metadata" for step in (2, 4, 6)))
+    assert folders.set_aside(tmp_path, 2, among=(2, 3)) is None
     assert folders.set_aside(tmp_path, 6) is None
     assert folders.set_aside(tmp_path, 2) == tmp_path / "abandoned-1"
     assert sorted(path.name for path in (tmp_path / "abandoned-1").iterdir()) == [

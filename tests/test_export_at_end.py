@@ -153,6 +153,19 @@ def test_an_export_that_fails_is_a_sentence_and_is_made_up_for(assets, tmp_path,
     assert "export.enable = true would write to" in str(mistake)
 
 
+def test_what_is_trained_again_is_exported_again(lab, capsys):
+    every = {**EXPORTED, "checkpoint__interval": 1}
+    out = exported_folder(lab.config(None, **every))
+    assert again(lab.folder, capsys)[0] == 0
+    first = contents(out)["model.safetensors"]
+    lab.config(None, **every, checkpoint__load_step=1, training__max_norm=0.01)
+    assert again(lab.folder, capsys)[0] == 0
+    assert contents(out)["model.safetensors"] != first
+    aside = out.parent / "abandoned-1" / out.name
+    assert contents(aside)["model.safetensors"] == first
+    assert contents(out).keys() == contents(aside).keys()
+
+
 @pytest.mark.parametrize("in_hf", [False, True])
 def test_a_complete_run_that_saved_the_model_alone_starts_and_ends_at_once(in_hf, lab, capsys):
     """As one does that could be extended; and what is to be exported still is."""

@@ -6,6 +6,7 @@ without it was cut short. (``last_save_in_hf`` leaves safetensors' index file in
 
 import re
 import shutil
+from collections.abc import Container
 from pathlib import Path
 
 MARKS = (".metadata", "model.safetensors.index.json")
@@ -55,16 +56,25 @@ def remove_torn(folder: Path) -> list[Path]:
     return torn
 
 
-def set_aside(folder: Path, step: int) -> Path | None:
+def set_aside(folder: Path, step: int, among: Container[int] | None = None) -> Path | None:
     """Moves the checkpoints after ``step`` to ``abandoned-N``, the next free number.
 
     A run that starts from an earlier checkpoint leaves them: they are not of its history, and its
     own saves must not mix with their files.
 
+    Args:
+        folder: of ``step-N``, checkpoints or their exports.
+        step: the last that stays.
+        among: the steps that may go; None: all.
+
     Returns:
         The folder they went to; None where there were none.
     """
-    later = [path for number, path in step_folders(folder).items() if number > step]
+    later = [
+        path
+        for number, path in step_folders(folder).items()
+        if number > step and (among is None or number in among)
+    ]
     if not later:
         return None
     numbers = (int(path.name.removeprefix("abandoned-")) for path in folder.glob("abandoned-*"))

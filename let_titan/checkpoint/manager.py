@@ -17,7 +17,13 @@ from torchtitan.components.checkpoint import LR_SCHEDULER, OPTIMIZER, AsyncMode,
 from torchtitan.tools.logging import logger
 
 from let_titan.checkpoint.checksums import ChecksumWriter, damaged_files
-from let_titan.checkpoint.folders import remove_torn, set_aside, tear, whole_checkpoints
+from let_titan.checkpoint.folders import (
+    remove_torn,
+    set_aside,
+    step_folders,
+    tear,
+    whole_checkpoints,
+)
 from let_titan.checkpoint.settings import put_back, settings_of
 from let_titan.device import HAS_ACCELERATOR
 from let_titan.errors import ConfigError, RunError
@@ -39,7 +45,13 @@ class LetCheckpointManager(CheckpointManager):
     starting from an earlier step sets the later ones aside, so that no save writes into a whole
     folder; the optimizer's settings stay the config's; and what cannot be written or read ends in a
     sentence.
+
+    Attributes:
+        exports: the folder of the run's exports, which go aside with their checkpoints; None: it
+            has none.
     """
+
+    exports: Path | None = None
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -156,6 +168,12 @@ class LetCheckpointManager(CheckpointManager):
             logger.warning(f"{path} was cut short while it was saved or deleted: removed.")
 
     def _leave_later(self, step: int) -> None:
+        # First, since an export that is there would pass for that of the checkpoint to come.
+        exports = self.exports and set_aside(self.exports, step, step_folders(self.path))
+        if exports:
+            logger.warning(
+                f"The exports of steps after {step} are now in {exports}, which may be deleted."
+            )
         target = set_aside(self.path, step)
         if target is not None:
             logger.warning(
