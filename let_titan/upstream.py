@@ -2,7 +2,7 @@
 
 Three more are overridden where they belong: ``ConfigManager._maybe_load_toml`` and
 ``_validate_config`` in ``config/manager.py``, ``CheckpointManager._purge_stale_checkpoints`` in
-``checkpoint/manager.py``. Those of torch are in ``device.py`` and ``student/stage.py``.
+``checkpoint/manager.py``. Those of torch are here, in ``device.py`` and in ``student/stage.py``.
 """
 
 import importlib.metadata
@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from unittest import mock
 
 import torch
+import torch.distributed.checkpoint._async_process_executor as process_executor
 import torchtitan.components.metrics as titan_metrics
 import torchtitan.distributed.pipeline_parallel as pipeline_parallel
 import torchtitan.models.llama3.infra.parallelize as llama_parallelize
@@ -29,6 +30,7 @@ from torchtitan.components.checkpoint import CheckpointManager
 from torchtitan.distributed import utils as dist_utils
 
 from let_titan.errors import ConfigError
+from let_titan.helpers import born_deaf, serve_rank
 
 TORCHTITAN = "0.2.2"
 
@@ -62,6 +64,28 @@ def checkpoint_manager(manager: type[CheckpointManager]) -> Iterator[None]:
     """While active, a Trainer that is built takes ``manager``: a TrainSpec has no place for one."""
     with mock.patch.object(torchtitan.train, "CheckpointManager", manager):
         yield
+
+
+TorchSaver = process_executor._AsyncCheckpointProcess
+
+
+class Saver(TorchSaver):
+    """torch's process that writes checkpoints, which a signal to its rank does not end."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        with born_deaf():
+            super().__init__(*args, **kwargs)
+
+    @staticmethod
+    def _checkpointing_subprocess(*args: Any) -> None:
+        """What the process runs."""
+        serve_rank()
+        TorchSaver._checkpointing_subprocess(*args)
+
+
+def save_in_deaf_processes() -> None:
+    """Has torch start a ``Saver``: from now on, since a thread of its own does it at some time."""
+    process_executor._AsyncCheckpointProcess = Saver  # type: ignore[misc]
 
 
 @contextmanager

@@ -9,6 +9,7 @@ import sys
 import time
 from types import SimpleNamespace
 
+import psutil
 import pytest
 import torch
 import torch.distributed as dist
@@ -26,13 +27,22 @@ class Interrupted(LetTrainer):
     """A trainer that gets signals in the middle of step 3, on the last rank."""
 
     signals = (signal.SIGTERM,)
+    send = staticmethod(os.kill)
 
     def forward_backward_step(self, **kwargs):
         loss = super().forward_backward_step(**kwargs)
         if self.step == 3 and dist.get_rank() == dist.get_world_size() - 1:
             for number in self.signals:
-                os.kill(os.getpid(), number)
+                self.send(os.getpid(), number)
         return loss
+
+
+def to_all(pid, number):
+    """Signals a process and its helpers, as launchers do; a helper heeds its parent's signal."""
+    family = [pid, *(child.pid for child in psutil.Process(pid).children(recursive=True))]
+    assert len(family) > 1
+    subprocess.run(["sh", "-c", f"kill -{int(number)} {' '.join(map(str, family))}"], check=True)
+    time.sleep(0.5)  # as long as a step may take
 
 
 def stop_in_step_3(lab, monkeypatch=None, **changes):
@@ -98,9 +108,27 @@ def test_a_signal_on_one_rank_stops_both_at_the_same_step(assets, tmp_path):
     assert_same(result.resumed, result.whole)
 
 
+WORKERS = {"training.dataloader__num_workers": 2}
+SAVER = {"checkpoint__async_mode": "async_with_pinned_mem", "checkpoint__interval": 1}
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("helpers", [WORKERS, SAVER], ids=["workers", "saver"])
+def test_helpers_are_deaf(helpers, number, finished, lab, monkeypatch):
+    """What reads data and what writes checkpoints is signalled, too, and does its work still."""
+    monkeypatch.setattr(Interrupted, "signals", (number,))
+    monkeypatch.setattr(Interrupted, "send", staticmethod(to_all))
+    assert stop_in_step_3(lab, **helpers) == "stopped at step 3 by a signal"
+    assert max(whole_checkpoints(lab.folder / "run" / "checkpoint")) == 3
+    assert_same(train(lab, **SPARSE), finished[1])
+
+
 def test_torchrun_passes_the_signal_on(lab):
-    """SIGTERM to the launcher while two ranks train: both ranks save the step they are in."""
-    changes = {**SAVED, **SPARSE, "training__steps": 100000, "checkpoint__enable": True}
+    """SIGTERM to the launcher while two ranks train: both ranks save the step they are in.
+
+    torchrun signals their groups, in which there are two data workers and a saver of each.
+    """
+    changes = {**SAVED, "training__steps": 100000, "data__lanes": 4, **WORKERS, **SAVER}
     changes["validation__enable"] = False
     config = write_toml(lab.folder / "run.toml", lab.sections({"s_stop": 3}, **changes))
     launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2"]
@@ -120,7 +148,7 @@ def test_torchrun_passes_the_signal_on(lab):
     finally:
         process.kill()
     state = json.loads((lab.folder / "run" / "summary.json").read_text())["exit_state"]
-    (step,) = whole_checkpoints(lab.folder / "run" / "checkpoint")
+    step = max(whole_checkpoints(lab.folder / "run" / "checkpoint"))
     assert state == f"stopped at step {step} by a signal"
     text = (lab.folder / "log").read_text()
     assert not re.search(r'(let_titan|torchtitan)/\S+\.py", line', text.replace(sys.prefix, ""))

@@ -27,6 +27,7 @@ from let_titan.checkpoint.folders import (
 from let_titan.checkpoint.settings import put_back, settings_of
 from let_titan.device import HAS_ACCELERATOR
 from let_titan.errors import ConfigError, RunError
+from let_titan.upstream import save_in_deaf_processes
 
 STAGES_ONCE = torch.__version__ < "2.13"  # as versions, not as text
 """Whether a stager cannot be used again, as in torch 2.11 and 2.12 (pytorch issue 183413)."""
@@ -58,6 +59,7 @@ class LetCheckpointManager(CheckpointManager):
         self._last_saved: Path | None = None
         if self.enable_staging:
             self.stager = new_stager()
+            save_in_deaf_processes()
 
     @property
     def path(self) -> Path:

@@ -21,6 +21,7 @@ from let_titan.data.settings import Data
 from let_titan.data.shards import SUFFIX, check_shard, read_header
 from let_titan.data.teacher_text import TeacherText
 from let_titan.errors import ConfigError
+from let_titan.helpers import make_workers_deaf
 from let_titan.plan import aligns
 from let_titan.tokenizer import RunTokenizer, document_encoder, fingerprint
 
@@ -51,7 +52,9 @@ def build_dataloader(
     """
     training = job_config.training
     if training.dataset != PILE:
-        return build_text_dataloader(dp_world_size, dp_rank, tokenizer, job_config, infinite)
+        loader = build_text_dataloader(dp_world_size, dp_rank, tokenizer, job_config, infinite)
+        make_workers_deaf(loader)
+        return loader
     return pile_loader(
         job_config.data,
         training,
@@ -72,7 +75,9 @@ def build_validation_dataloader(
     """Builds validation's loader: of all sequences and one lane, whatever the ranks."""
     validation = job_config.validation
     if validation.dataset != PILE:
-        return build_text_validation_dataloader(1, 0, tokenizer, job_config, True)
+        loader = build_text_validation_dataloader(1, 0, tokenizer, job_config, True)
+        make_workers_deaf(loader)
+        return loader
     return pile_loader(
         job_config.data,
         validation,

@@ -34,6 +34,7 @@ from let_titan.data.align import TeacherRow, joined
 from let_titan.data.lanes import Corpus, Place
 from let_titan.data.share import Batch, Deal, Share
 from let_titan.errors import ConfigError
+from let_titan.helpers import born_deaf, make_workers_deaf
 
 
 class PileLoader(BaseDataLoader):
@@ -91,12 +92,14 @@ class PileLoader(BaseDataLoader):
         places, length = dict(self.places), self.seq_len + 1
         share = Share(self.corpus, deal, places, length, self.infinite, self._until)
         workers = min(self.workers, len(self.places))
-        batches: Any = share
+        stream = iter(share)
         if workers:
-            batches = DataLoader(
+            loader = DataLoader(
                 share, batch_size=None, num_workers=workers, prefetch_factor=self.prefetch
             )
-        stream = iter(batches)
+            make_workers_deaf(loader)
+            with born_deaf():
+                stream = iter(loader)
         while parts := self._parts(stream, max(1, workers)):
             yield self._joined(parts)
 

@@ -1,0 +1,165 @@
+"""A rank's helpers: deaf to signals that are not of their rank, and gone when it is gone."""
+
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import time
+from functools import partial
+
+import psutil
+import pytest
+from datasets import Dataset
+from torch.utils.data import DataLoader, IterableDataset
+from torchtitan.hf_datasets import DatasetConfig
+from torchtitan.hf_datasets.text_datasets import DATASETS
+
+from let_titan.data.build import build_dataloader, build_validation_dataloader
+from let_titan.helpers import born_deaf, make_workers_deaf, serve_rank, serve_rank_as_worker
+from let_titan.stop import SIGNALS, StopRequest
+from let_titan.tokenizer import load_tokenizer
+from tests.numbered import write_corpus
+
+FORK = multiprocessing.get_context("fork")
+NOT_YET = 1.5  # the rank is looked for once a second
+
+
+def send(number, pid):
+    """Signals a process by another one."""
+    subprocess.run(["sh", "-c", f"kill -{int(number)} {pid}"], check=True)
+
+
+def gone(pid, seconds=8):
+    """Whether a process ends in time; where nobody waits for it, it stays as a zombie."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        try:
+            if psutil.Process(pid).status() == psutil.STATUS_ZOMBIE:
+                return True
+        except psutil.NoSuchProcess:
+            return True
+        time.sleep(0.05)
+    return False
+
+
+def idle():
+    serve_rank()
+    time.sleep(600)
+
+
+def start_helper():
+    helper = FORK.Process(target=idle, daemon=True)
+    with born_deaf():
+        helper.start()
+    return helper
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_a_helper_heeds_its_rank_alone(number):
+    helper = start_helper()
+    for _ in range(2):
+        send(number, helper.pid)
+    helper.join(NOT_YET)
+    assert helper.is_alive()
+    helper.terminate()
+    helper.join(5)
+    assert helper.exitcode == 0
+
+
+def test_a_helper_is_deaf_before_it_can_see_to_it():
+    helper = FORK.Process(target=time.sleep, args=(600,), daemon=True)
+    with born_deaf():
+        helper.start()
+    send(signal.SIGTERM, helper.pid)
+    helper.join(0.3)
+    assert helper.is_alive()
+    helper.kill()
+
+
+def a_rank(told):
+    told.send(start_helper().pid)
+    time.sleep(600)
+
+
+def test_a_helper_goes_with_its_rank():
+    told, telling = FORK.Pipe(duplex=False)
+    rank = FORK.Process(target=a_rank, args=(telling,))
+    rank.start()
+    helper = told.recv()
+    rank.kill()
+    rank.join()
+    assert gone(helper)
+
+
+READER = """
+import multiprocessing, sys, time
+from tests.numbered import corpus
+from let_titan.data.loader import PileLoader
+
+options = {"rank": 0, "ranks": 1, "batch": 2, "seq_len": 50000, "lanes": 2, "workers": 2}
+batches = iter(PileLoader(corpus(sys.argv[1]), {}, **options))
+next(batches)
+print(*[child.pid for child in multiprocessing.active_children()], flush=True)
+time.sleep(600)
+"""
+
+
+def test_data_workers_go_with_their_rank(tmp_path):
+    """Those of torch alone stay for ever, if what they have read does not fit into the pipe."""
+    write_corpus(tmp_path / "c")
+    command = [sys.executable, "-c", READER, str(tmp_path / "c")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as rank:
+        workers = [int(pid) for pid in rank.stdout.readline().split()]
+        rank.kill()
+    assert len(workers) == 2
+    assert all(gone(pid) for pid in workers)
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_no_signal_is_lost_while_helpers_start(number):
+    request = StopRequest()
+    with request.listening():
+        with born_deaf():
+            os.kill(os.getpid(), number)
+        assert request.name == number.name
+    assert not signal.pthread_sigmask(signal.SIG_BLOCK, ()) & {*SIGNALS}
+
+
+class Ids(IterableDataset):
+    """Gives the worker's process and what its own start function left."""
+
+    noted = None
+
+    def __iter__(self):
+        while True:
+            yield f"{os.getpid()} {Ids.noted}"
+
+
+def note(worker):
+    Ids.noted = f"worker {worker}"
+
+
+def test_any_loader_gets_deaf_workers_that_begin_as_they_did():
+    loader = DataLoader(Ids(), batch_size=None, num_workers=1, worker_init_fn=note)
+    make_workers_deaf(loader)
+    stream = iter(loader)
+    first = next(stream)
+    assert first.endswith("worker 0")
+    send(signal.SIGTERM, first.split()[0])
+    time.sleep(0.3)
+    assert [next(stream) for _ in range(20)] == [first] * 20
+
+
+def test_torchtitans_loaders_get_them(lab, monkeypatch):
+    texts = DatasetConfig("", lambda _: Dataset.from_dict({"text": ["a"]}), lambda row: row["text"])
+    monkeypatch.setitem(DATASETS, "texts", texts)
+    changes = {"training__dataset": "texts", "validation__dataset": "texts"}
+    config = lab.parsed(None, **changes)
+    tokenizer = load_tokenizer(config.model.hf_assets_path)
+    for loader in (
+        build_dataloader(1, 0, tokenizer, config),
+        build_validation_dataloader(tokenizer, config),
+    ):
+        assert isinstance(loader.worker_init_fn, partial)
+        assert loader.worker_init_fn.func is serve_rank_as_worker
