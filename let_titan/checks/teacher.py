@@ -14,7 +14,7 @@ from let_titan.checks.mistakes import Mistakes, raised_by
 from let_titan.config import LetJobConfig
 from let_titan.errors import ConfigError
 from let_titan.plan import LetPlan
-from let_titan.teacher import check_teacher, check_weights, read_tokenizer
+from let_titan.teacher import check_part, check_teacher, check_weights, read_tokenizer
 from let_titan.teacher.sources import looks_like_a_path
 from let_titan.tiktoken_files import is_tiktoken
 from let_titan.tokenizer import load_tokenizer
@@ -64,9 +64,10 @@ def teacher_mistakes(config: LetJobConfig, plan: LetPlan | None) -> Mistakes:
             f"teacher.revision = {teacher.revision!r} is of a hub id, and teacher.checkpoint = "
             f"{teacher.checkpoint!r} is a path: leave one of them out."
         )
-    if not unfit and plan is not None:
-        yield from float8_teacher_mistakes(config, plan)
-    yield from raised_by(check_weights, teacher.checkpoint)
+    damaged = list(raised_by(check_weights, teacher.checkpoint))
+    yield from damaged
+    if not unfit and not damaged:
+        yield from part_mistakes(config, plan)
     if not same:
         yield from [] if unfit else teacher_tokenizer_mistakes(config)
         return
@@ -79,3 +80,21 @@ def teacher_mistakes(config: LetJobConfig, plan: LetPlan | None) -> Mistakes:
         return
     ours = Reading(student.tokenizer, student.bos_id, student.eos_id, not is_tiktoken(path))
     yield from raised_by(check_same_tokenizer, ours, theirs)
+
+
+def part_mistakes(config: LetJobConfig, plan: LetPlan | None) -> Mistakes:
+    """Whether the part that the run needs, without a plan the whole, can be built and filled."""
+    teacher = config.teacher
+    unbuilt = list(
+        raised_by(
+            check_part,
+            teacher.checkpoint,
+            [pair.layer for pair in plan.pairs] if plan is not None else ["last"],
+            config.data.document_attention,
+            teacher.trust_remote_code,
+            teacher.revision,
+        )
+    )
+    yield from unbuilt
+    if not unbuilt and plan is not None:
+        yield from float8_teacher_mistakes(config, plan)

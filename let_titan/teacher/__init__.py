@@ -1,5 +1,6 @@
 """The teacher: a small pretrained causal LM, frozen, that gives hidden states and then leaves."""
 
+from let_titan.teacher.fit import check_part
 from let_titan.teacher.head import facts_with_head, read_head
 from let_titan.teacher.load import load_teacher
 from let_titan.teacher.model import Teacher
@@ -11,6 +12,7 @@ from let_titan.teacher.weights import check_weights
 __all__ = [
     "Teacher",
     "TeacherStates",
+    "check_part",
     "check_teacher",
     "check_weights",
     "facts_with_head",

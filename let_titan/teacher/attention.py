@@ -28,20 +28,31 @@ class Pieces:
     lengths: torch.Tensor
 
 
-def attention_of(config: Any) -> str:
-    """Returns the attention to build a teacher with.
+def attention_of(config: Any) -> str | None:
+    """Returns the attention to build a teacher with; None: transformers' own choice.
+
+    That is "sdpa", and "eager" where an architecture has no other or no attention at all.
 
     Under "sdpa" transformers 5 looks at the positions in each forward, whether several sequences
     were packed into one, and reads the answer back from the device: the host waits for all that is
     queued. A teacher's rows are packed by ``Pieces`` alone.
     """
     if config.model_type not in PLAINLY_CAUSAL:
-        return "sdpa"
+        return None
     # Imported here: it brings torchao, whose notices must find the log set up.
     from transformers import AttentionInterface
 
     AttentionInterface.register(CAUSAL, causal)
     return CAUSAL
+
+
+def is_eager(model: Any) -> bool:
+    """Whether a teacher was built without SDPA, by a name that transformers keeps private.
+
+    Its mask is added to the scores, [B, H, S, S], or there are neither: one of true and false, as
+    keeps documents apart, would be added as 1 and 0, or not be heeded.
+    """
+    return model.config._attn_implementation == "eager"
 
 
 def takes_pieces(config: Any) -> bool:

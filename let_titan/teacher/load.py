@@ -14,10 +14,10 @@ from torch.distributed.device_mesh import DeviceMesh
 from torch.overrides import TorchFunctionMode
 from transformers import AutoConfig, AutoModel
 
-from let_titan.errors import ConfigError
 from let_titan.plan import Layer
 from let_titan.teacher.attention import attention_of
 from let_titan.teacher.float8 import float8_linears
+from let_titan.teacher.keys import stored_keys
 from let_titan.teacher.model import ResolvedLayer, Teacher, block_list, flops_per_token
 from let_titan.teacher.placement import place
 from let_titan.teacher.sources import commit_of
@@ -169,18 +169,6 @@ def read_weights(model: nn.Module, folder: Path) -> None:
 
     The ranks do not confer: under a pipeline only some have a teacher.
     """
-    reader = HuggingFaceStorageReader(str(folder))
-    stored = reader.read_metadata().state_dict_metadata
-    prefix = getattr(model, "base_model_prefix", "") + "."
-    wanted = {}
-    for name, parameter in model.named_parameters():
-        key = name if name in stored else prefix + name
-        size = getattr(stored.get(key), "size", None)
-        if size != parameter.shape:
-            found = "is missing" if size is None else f"has shape {list(size)}"
-            raise ConfigError(
-                f"The teacher's weight {key!r} {found} in {str(folder)!r} (wanted "
-                f"{list(parameter.shape)}): its config.json and weights do not belong together."
-            )
-        wanted[key] = parameter.data
-    dcp.load(wanted, storage_reader=reader, no_dist=True)
+    keys = stored_keys(model, folder)
+    wanted = {keys[name]: parameter.data for name, parameter in model.named_parameters()}
+    dcp.load(wanted, storage_reader=HuggingFaceStorageReader(str(folder)), no_dist=True)

@@ -61,16 +61,20 @@ class Teacher:
         Returns:
             One [B, S, d_T] per entry of ``layers``, in the teacher's dtype.
         """
-        mask = None if positions is None or pieces is not None else dense_mask(positions)
-        own = {} if pieces is None else {"pieces": pieces}
+        # What is not needed is not named: some architectures know neither masks nor positions.
+        own: dict[str, Any] = {} if positions is None else {"position_ids": positions}
+        if pieces is not None:
+            own["pieces"] = pieces
+        elif positions is not None:
+            own["attention_mask"] = dense_mask(positions)
         # The student may run under autocast; the teacher has a dtype of its own.
         with torch.autocast(input.device.type, enabled=False):
-            output = self.model(
-                input_ids=input, attention_mask=mask, position_ids=positions, use_cache=False, **own
-            )
+            output = self.model(input_ids=input, use_cache=False, **own)
         last = output.last_hidden_state
         captured, self._captured = self._captured, {}
-        return tuple(last if layer == "last" else captured[layer] for layer in self.layers)
+        found = [last if layer == "last" else captured[layer] for layer in self.layers]
+        dtype = next(self.model.parameters()).dtype
+        return tuple(states.to(dtype) for states in found)  # Mamba's residuals are fp32 always
 
 
 def block_list(model: nn.Module) -> nn.ModuleList:
@@ -90,11 +94,12 @@ def flops_per_token(model: nn.Module, seq_len: int) -> int:
     """Returns the forward FLOPs of one token through a base model, without an LM head.
 
     2 per parameter of the blocks' matrices, plus attention's two products, 4 * width * seq_len a
-    block; no saving for causality, as torchtitan counts the student.
+    block; no saving for causality, as torchtitan counts the student. Where there is no attention
+    (Mamba) nothing takes its place: the scan, of few FLOPs, is not counted.
     """
     config: Any = model.config
     blocks = block_list(model)
     parameters = sum(p.numel() for p in blocks.parameters() if p.ndim > 1)
-    heads = config.num_attention_heads
-    head_dim = getattr(config, "head_dim", None) or config.hidden_size // heads
+    heads = getattr(config, "num_attention_heads", 0)
+    head_dim = getattr(config, "head_dim", None) or config.hidden_size // max(1, heads)
     return 2 * parameters + 4 * len(blocks) * heads * head_dim * seq_len

@@ -4,6 +4,7 @@ GGUF files and ``.bin`` weights are converted once into a cache (``$LET_TITAN_CA
 ``~/.cache/let_titan``), so that every rank can read just its part later.
 """
 
+import copy
 import functools
 import hashlib
 import os
@@ -51,7 +52,7 @@ def read_config(
     local = path.exists() or looks_like_a_path(checkpoint)
     try:
         if path.suffix == ".gguf" and path.is_file():
-            return AutoConfig.from_pretrained(path.parent, gguf_file=path.name)
+            return copy.deepcopy(config_of_gguf(path, path.stat().st_mtime_ns))
         if path.is_dir() or not looks_like_a_path(checkpoint):
             return AutoConfig.from_pretrained(
                 path if path.is_dir() else checkpoint,
@@ -75,6 +76,17 @@ def read_config(
         f"teacher.checkpoint = {checkpoint!r} does not exist: give a hub id, a folder with "
         "config.json, or a .gguf file."
     )
+
+
+@functools.cache
+def config_of_gguf(path: Path, changed: int) -> PretrainedConfig:
+    """Reads a GGUF file's configuration, once for each change: seconds, for its vocabulary's sake.
+
+    Args:
+        path: the file.
+        changed: when, in ns.
+    """
+    return AutoConfig.from_pretrained(path.parent, gguf_file=path.name)
 
 
 @functools.cache

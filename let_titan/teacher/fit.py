@@ -1,0 +1,72 @@
+"""Whether a teacher can be built, and from the weights that are there: no tensor is read."""
+
+from collections.abc import Sequence
+from importlib.metadata import version
+from typing import Any
+
+import torch
+from torch import nn
+
+from let_titan.errors import ConfigError
+from let_titan.plan import Layer
+from let_titan.teacher.attention import is_eager
+from let_titan.teacher.fetch import is_missing
+from let_titan.teacher.keys import stored_keys
+from let_titan.teacher.load import build_part, describe
+from let_titan.teacher.sources import plan_fetch, read_config
+
+
+def check_part(
+    checkpoint: str,
+    layers: Sequence[Layer],
+    documents: bool = False,
+    trust_remote_code: bool = False,
+    revision: str = "",
+) -> None:
+    """Builds the part of a teacher that ``layers`` need, without weights, and looks for these.
+
+    What has still to be downloaded or converted is looked at when it is there.
+
+    Args:
+        checkpoint: hub id, local folder or ``.gguf`` file.
+        layers: the hidden states to give.
+        documents: whether it shall keep the documents of a sequence apart.
+        trust_remote_code: allow the checkpoint's own code.
+        revision: branch, tag or commit of a hub id; "": its main branch.
+
+    Raises:
+        ConfigError: transformers cannot build it, a weight is missing or has another shape, or it
+            does not keep documents apart.
+    """
+    config = read_config(checkpoint, trust_remote_code, revision)
+    model = build_or_refuse(config, checkpoint, layers, trust_remote_code)
+    if documents and is_eager(model):
+        raise ConfigError(
+            f"data.document_attention = true cannot be used with a {config.model_type} teacher, "
+            "for which transformers has no SDPA to keep documents apart: leave it out, or choose "
+            "another teacher."
+        )
+    folder, _ = plan_fetch(checkpoint, trust_remote_code, revision)
+    if not is_missing(folder):
+        stored_keys(model, folder)
+
+
+def build_or_refuse(
+    config: Any, checkpoint: str, layers: Sequence[Layer], trust_remote_code: bool
+) -> nn.Module:
+    """Builds and describes a part, as a run and preflight will.
+
+    Raises:
+        ConfigError: neither would be possible.
+    """
+    dtype = torch.bfloat16
+    try:
+        model, resolved = build_part(config, layers, dtype, trust_remote_code)
+        describe(model, checkpoint, resolved, dtype, seq_len=1)
+    except Exception as error:  # an architecture's own code raises what it will
+        reason = (str(error).strip().splitlines() or [""])[0]
+        raise ConfigError(
+            f"teacher.checkpoint = {checkpoint!r} cannot be built by transformers "
+            f"{version('transformers')} ({type(error).__name__}: {reason}): choose another teacher."
+        ) from error
+    return model
