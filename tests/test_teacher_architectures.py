@@ -14,6 +14,7 @@ from transformers import (
     GPTNeoConfig,
     MambaConfig,
     MptConfig,
+    OpenAIGPTConfig,
     OPTConfig,
     Qwen2MoeConfig,
 )
@@ -51,6 +52,9 @@ EAGER = {
         attention_types=[[["global", "local"], 2]],
         window_size=16,
         initializer_range=0.2,
+    ),
+    "openai-gpt": OpenAIGPTConfig(
+        vocab_size=320, n_positions=128, n_embd=32, n_layer=4, n_head=4, initializer_range=0.2
     ),
     "mpt": MptConfig(vocab_size=320, d_model=32, n_layers=4, n_heads=4, max_seq_len=128),
 }
@@ -182,7 +186,7 @@ def test_what_cannot_be_built_is_refused_in_one_sentence(lab, tmp_path):
     config.save_pretrained(tmp_path / "odd")
     shutil.copy(lab.assets / "teacher" / "model.safetensors", tmp_path / "odd")
     sentence = told(lab, tmp_path / "odd")
-    assert f"cannot be built by transformers {transformers.__version__} (" in sentence
+    assert f"cannot be a teacher under transformers {transformers.__version__} (" in sentence
     assert "ValueError: embed_dim must be divisible" in sentence and "\n" not in sentence
 
 

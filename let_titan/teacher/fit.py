@@ -1,5 +1,7 @@
 """Whether a teacher can be built, and from the weights that are there: no tensor is read."""
 
+import importlib
+import logging
 from collections.abc import Sequence
 from importlib.metadata import version
 from typing import Any
@@ -35,7 +37,7 @@ def check_part(
         revision: branch, tag or commit of a hub id; "": its main branch.
 
     Raises:
-        ConfigError: transformers cannot build it, a weight is missing or has another shape, or it
+        ConfigError: it cannot be built, a weight is missing or has another shape, or it
             does not keep documents apart.
     """
     config = read_config(checkpoint, trust_remote_code, revision)
@@ -59,6 +61,7 @@ def build_or_refuse(
     Raises:
         ConfigError: neither would be possible.
     """
+    import_models_quietly()
     dtype = torch.bfloat16
     try:
         model, resolved = build_part(config, layers, dtype, trust_remote_code)
@@ -66,7 +69,20 @@ def build_or_refuse(
     except Exception as error:  # an architecture's own code raises what it will
         reason = (str(error).strip().splitlines() or [""])[0]
         raise ConfigError(
-            f"teacher.checkpoint = {checkpoint!r} cannot be built by transformers "
+            f"teacher.checkpoint = {checkpoint!r} cannot be a teacher under transformers "
             f"{version('transformers')} ({type(error).__name__}: {reason}): choose another teacher."
         ) from error
     return model
+
+
+def import_models_quietly() -> None:
+    """Imports what models are built of, and torchao with it, of whose enums torch 2.13 warns.
+
+    A run that is refused afterwards says one sentence and nothing else.
+    """
+    warns = logging.getLogger("torch.utils._pytree")
+    before, warns.disabled = warns.disabled, True
+    try:
+        importlib.import_module("transformers.modeling_utils")
+    finally:
+        warns.disabled = before

@@ -37,8 +37,9 @@ class Teacher:
 
     def _capture(self, number: int) -> Any:
         def hook(module: nn.Module, args: Any, output: Any) -> None:
-            # transformers 4 gives a tuple, 5 the tensor itself
-            self._captured[number] = output[0] if isinstance(output, tuple) else output
+            # transformers 4 gives a tuple, 5 the tensor itself, and the first GPT's blocks a list
+            several = isinstance(output, tuple | list)
+            self._captured[number] = output[0] if several else output
 
         return hook
 
