@@ -2,8 +2,8 @@
 
 Three more are overridden where they belong: ``ConfigManager._maybe_load_toml`` and
 ``_validate_config`` in ``config/manager.py``, ``CheckpointManager._purge_stale_checkpoints`` in
-``checkpoint/manager.py``. Those of torch are here, in ``device.py`` and in ``student/stage.py``, the
-one of transformers in ``teacher/attention.py``.
+``checkpoint/manager.py``. Those of torch are here, in ``device.py`` and in ``student/stage.py``,
+the one of transformers in ``teacher/attention.py``.
 """
 
 import importlib.metadata

@@ -93,7 +93,6 @@ def assert_has_the_new_settings(resumed, fresh):
         ({}, {}),
         ({"optimizer__name": "Adam", "lr_scheduler__decay_ratio": 0.2}, {}),
         ({}, {"optimizer__implementation": "for-loop", "let__width_map": "linear"}),
-        ({}, {"optimizer__early_step_in_backward": True}),
     ],
 )
 def test_with_another_rate_and_decay(first, others, assets, tmp_path):
