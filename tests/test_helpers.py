@@ -113,7 +113,10 @@ def test_data_workers_go_with_their_rank(tmp_path):
         workers = [int(pid) for pid in rank.stdout.readline().split()]
         rank.kill()
     assert len(workers) == 2
-    assert all(gone(pid) for pid in workers)
+    left = [pid for pid in workers if not gone(pid)]
+    for pid in left:
+        os.kill(pid, signal.SIGKILL)
+    assert not left
 
 
 @pytest.mark.parametrize("number", SIGNALS)
