@@ -85,10 +85,15 @@ def encoder_of_tokenizer(tokenizer: Tokenizer, bos_id: int | None, eos_id: int |
         encode_with(tokenizer),
         bos_id,
         eos_id,
-        tokenizer.get_vocab_size(),
+        id_count(tokenizer),
         hugging_face_fingerprint(tokenizer),
         partial(pieces_of_hugging_face, tokenizer),
     )
+
+
+def id_count(tokenizer: Tokenizer) -> int:
+    """Returns one more than its largest id: ids may have gaps, which its own count leaves out."""
+    return 1 + max(tokenizer.get_vocab().values())
 
 
 def hugging_face_fingerprint(tokenizer: Tokenizer) -> str:

@@ -1,5 +1,6 @@
 """The two exceptions that reach a user: a mistake in the input, and a run that cannot go on."""
 
+import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -51,6 +52,20 @@ def writing(path: Path) -> Iterator[None]:
             f"{path} cannot be written ({error.strerror or error}): make room or mend the file "
             "system, then start the same command again."
         ) from error
+
+
+@contextmanager
+def telling() -> Iterator[None]:
+    """Tells on the rank that meets it what stops a run: of one rank's, main tells rank 0's alone.
+
+    The others learn by their next collective, which fails, that this rank is gone.
+    """
+    try:
+        yield
+    except (ConfigError, RunError) as error:
+        if os.environ.get("RANK", "0") != "0":
+            print(f"let_titan: {error}", file=sys.stderr, flush=True)
+        raise
 
 
 def exit_code(program: str, work: Callable[[], None]) -> int:

@@ -14,6 +14,7 @@ from let_titan.encoder import (
     encoder_of_hugging_face,
     encoder_of_ranks,
     hugging_face_fingerprint,
+    id_count,
 )
 from let_titan.lean_tokenizer import HF_FILES
 from let_titan.pieces import pieces_of_hugging_face, pieces_of_ranks
@@ -84,8 +85,15 @@ def load_tokenizer(path: str) -> RunTokenizer:
 
 
 def vocab_size(path: str) -> int:
-    """Returns the number of ids of a tokenizer, added and unused ones included."""
-    return load_tokenizer(path).get_vocab_size()
+    """Returns the rows of an embedding for a tokenizer's ids, added and unused ones included."""
+    return embedding_size(load_tokenizer(path))
+
+
+def embedding_size(tokenizer: RunTokenizer) -> int:
+    """Returns one more than the largest id."""
+    if isinstance(tokenizer, TiktokenTokenizer):
+        return tokenizer.get_vocab_size()
+    return id_count(tokenizer.tokenizer)
 
 
 def fingerprint(tokenizer: RunTokenizer) -> str:

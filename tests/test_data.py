@@ -109,6 +109,21 @@ def test_the_summary_counts_what_was_skipped(lab, monkeypatch):
         run(lab.config(None, **changes))
 
 
+@pytest.mark.parametrize(("rank", "workers", "told"), [(0, 0, False), (1, 0, True), (1, 2, True)])
+def test_a_bad_line_is_told_by_the_rank_that_reads_it(rank, workers, told, lab, monkeypatch, capfd):
+    """main tells rank 0's mistakes alone, and it is rank 1 that meets this one."""
+    path = lab.folder / "x.jsonl"
+    path.write_text("{}\n" + (lab.assets / "train.jsonl").read_text())
+    flags = ["--training.dataloader.num_workers", str(workers)]
+    keys = {"training__dataset_path": str(path), "data__bad_lines": "stop"}
+    config = lab.config(None, *flags, **keys)
+    tokenizer = load_tokenizer(config.model.hf_assets_path)
+    monkeypatch.setenv("RANK", str(rank))
+    with pytest.raises(ConfigError):
+        next(iter(build_dataloader(1, 0, tokenizer, config)))
+    assert ("let_titan: " in capfd.readouterr().err) == told
+
+
 def test_validation_reads_the_same_tokens_each_time_and_divides_once(lab):
     config = lab.config(
         None,

@@ -14,9 +14,10 @@ from tokenizers import (
 )
 from transformers import AutoConfig, AutoTokenizer
 
+from let_titan.encoder import load_encoder
 from let_titan.export.folder import export
 from let_titan.export.source import find_source
-from let_titan.tokenizer import fingerprint, load_tokenizer
+from let_titan.tokenizer import embedding_size, fingerprint, load_tokenizer
 from let_titan.tokenizer_match import PROBES
 from tests.conftest import TEXTS, make_tokenizer
 from tests.exported import same_logits, student, write_run
@@ -76,12 +77,24 @@ def words(folder):
     (folder / "vocab.txt").write_text("[UNK]\nthe\nquick\n")
 
 
+def with_a_gap(folder):
+    """Ids with unused numbers between them, as cl100k's."""
+    make_tokenizer(folder)
+    path = folder / "tokenizer.json"
+    described = json.loads(path.read_text())
+    vocabulary = described["model"]["vocab"]
+    last = max(vocabulary, key=vocabulary.get)
+    vocabulary[last] += 80
+    path.write_text(json.dumps(described))
+
+
 KINDS = {
     "tokenizer.json": make_tokenizer,
     "vocab.json and merges.txt": gpt2_files,
     "SentencePiece style": sentencepiece_style,
     "unigram": unigram,
     "vocab.txt": words,
+    "a gap in its ids": with_a_gap,
 }
 
 
@@ -89,12 +102,15 @@ KINDS = {
 def test_every_kind_of_tokenizer_comes_along(kind, tmp_path):
     KINDS[kind](tmp_path / "tokenizer")
     ours = load_tokenizer(str(tmp_path / "tokenizer"))
-    model = student("debug", ours.get_vocab_size())
+    model = student("debug", embedding_size(ours))
     write_run(tmp_path / "run", model, "debug", tmp_path / "tokenizer")
     export(find_source(tmp_path / "run"), tmp_path / "hf")
     assert same_logits(model, tmp_path / "hf")
     theirs = AutoTokenizer.from_pretrained(tmp_path / "hf")
-    assert len(theirs) == ours.get_vocab_size()
+    assert 1 + max(theirs.get_vocab().values()) == embedding_size(ours)
+    assert embedding_size(ours) - ours.get_vocab_size() == (80 if "gap" in kind else 0)
+    encoder = load_encoder(str(tmp_path / "tokenizer"))  # of token shards
+    assert encoder.vocab_size == len(encoder.pieces()) == embedding_size(ours)
     for text in (*TEXTS[:9], *PROBES, "the"):
         wanted = ours.tokenizer.encode(text, add_special_tokens=False).ids
         assert theirs.encode(text, add_special_tokens=False) == wanted

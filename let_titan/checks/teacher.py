@@ -17,7 +17,7 @@ from let_titan.plan import LetPlan
 from let_titan.teacher import check_part, check_teacher, check_weights, read_tokenizer
 from let_titan.teacher.sources import looks_like_a_path
 from let_titan.tiktoken_files import is_tiktoken
-from let_titan.tokenizer import load_tokenizer
+from let_titan.tokenizer import embedding_size, load_tokenizer
 from let_titan.tokenizer_match import Reading, check_same_tokenizer
 
 
@@ -51,7 +51,7 @@ def teacher_mistakes(config: LetJobConfig, plan: LetPlan | None) -> Mistakes:
             teacher.checkpoint,
             config.training.seq_len if same else 0,  # else its rows are cut where its context ends
             [pair.layer for pair in pairs if isinstance(pair.layer, int)],
-            student.get_vocab_size() if same else 0,
+            embedding_size(student) if same else 0,
             teacher.trust_remote_code,
             teacher.revision,
         )

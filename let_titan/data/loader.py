@@ -33,7 +33,7 @@ from let_titan.collectives import gathered
 from let_titan.data.align import TeacherRow, joined
 from let_titan.data.lanes import Corpus, Place
 from let_titan.data.share import Batch, Deal, Share
-from let_titan.errors import ConfigError
+from let_titan.errors import ConfigError, telling
 from let_titan.helpers import born_deaf, make_workers_deaf
 
 
@@ -112,7 +112,8 @@ class PileLoader(BaseDataLoader):
         parts = []
         for part in (next(stream, None) for _ in range(count)):
             if isinstance(part, ConfigError):
-                raise part
+                with telling():
+                    raise part
             if part is None:
                 return []
             parts.append(part)

@@ -15,7 +15,7 @@ from let_titan.export.source import Source
 from let_titan.export.tokens import tokenizer_of, write_tokenizer
 from let_titan.export.weights import WeightStream, check_parameters, embedding_rows, write_shards
 from let_titan.teacher.sources import write_whole
-from let_titan.tokenizer import RunTokenizer
+from let_titan.tokenizer import RunTokenizer, embedding_size
 
 SHARD_GB = 4
 """Largest safetensors file, in 1e9 bytes; it is what an export holds in memory."""
@@ -48,7 +48,7 @@ def export(
     check_intact(source.folder)
     metadata = read_metadata(source.folder)
     words = tokenizer_of(source, tokenizer, embedding_rows(metadata, source.folder))
-    args = source.model_args(words.get_vocab_size())
+    args = source.model_args(embedding_size(words))
     check_parameters(metadata, args, source.folder)
     stream = WeightStream(source.folder, metadata, args, dtype)
 

@@ -6,7 +6,13 @@ from typing import Any
 
 from let_titan.errors import ConfigError
 from let_titan.export.source import Source
-from let_titan.tokenizer import RunTokenizer, fingerprint, has_tokenizer, load_tokenizer
+from let_titan.tokenizer import (
+    RunTokenizer,
+    embedding_size,
+    fingerprint,
+    has_tokenizer,
+    load_tokenizer,
+)
 
 SPECIAL = ("bos_token", "eos_token", "pad_token", "unk_token")
 
@@ -29,7 +35,7 @@ def tokenizer_of(source: Source, folder: str | None, rows: int) -> RunTokenizer:
         )
     tokenizer = load_tokenizer(folder)
     known = source.summary["tokenizer"].get("sha256")
-    ids = tokenizer.get_vocab_size()
+    ids = embedding_size(tokenizer)
     if known not in (None, fingerprint(tokenizer)) or source.model_args(ids).vocab_size != rows:
         raise ConfigError(
             f"The tokenizer in {folder!r} ({ids} ids) is not the one of the run, whose embedding "

@@ -4,21 +4,16 @@ Both are told which sequences come before they are called, while the batches are
 The run that writes trains on the rounded states, so both see the same numbers.
 """
 
-import logging
-import os
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
 from typing import Any
 
 import torch
 
-from let_titan.errors import RunError
+from let_titan.errors import telling
 from let_titan.state_cache.files import StateFiles
 from let_titan.teacher.model import Teacher
-
-logger = logging.getLogger(__name__)
 
 KEPT = torch.bfloat16
 
@@ -111,14 +106,3 @@ class WritingTeacher:
         with telling():
             self.files.write(numbers, states)
         self._kept = {}
-
-
-@contextmanager
-def telling() -> Iterator[None]:
-    """Logs a RunError on the rank that meets it: of those of one rank main prints rank 0's."""
-    try:
-        yield
-    except RunError as error:
-        if os.environ.get("RANK", "0") != "0":
-            logger.error(f"let_titan: {error}")
-        raise
