@@ -1,5 +1,6 @@
 """The loader's position: any ranks, workers and files; each document once, resumed exactly."""
 
+import hashlib
 import itertools
 import json
 from collections import Counter
@@ -15,7 +16,7 @@ from tokenizers.pre_tokenizers import ByteLevel
 from torchtitan.hf_datasets import DatasetConfig
 from torchtitan.hf_datasets.text_datasets import DATASETS, HuggingFaceTextDataset
 
-from let_titan.data.files import data_files
+from let_titan.data.files import corpus_digest, data_files
 from let_titan.data.lanes import Corpus, Lane, Place
 from let_titan.data.lines import read_lines
 from let_titan.data.loader import PileLoader, merged
@@ -211,3 +212,18 @@ def test_another_corpus_or_number_of_lanes_is_refused(tmp_path):
     wide = PileLoader(corpus(tmp_path / "c"), {"corpus": "a"}, lanes=2, **options)
     with pytest.raises(ConfigError, match="lanes = 1, and this run 2"):
         wide.load_state_dict(state)
+
+
+def test_a_corpus_may_move_and_must_keep_its_order(tmp_path):
+    """Two folders' files in one folder come in the order of their names: the position is gone."""
+    sizes = {"a/f1.jsonl": 20, "b/f0.jsonl": 30}
+    for top, names in (("n", sizes), ("moved", sizes), ("flat", ("f1.jsonl", "f0.jsonl"))):
+        for name, size in zip(names, sizes.values(), strict=True):
+            (tmp_path / top / name).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / top / name).write_text("x" * size)
+    nested, moved = (corpus_digest(data_files(f"{tmp_path}/{top}/*/*")) for top in ("n", "moved"))
+    flat = data_files(f"{tmp_path}/flat/*")
+    assert nested == moved != corpus_digest(flat)
+    # Of checkpoints that were made before: an ordinary corpus's digest is what it was.
+    names = repr([("f0.jsonl", 30), ("f1.jsonl", 20)])
+    assert corpus_digest(flat) == hashlib.sha256(names.encode()).hexdigest()

@@ -1,6 +1,6 @@
 """Which files a corpus is: local globs and lists, http(s) addresses, folders on the hub.
 
-Files are sorted by name, so that every rank numbers them alike.
+Files are sorted by their whole path, so that every rank numbers them alike.
 """
 
 import glob
@@ -73,8 +73,12 @@ def _no_file(pattern: str | None, key: str) -> NotFoundHere:
 
 
 def corpus_digest(files: list[File]) -> str:
-    """Returns a sha256 over the files' names and sizes: another corpus has another one."""
-    names = sorted((file.name, file.size) for file in files)
+    """Returns a sha256 over the files' names and sizes in the order in which they are read.
+
+    Folders are no part of it, so that a corpus may move; where it has come to be read in another
+    order, it is another corpus to a position within it.
+    """
+    names = [(file.name, file.size) for file in files]
     return hashlib.sha256(repr(names).encode()).hexdigest()
 
 
