@@ -1,5 +1,6 @@
 """Lanes part a corpus evenly, and shuffle it by seed within one window."""
 
+import dataclasses
 import io
 import json
 import tracemalloc
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 
 from let_titan.data.files import File, data_files
 from let_titan.data.lanes import Lane, parts_of
+from let_titan.data.policy import Policy
 from let_titan.errors import ConfigError
 from tests.numbered import batch_ids, corpus, iter_lane, loader, take, write_corpus
 
@@ -110,3 +112,19 @@ def test_more_lanes_than_documents_is_told(tmp_path):
         take(few, 1)
     with pytest.raises(ConfigError, match=r"of 50 has no document"):
         take(loader(tmp_path / "c", 0, 1, lanes=50, batch=50, workers=2), 1)
+
+
+def test_an_epoch_that_draws_nothing_is_passed_over(tmp_path):
+    """One document of weight 0.1: most epochs have none of it; resumed, the same ones are."""
+    (tmp_path / "0.jsonl").write_text('{"text": "00007"}\n{}\n')
+    sparse = dataclasses.replace(corpus(tmp_path), policy=Policy(weights={"": 0.1}))
+    lane = Lane(sparse, 0, 1, 5)
+    read = [(lane.next().ids.tolist(), lane.place, dict(lane.skipped)) for _ in range(8)]
+    epochs = [place.epoch for _, place, _ in read]
+    assert epochs == sorted(set(epochs)) and epochs[-1] > 20
+    for i, (_, place, _) in enumerate(read[:-1]):
+        again = Lane(sparse, 0, 1, 5, place)
+        assert (again.next().ids.tolist(), again.place, dict(again.skipped)) == read[i + 1]
+    never = dataclasses.replace(corpus(tmp_path), policy=Policy(weights={"": 0}))
+    with pytest.raises(ConfigError, match="has no document"):
+        Lane(never, 0, 1, 5).next()

@@ -166,6 +166,7 @@ class Lane:
         self.place = place or Place()
         self.skipped: Counter[str] = Counter(self.place.skipped)
         self.aligned = corpus.teacher is not None
+        self._has_documents = False  # as far as is known: some epoch has one to read
         self._read = self._tokenised()
         self._document = Tokenised(np.empty(0, dtype=np.int64))
 
@@ -230,20 +231,19 @@ class Lane:
     def _windows(self, start: Place) -> Iterator[tuple[Place, list[Document], Counter[str]]]:
         """Yields (place, documents as drawn, bad lines with this window's)."""
         for epoch in itertools.count(start.epoch):
-            parts, read = self.corpus.parts(epoch, self.lane, self.lanes), False
+            parts = self.corpus.parts(epoch, self.lane, self.lanes)
             first = start.file if epoch == start.epoch else 0
             skipped = Counter(start.skipped)
             for index in range(first, len(parts)):
                 begin = (
                     start if (epoch, index) == (start.epoch, start.file) else Place(epoch, index)
                 )
-                for window in self._windows_of(parts[index], begin, skipped):
-                    read = True
-                    yield window
+                yield from self._windows_of(parts[index], begin, skipped)
             start = Place(epoch, len(parts), skipped=dict(skipped))
             if not self.infinite:
                 return
-            if not read and first == 0:
+            # An epoch may draw none of the documents of a set whose weight is a fraction.
+            if not self._has_documents and first == 0:
                 raise ConfigError(
                     f"Lane {self.lane} of {self.lanes} has no document to read: give more data, "
                     "or set data.lanes = 1."
@@ -264,6 +264,7 @@ class Lane:
                 continue
             document = corpus.policy.read(part.file, line, skipped)
             if document is not None:
+                self._has_documents = self._has_documents or corpus.policy.weight(document) > 0
                 documents += [document] * corpus.policy.copies(document, begin.epoch)
             if len(documents) >= size:
                 yield self._shuffled(window, before, documents, skipped)

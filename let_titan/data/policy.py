@@ -56,13 +56,16 @@ class Policy:
             skipped[kind] += 1
             return None
 
-    def copies(self, document: Document, epoch: int) -> int:
-        """Returns how often a document is read in an epoch."""
+    def weight(self, document: Document) -> float:
+        """Returns the copies of a document that an epoch has on average; 0: none ever has one."""
         if self.held_out and self.validation != (document.hash < self.held_out * HASH_SPAN):
             return 0
         weight = self.weights.get(document.pile_set_name, 1.0) if self.weights else 1.0
-        if self.validation:
-            return int(weight > 0)
+        return int(weight > 0) if self.validation else weight
+
+    def copies(self, document: Document, epoch: int) -> int:
+        """Returns how often a document is read in an epoch."""
+        weight = self.weight(document)
         whole = int(weight)
         if whole == weight:
             return whole
