@@ -200,6 +200,16 @@ def test_bad_input_is_a_sentence(corpus, capsys):
     assert not list((corpus.folder / "shards").glob("c*.arrow"))
 
 
+def test_shards_are_not_tokenised_again(corpus, capsys):
+    """They would become shards of empty documents."""
+    tokenize(corpus)
+    tokenizer = ["--tokenizer", str(corpus.assets / "tokenizer")]
+    again = ["--out", str(corpus.folder / "again")]
+    assert main([f"{corpus.folder}/*/[ac]*", *tokenizer, *again]) == 2
+    assert "a.jsonl.arrow' is a token shard, which" in capsys.readouterr().err
+    assert not (corpus.folder / "again").exists()
+
+
 def test_memory_is_given_back_while_shards_are_made(corpus, monkeypatch):
     """What a call gives back is held in test_lean_start.py."""
     told = []

@@ -22,6 +22,7 @@ import pyarrow
 import pyarrow.ipc
 
 from let_titan.data.documents import Document
+from let_titan.data.files import File
 from let_titan.data.lines import Line
 from let_titan.errors import ConfigError
 
@@ -173,6 +174,20 @@ def check_shard(path: str, **wanted: Any) -> None:
             raise ConfigError(
                 f"{path} was made with {name} = {getattr(found, name)!r}, and now it is {value!r}: "
                 "use the same, or make shards of this kind in another folder."
+            )
+
+
+def check_text(files: Sequence[File]) -> None:
+    """Checks that files hold text.
+
+    Raises:
+        ConfigError: one of them is a token shard.
+    """
+    for file in files:
+        if file.path.endswith(SUFFIX):
+            raise ConfigError(
+                f"{file.path!r} is a token shard, which does not hold the text: give the files "
+                "that it was made of."
             )
 
 

@@ -20,7 +20,7 @@ from let_titan.data.memory import give_back_free_pages, give_back_large_blocks
 from let_titan.data.policy import Policy, policy_of
 from let_titan.data.reading import read_file
 from let_titan.data.settings import Data
-from let_titan.data.shards import SUFFIX, Header, ShardWriter, check_shard
+from let_titan.data.shards import SUFFIX, Header, ShardWriter, check_shard, check_text
 from let_titan.data.teacher_text import TeacherText, check_spelling
 from let_titan.encoder import Encoder, load_encoder
 from let_titan.errors import ConfigError, exit_code
@@ -51,14 +51,17 @@ def tokenize(
         documents and tokens written, and bad lines skipped by kind.
 
     Raises:
-        ConfigError: a pattern without files, files of the same name, or shards of another kind.
+        ConfigError: a pattern without files or with shards among them, files of the same name, or
+            shards of another kind in ``out``.
     """
+    files = data_files(pattern)
+    check_text(files)
     encoder = load_encoder(tokenizer, workers)
     encode = encoder.documents(data.add_bos, data.add_eos)
     teacher = second_reading(encoder, tokenizer, teacher_tokenizer, data, workers)
     policy, totals = policy_of(data, validation=False), Counter[str]()
     out.mkdir(parents=True, exist_ok=True)
-    targets = shard_paths(data_files(pattern), out)
+    targets = shard_paths(files, out)
     with tqdm(unit=" documents", unit_scale=True, disable=None) as bar:
         for i, (path, file) in enumerate(targets.items()):
             bar.set_description(f"{file.name} ({i + 1} of {len(targets)})")

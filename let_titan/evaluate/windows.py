@@ -9,8 +9,7 @@ import numpy as np
 from let_titan.data.files import data_files
 from let_titan.data.policy import Policy
 from let_titan.data.reading import read_file
-from let_titan.data.shards import SUFFIX
-from let_titan.errors import ConfigError
+from let_titan.data.shards import check_text
 from let_titan.tokenizer import document_encoder, load_tokenizer
 
 
@@ -54,12 +53,7 @@ class Packed:
         policy: Policy | None = None,
     ) -> None:
         self.files = data_files(pattern)
-        for file in self.files:
-            if file.path.endswith(SUFFIX):
-                raise ConfigError(
-                    f"{file.path!r} is a token shard, which does not hold the text: give the files "
-                    "that it was made of."
-                )
+        check_text(self.files)
         self.policy = policy or Policy()
         self.left_out: Counter[str] = Counter()
         self.encode = document_encoder(load_tokenizer(tokenizer), add_bos, add_eos)
