@@ -126,5 +126,14 @@ def test_an_epoch_that_draws_nothing_is_passed_over(tmp_path):
         again = Lane(sparse, 0, 1, 5, place)
         assert (again.next().ids.tolist(), again.place, dict(again.skipped)) == read[i + 1]
     never = dataclasses.replace(corpus(tmp_path), policy=Policy(weights={"": 0}))
-    with pytest.raises(ConfigError, match="has no document"):
+    with pytest.raises(ConfigError, match=r"Lane 0 of 1 has no document.*data\.weights"):
         Lane(never, 0, 1, 5).next()
+
+
+def test_validation_that_nothing_is_held_out_for_names_the_fraction(tmp_path):
+    """It has one lane whatever data.lanes says."""
+    write_corpus(tmp_path, n_files=1, documents=3)
+    policy = Policy(held_out=1e-6, validation=True)
+    lane = Lane(dataclasses.replace(corpus(tmp_path), policy=policy), 0, 1, 5)
+    with pytest.raises(ConfigError, match=r"data\.validation_fraction = 1e-06 holds out no doc"):
+        lane.next()

@@ -244,12 +244,21 @@ class Lane:
                 return
             # An epoch may draw none of the documents of a set whose weight is a fraction.
             if not self._has_documents and first == 0:
-                raise ConfigError(
-                    f"Lane {self.lane} of {self.lanes} has no document to read: give more data, "
-                    "or set data.lanes = 1."
-                )
+                raise self._nothing_to_read()
             if self.lane == 0:
                 logger.info(f"The data begins anew: epoch {epoch + 1} of lane 0")
+
+    def _nothing_to_read(self) -> ConfigError:
+        policy = self.corpus.policy
+        if policy.held_out and policy.validation:  # which always has one lane
+            return ConfigError(
+                f"data.validation_fraction = {policy.held_out} holds out no document that can be "
+                "read of the validation data: set a larger one, or give more data."
+            )
+        cure = "set data.lanes = 1" if self.lanes > 1 else "give its sets a weight in data.weights"
+        return ConfigError(
+            f"Lane {self.lane} of {self.lanes} has no document to read: give more data, or {cure}."
+        )
 
     def _windows_of(
         self, part: Part, begin: Place, skipped: Counter[str]
