@@ -194,6 +194,37 @@ def test_a_line_of_100_mib_takes_no_memory(tmp_path):
     assert peak < 24 * MIB
 
 
+def test_a_frame_that_unpacks_to_600_mib_takes_no_memory(tmp_path):
+    """20 kB of it on the disk; one read of 1 MiB must not unpack it whole."""
+    path = tmp_path / "x.jsonl.zst"
+    with zstandard.open(path, "wb") as file:
+        file.write(b'{"text": "')
+        for _ in range(600):
+            file.write(b"a" * MIB)
+        file.write(b'"}\n' + LINES[0])
+    assert path.stat().st_size < 100_000
+    tracemalloc.start()
+    texts, skipped = read(path, limit=8 * MIB)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert (texts, skipped) == ([ROWS[0]["text"]], {"too long": 1})
+    assert peak < 64 * MIB
+
+
+@pytest.mark.parametrize("window", [20, 28, 31])
+def test_frames_of_any_window_are_read(window, tmp_path):
+    """As zstd --long=31 makes them; unknown in size, so that the window stands in the header."""
+    parameters = zstandard.ZstdCompressionParameters(
+        window_log=window, enable_ldm=False, hash_log=12, chain_log=12
+    )
+    compressor = zstandard.ZstdCompressor(compression_params=parameters).compressobj()
+    packed = compressor.compress(b"".join(LINES)) + compressor.flush()
+    assert zstandard.get_frame_parameters(packed).window_size == 2**window
+    path = tmp_path / "x.jsonl.zst"
+    path.write_bytes(packed)
+    assert read(path) == ([row["text"] for row in ROWS], {})
+
+
 @pytest.mark.parametrize("form", ["jsonl.zst", "parquet"])
 def test_a_document_of_50_mb_is_read_or_counted(form, tmp_path):
     """As [data] max_document_mib says; what stands around it is read either way."""

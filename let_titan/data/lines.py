@@ -18,6 +18,12 @@ from let_titan.data.remote import HUB, RANGE, REMOTE, RemoteFile
 CHUNK = 2**20
 """Bytes read at once from a local file."""
 
+PIECE = 2**8
+"""Bytes of a zstd frame that are unpacked at once. Four bytes may stand for 128 KiB, so that this
+bounds what comes out: 8 MiB."""
+LONGEST_WINDOW = 2**31
+"""Bytes: of ``zstd --long=31``. A frame takes as much of its window as it fills."""
+
 
 @dataclass(slots=True)
 class Line:
@@ -59,24 +65,42 @@ def read_lines(file: File, number: int, offset: int, limit: int) -> Iterator[Lin
 
 def decompressed(raw: BinaryIO, offset: int) -> Iterator[tuple[bytes, str]]:
     """Yields (bytes, damage) of a zstd file of one or more frames, from ``offset`` of its text."""
-    frame, started = zstandard.ZstdDecompressor().decompressobj(), False
-    while data := raw.read(CHUNK):
+    frame, started = new_frame(), False
+    held = bytearray()
+    for data in pieces(raw):
         while data:
             try:
                 text, started = frame.decompress(data), True
             except zstandard.ZstdError:
+                yield bytes(held), ""
                 yield b"", "corrupt zstd frame"
                 return
             data = b""
             if frame.eof:
                 data = frame.unused_data
-                frame, started = zstandard.ZstdDecompressor().decompressobj(), False
+                frame, started = new_frame(), False
             dropped = min(offset, len(text))
             offset -= dropped
-            if len(text) > dropped:
-                yield text[dropped:], ""
+            held += text[dropped:]
+            if len(held) >= CHUNK:
+                yield bytes(held), ""
+                held.clear()
+    yield bytes(held), ""
     if started:
         yield b"", "truncated zstd frame"
+
+
+def new_frame() -> "zstandard.ZstdDecompressionObj":
+    # A buffer of its own, of write_size, goes with each call: the default is too large for pieces.
+    decompressor = zstandard.ZstdDecompressor(max_window_size=LONGEST_WINDOW)
+    return decompressor.decompressobj(write_size=2**14)
+
+
+def pieces(raw: BinaryIO) -> Iterator[bytes]:
+    """Yields a file in pieces that are small enough to be unpacked."""
+    while data := raw.read(CHUNK):
+        for begin in range(0, len(data), PIECE):
+            yield data[begin : begin + PIECE]
 
 
 def split_lines(
@@ -97,7 +121,10 @@ def split_lines(
             yield Line(number, offset, line, "" if held <= limit else "too long")
             number, rest, held = number + 1, [], 0
         held += len(last)
-        rest = [*rest, last] if held <= limit else []
+        if held <= limit:
+            rest.append(last)
+        else:
+            rest = []
     if held:
         line = b"".join(rest) if held <= limit else None
         yield Line(number, offset + held, line, "" if held <= limit else "too long")
