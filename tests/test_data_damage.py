@@ -127,6 +127,23 @@ def test_parquet_is_read_alike_and_from_any_row(tmp_path):
     assert read(tmp_path / "*") == ([ROWS[0]["text"]], {"corrupt parquet file": 1})
 
 
+def test_of_a_parquet_file_only_what_is_needed_is_read(tmp_path):
+    """Python has no date in the year 36,000; nobody asked for it."""
+    far = pyarrow.array([2**60, 2**60], pyarrow.timestamp("us"))
+    sets = pyarrow.array(["a", None]).dictionary_encode()
+    meta = pyarrow.StructArray.from_arrays([far, sets], ["seen", "pile_set_name"])
+    table = pyarrow.table({"seen": far, "meta": meta, "text": ["one", "two"]})
+    path = tmp_path / "a.parquet"
+    pyarrow.parquet.write_table(table, path)
+    assert read(path, weights={"a": 2.0}) == (["one", "one", "two"], {})
+    for name in ("text", "other"):
+        pyarrow.parquet.write_table(pyarrow.table({name: far}), path)
+        (tmp_path / "b.jsonl").write_bytes(LINES[0])
+        assert read(tmp_path / "*") == ([ROWS[0]["text"]], {'no "text"': 2})
+    pyarrow.parquet.write_table(pyarrow.table({"text": ["one"], "meta": far[:1]}), path)
+    assert read(path) == (["one"], {})
+
+
 @pytest.mark.parametrize("bad_lines", ["skip", "stop"])
 @pytest.mark.parametrize("kind", ["snappy", "none"])
 def test_a_damaged_page_costs_the_rest_of_its_file_and_no_other(kind, bad_lines, tmp_path):

@@ -150,7 +150,7 @@ def read_rows(file: File, number: int, offset: int, limit: int) -> Iterator[Line
 def rows_from(raw: BinaryIO, offset: int) -> Iterator[dict[str, Any]]:
     """Yields the rows of an open parquet file from ``offset`` on, a row group in memory at most."""
     table = pyarrow.parquet.ParquetFile(raw)
-    columns = [name for name in ("text", "meta") if name in table.schema_arrow.names]
+    columns = columns_of(table.schema_arrow)
     row = 0
     for group in range(table.num_row_groups):
         rows = table.metadata.row_group(group).num_rows
@@ -162,3 +162,23 @@ def rows_from(raw: BinaryIO, offset: int) -> Iterator[dict[str, Any]]:
                 row += 1
         else:
             row += rows
+
+
+def columns_of(schema: pyarrow.Schema) -> list[str]:
+    """Returns the columns that are read, of those that hold text.
+
+    Others, in "meta" as well, may hold what Python has no value for, such as a date far away.
+    """
+    names = {field.name: field.type for field in schema}
+    fields = {"text": names.get("text")}
+    if pyarrow.types.is_struct(meta := names.get("meta", pyarrow.null())):
+        fields |= {f"meta.{field.name}": field.type for field in meta}
+    wanted = ("text", "meta.pile_set_name")
+    return [name for name in wanted if is_text(fields.get(name))]
+
+
+def is_text(kind: pyarrow.DataType | None) -> bool:
+    if kind is not None and pyarrow.types.is_dictionary(kind):
+        kind = kind.value_type
+    checks = (pyarrow.types.is_string, pyarrow.types.is_large_string, pyarrow.types.is_string_view)
+    return kind is not None and any(check(kind) for check in checks)
