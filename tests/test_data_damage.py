@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from let_titan.data.files import data_files
+from let_titan.data.lines import Unfinished
 from let_titan.data.reading import read_file
 from let_titan.errors import ConfigError
 from tests.pile_rows import LINES, MIB, ROWS, read
@@ -195,6 +196,29 @@ def test_what_the_disk_refuses_is_no_damage(tmp_path, monkeypatch):
     monkeypatch.setattr("let_titan.data.lines.open_file", lambda file: Disk(path.read_bytes()))
     with pytest.raises(OSError, match="Input/output error"):
         read(path)
+
+
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("letter", ["\u4f60", "\x01", "\n", "\\"])
+def test_the_limit_is_of_the_text_and_not_of_its_escapes(letter, packed, tmp_path):
+    """Two to six bytes of JSON a byte of text: 3 MiB is the limit, and a letter more too long."""
+    text = letter * (3 * MIB // len(letter.encode()))
+    path = tmp_path / f"x.jsonl{'.zst' * packed}"
+    lines = b"".join(json.dumps({"text": t}).encode() + b"\n" for t in (text, text + letter, "a"))
+    assert len(lines) > 2 * len(text.encode()) * 2
+    path.write_bytes(zstandard.compress(lines) if packed else lines)
+    texts, skipped = read(path, limit=3 * MIB)
+    assert texts == [text, "a"] and skipped == {"too long": 1}
+
+
+@pytest.mark.parametrize("part", [b"a", b"\\u0041", b"\\u", b"\\\\u"])
+def test_of_a_line_that_is_too_long_nothing_is_kept(part):
+    """What claims to be escapes is bounded, too."""
+    line, kept = Unfinished(MIB), 0
+    for _ in range(20):
+        line.add(part * (MIB // len(part)))
+        kept = max(kept, sum(map(len, line._parts)))
+    assert line.line(0, 0).damage == "too long" and kept <= 12 * MIB
 
 
 def test_a_line_of_100_mib_takes_no_memory(tmp_path):

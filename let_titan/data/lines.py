@@ -1,7 +1,7 @@
 """Lines of jsonl and jsonl.zst files and rows of parquet files, from any position, damage named.
 
-Memory is bounded whatever a file holds: a line longer than the limit is thrown away while it is
-being read, and comes out as damaged.
+Memory is bounded whatever a file holds: a line whose text is longer than the limit is thrown away
+while it is being read, and comes out as damaged.
 """
 
 import io
@@ -17,6 +17,11 @@ from let_titan.data.remote import HUB, RANGE, REMOTE, RemoteFile
 
 CHUNK = 2**20
 """Bytes read at once from a local file."""
+
+ESCAPED = 6
+"""Bytes of a line, as in "\\u0041", that may stand for one of its text."""
+BESIDE_TEXT = 2**20
+"""Bytes that a line may hold beside its text."""
 
 PIECE = 2**8
 """Bytes of a zstd frame that are unpacked at once. Four bytes may stand for 128 KiB, so that this
@@ -52,7 +57,8 @@ def read_lines(file: File, number: int, offset: int, limit: int) -> Iterator[Lin
     """Yields the lines from ``offset`` on, the first of which is line ``number``.
 
     Args:
-        limit: bytes above which a line is thrown away as "too long".
+        limit: bytes of text above which a line is "too long", as far as this can be told without
+            reading its JSON.
     """
     with open_file(file) as raw:
         if file.path.endswith(".zst"):
@@ -107,27 +113,64 @@ def split_lines(
     chunks: Iterator[tuple[bytes, str]], number: int, offset: int, limit: int
 ) -> Iterator[Line]:
     """Cuts chunks at line ends; damage takes the unfinished line with it."""
-    rest: list[bytes] = []
-    held = 0  # bytes of the unfinished line, kept or not
+    rest = Unfinished(limit)
     for chunk, damage in chunks:
         if damage:
-            yield Line(number, offset + held, None, damage)
+            yield Line(number, offset + rest.length, None, damage)
             return
         *whole, last = chunk.split(b"\n")
         for part in whole:
-            held += len(part)
-            line = b"".join((*rest, part)) if held <= limit else None
-            offset += held + 1
-            yield Line(number, offset, line, "" if held <= limit else "too long")
-            number, rest, held = number + 1, [], 0
-        held += len(last)
-        if held <= limit:
-            rest.append(last)
-        else:
-            rest = []
-    if held:
-        line = b"".join(rest) if held <= limit else None
-        yield Line(number, offset + held, line, "" if held <= limit else "too long")
+            rest.add(part)
+            offset += rest.length + 1
+            yield rest.line(number, offset)
+            number, rest = number + 1, Unfinished(limit)
+        rest.add(last)
+    if rest.length:
+        yield rest.line(number, offset + rest.length)
+
+
+class Unfinished:
+    """The line that is being read, of which nothing is kept once it is too long.
+
+    Args:
+        limit: bytes of its text.
+
+    Attributes:
+        length: its bytes, kept or not.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self.length, self._limit = 0, limit + BESIDE_TEXT
+        self._parts: list[bytes] = []
+        self._saved = 0
+        self._too_long = False
+
+    def add(self, part: bytes) -> None:
+        self.length += len(part)
+        if self._too_long or not part:
+            return
+        # An escape may be cut in two.
+        before = self._parts[-1][-1:] if self._parts else b""
+        self._saved += saved(part) + (4 if before + part[:1] == b"\\u" else 0)
+        self._parts.append(part)
+        if self.length > self._limit and (
+            self.length - self._saved > self._limit or self.length > ESCAPED * self._limit
+        ):
+            self._too_long, self._parts = True, []
+
+    def line(self, number: int, end: int) -> Line:
+        """Returns the line, which ends here."""
+        if self._too_long:
+            return Line(number, end, None, "too long")
+        return Line(number, end, b"".join(self._parts))
+
+
+def saved(data: bytes) -> int:
+    """Returns by how many bytes a stretch of JSON is longer than the text it spells, at most.
+
+    One for "\\n", and five for "\\u0041", six bytes that may be one in UTF-8.
+    """
+    return data.count(b"\\") + 4 * data.count(b"\\u")
 
 
 def read_rows(file: File, number: int, offset: int, limit: int) -> Iterator[Line]:
