@@ -32,6 +32,8 @@ MORE_BAD = {
     b'{"text": 3}': 'no "text"',
     b'{"text": null}': 'no "text"',
     b'{"text": "\\ud800"}': "invalid UTF-8",
+    b'{"text": "a", "meta": {"pile_set_name": "\\ud800"}}': "invalid UTF-8",
+    b'\xef\xbb\xbf{"text": "a"}': "bad JSON",
     b"": "empty",
     b"[" * 10**5: "bad JSON",
 }
@@ -50,6 +52,17 @@ def test_bad_lines_are_counted_once_whatever_the_lanes(packed, lanes, tmp_path):
     texts, skipped = read(path, lanes, limit=MIB)
     assert sorted(texts) == sorted(row["text"] for row in ROWS)
     assert skipped == wanted
+
+
+@pytest.mark.parametrize("name", ["x.jsonl", "x.jsonl.zst"])
+def test_a_byte_order_mark_at_a_files_start_costs_nothing(name, tmp_path):
+    """Two files: it is the second one's, too, and of no other line (see MORE_BAD)."""
+    data = b"\xef\xbb\xbf" + b"".join(LINES)
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / name).write_bytes(zstandard.compress(data) if "zst" in name else data)
+    texts, skipped = read(tmp_path / "*/*")
+    assert texts == 2 * [row["text"] for row in ROWS] and not skipped
 
 
 @pytest.mark.parametrize("kind", BAD)

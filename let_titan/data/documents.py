@@ -1,5 +1,6 @@
 """From a line to a document: what The Pile's format asks of it, and what to do with the rest."""
 
+import codecs
 import hashlib
 import json
 from dataclasses import dataclass
@@ -51,26 +52,36 @@ def parse(line: Line, limit: int) -> Document:
         raise BadLine(line.damage)
     if isinstance(line.data, Document):  # from a token shard
         return line.data
-    if isinstance(line.data, bytes) and not line.data.strip():
-        raise BadLine("empty")
-    row = decode(line.data) if isinstance(line.data, bytes) else line.data
+    row = decode(line.data, line.number) if isinstance(line.data, bytes) else line.data
     text = row.get("text") if isinstance(row, dict) else None
     if not isinstance(text, str):
         raise BadLine('no "text"')
-    try:
-        encoded = text.encode()
-    except UnicodeEncodeError:  # half a surrogate pair, which JSON can spell and UTF-8 cannot
-        raise BadLine("invalid UTF-8") from None
+    encoded = encode(text)
     if not text:
         raise BadLine("empty")
     if len(encoded) > limit:
         raise BadLine("too long")
     meta = row.get("meta")
     name = meta.get("pile_set_name") if isinstance(meta, dict) else None
-    return Document(text, name if isinstance(name, str) else "", text_hash(encoded))
+    name = name if isinstance(name, str) else ""
+    encode(name)
+    return Document(text, name, text_hash(encoded))
 
 
-def decode(data: bytes) -> Any:
+def encode(text: str) -> bytes:
+    """Returns UTF-8, which cannot spell half a surrogate pair as JSON can: that is a bad line."""
+    try:
+        return text.encode()
+    except UnicodeEncodeError:
+        raise BadLine("invalid UTF-8") from None
+
+
+def decode(data: bytes, number: int) -> Any:
+    """Returns the JSON of line ``number`` of a file."""
+    if number == 0:
+        data = data.removeprefix(codecs.BOM_UTF8)
+    if not data.strip():
+        raise BadLine("empty")
     try:
         return json.loads(data.decode())
     except UnicodeDecodeError:
