@@ -3,6 +3,7 @@
 import itertools
 import json
 import math
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from let_titan.data.build import build_dataloader, register_pile
-from let_titan.data.files import data_files, data_fingerprint
+from let_titan.data.files import data_files, data_fingerprint, file_digests
 from let_titan.errors import ConfigError
 from let_titan.tokenizer import load_tokenizer, token_bytes
 from let_titan.train import LetTrainer, run
@@ -69,6 +70,36 @@ def test_the_fingerprint_follows_the_data(lab):
     assert data_fingerprint("pile", str(path)) == before
     path.write_text('{"text": "ab"}\n')
     assert data_fingerprint("pile", str(path)) != before
+
+
+def test_a_file_is_read_once_however_it_is_spelled(tmp_path, monkeypatch):
+    """Its folder may be a link; a link to the file itself is another file, as it was."""
+    (tmp_path / "d").mkdir()
+    for name in ("top.jsonl", "d/top.jsonl", "d/x.jsonl"):
+        (tmp_path / name).write_text(name)
+    (tmp_path / "linked").symlink_to("d")
+    (tmp_path / "again.jsonl").symlink_to("top.jsonl")
+    monkeypatch.chdir(tmp_path)
+    spelled = f"top.jsonl,./top.jsonl,{tmp_path}/*.jsonl,d/../d/*,linked/*"
+    found = data_files(spelled)
+    assert sorted(Path(file.path).resolve().name for file in found) == [
+        *["top.jsonl"] * 3,
+        "x.jsonl",
+    ]
+    assert len({Path(file.path).resolve() for file in found}) == 3
+    assert [file.path for file in data_files("*.jsonl")] == ["again.jsonl", "top.jsonl"]
+
+
+def test_files_of_the_same_name_are_told_apart_in_what_is_recorded(tmp_path):
+    """Others are recorded by their names alone, wherever they are."""
+    for name in ("c/a/x.jsonl", "c/b/d/x.jsonl", "c/b/y.jsonl"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(name)
+    recorded = data_fingerprint("pile", f"{tmp_path}/c/**/*.jsonl")
+    assert recorded["files"] == {"a/x.jsonl": 11, "b/d/x.jsonl": 13, "b/y.jsonl": 11}
+    assert len(set(file_digests(f"{tmp_path}/c/**/*.jsonl").values())) == 3
+    some = data_fingerprint("pile", f"{tmp_path}/c/*/*.jsonl")
+    assert some["files"] == {"x.jsonl": 11, "y.jsonl": 11}
 
 
 def test_the_shipped_sample_is_in_the_piles_format_and_parted():

@@ -259,9 +259,9 @@ def differs(config: LetJobConfig, what: str, cure: str) -> ConfigError:
 
 
 def data_mistakes(config: LetJobConfig, before: dict[str, Any]) -> Mistakes:
-    """The same files may have moved."""
+    """The same files may have moved; the sha256 says all that the list of them does."""
     now = data_fingerprint(config.training.dataset, config.training.dataset_path)
-    if any(before[key] != now[key] for key in before.keys() & now.keys() - {"path"}):
+    if any(before[key] != now[key] for key in before.keys() & now.keys() - {"path", "files"}):
         yield differs(
             config,
             f"data was {before.get('path')!r}, with other files than now",

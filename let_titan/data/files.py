@@ -5,6 +5,7 @@ Files are sorted by their whole path, so that every rank numbers them alike.
 
 import glob
 import hashlib
+import itertools
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,7 +36,7 @@ class File:
 
 
 def data_files(pattern: str | None, key: str = "dataset_path") -> list[File]:
-    """Returns the files of a glob pattern or address (commas part several), sorted.
+    """Returns the files of a glob pattern or address (commas part several), sorted, each once.
 
     Args:
         pattern: where they are.
@@ -53,7 +54,21 @@ def data_files(pattern: str | None, key: str = "dataset_path") -> list[File]:
         found |= matches
     if not found:
         raise _no_file(pattern, key)
-    return [File(path, size) for path, size in sorted(found.items())]
+    once: dict[str, File] = {}
+    for path, size in sorted(found.items()):
+        once.setdefault(_place(path), File(path, size))
+    return list(once.values())
+
+
+def _place(path: str) -> str:
+    """Returns what a file's path is however its folder is spelled.
+
+    A file that is a link stays one of its own: so corpora name the same bytes twice on purpose.
+    """
+    if path.startswith((HUB, *REMOTE)):
+        return path
+    folder, name = os.path.split(path)
+    return os.path.join(os.path.realpath(folder), name)
 
 
 def _matches(part: str) -> dict[str, int]:
@@ -82,12 +97,23 @@ def corpus_digest(files: list[File]) -> str:
     return hashlib.sha256(repr(names).encode()).hexdigest()
 
 
+def by_name(files: list[File]) -> dict[str, File]:
+    """Returns {name: file}; files of the same name have the part of their paths that differs."""
+    names = {file.name: file for file in files}
+    if len(names) == len(files):
+        return names
+    paths = [file.path.split("/") for file in files]
+    folders = zip(*(path[:-1] for path in paths), strict=False)
+    shared = sum(1 for _ in itertools.takewhile(lambda names: len(set(names)) == 1, folders))
+    return {"/".join(path[shared:]): file for path, file in zip(paths, files, strict=True)}
+
+
 def file_digests(pattern: str) -> dict[str, str]:
     """Returns {name: sha256} of what local files hold, for results to name their corpus."""
     found = {}
-    for file in data_files(pattern):
+    for name, file in by_name(data_files(pattern)).items():
         with open(file.path, "rb") as raw:
-            found[file.name] = hashlib.file_digest(raw, "sha256").hexdigest()
+            found[name] = hashlib.file_digest(raw, "sha256").hexdigest()
     return found
 
 
@@ -99,6 +125,6 @@ def data_fingerprint(name: str, pattern: str | None) -> dict[str, Any]:
     return {
         "dataset": name,
         "path": pattern,
-        "files": {file.name: file.size for file in files},
+        "files": {name: file.size for name, file in by_name(files).items()},
         "sha256_of_names_and_sizes": corpus_digest(files),
     }
