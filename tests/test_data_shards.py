@@ -210,6 +210,24 @@ def test_shards_are_not_tokenised_again(corpus, capsys):
     assert not (corpus.folder / "again").exists()
 
 
+def test_shards_in_another_order_than_the_text_are_told(corpus, capsys):
+    """Of several folders: read one after the other as text, and by name as shards of one folder."""
+    for old, new in (("a", "a/z"), ("c", "b/y")):
+        path = corpus.folder / "n" / f"{new}.jsonl"
+        path.parent.mkdir(parents=True)
+        (corpus.folder / "text" / f"{old}.jsonl").rename(path)
+    common = ["--tokenizer", str(corpus.assets / "tokenizer"), "--out"]
+    assert main([f"{corpus.folder}/n/*/*", *common, f"{corpus.folder}/one"]) == 0
+    assert "in another order" in capsys.readouterr().err
+    for folder in "ab":
+        out = f"{corpus.folder}/each/{folder}"
+        assert main([f"{corpus.folder}/n/{folder}/*", *common, out]) == 0
+    assert "in another order" not in capsys.readouterr().err
+    patterns = ("n/*/*", "each/*/*", "one/*")
+    text, each, one = (batches(corpus, f"{corpus.folder}/{p}", 9, ranks=2)[0] for p in patterns)
+    assert text == each != one
+
+
 def test_memory_is_given_back_while_shards_are_made(corpus, monkeypatch):
     """What a call gives back is held in test_lean_start.py."""
     told = []

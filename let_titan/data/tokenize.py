@@ -62,6 +62,12 @@ def tokenize(
     policy, totals = policy_of(data, validation=False), Counter[str]()
     out.mkdir(parents=True, exist_ok=True)
     targets = shard_paths(files, out)
+    if list(targets) != sorted(targets):
+        print(
+            "The text's folders are read one after the other and their shards by name, in another "
+            "order: for the same sequences make the shards of each folder in one of its own.",
+            file=sys.stderr,
+        )
     with tqdm(unit=" documents", unit_scale=True, disable=None) as bar:
         for i, (path, file) in enumerate(targets.items()):
             bar.set_description(f"{file.name} ({i + 1} of {len(targets)})")
