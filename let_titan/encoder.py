@@ -7,7 +7,7 @@ as everywhere else that it is used.
 
 import hashlib
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from tokenizers import Tokenizer
 
+from let_titan.errors import ConfigError
 from let_titan.lean_tokenizer import hugging_face_tokenizer
 from let_titan.pieces import Pieces, pieces_of_hugging_face, pieces_of_ranks
 from let_titan.tiktoken_files import Ranks, is_tiktoken, read_ranks
@@ -59,19 +60,47 @@ class Encoder:
         return encode
 
 
-def load_encoder(path: str, threads: int = 1) -> Encoder:
+def load_encoder(path: str, threads: int = 1, uncut: bool = False) -> Encoder:
     """Reads what ``model.hf_assets_path`` names, as the trainer reads it, but without torch.
 
     Args:
         path: a Hugging Face folder, or a file or name of tiktoken's.
         threads: tiktoken's; a Hugging Face tokenizer's are RAYON_NUM_THREADS.
+        uncut: read it without the truncation and padding in its tokenizer.json, as the trainer
+            reads a teacher's; else one that has them is refused, as the trainer refuses a
+            student's.
 
     Raises:
-        ConfigError: it is damaged, or not on this machine.
+        ConfigError: it is damaged, not on this machine, or would cut or fill documents.
     """
     if is_tiktoken(path):
         return encoder_of_ranks(read_ranks(path), threads)
-    return encoder_of_hugging_face(hugging_face_tokenizer(path))
+    read = hugging_face_tokenizer(path)
+    if uncut:
+        leave_whole(read.tokenizer)
+    for mistake in cut_mistakes(read.tokenizer, path):
+        raise mistake
+    return encoder_of_hugging_face(read)
+
+
+def leave_whole(tokenizer: Tokenizer) -> None:
+    """Turns truncation and padding off: some are saved with them on."""
+    tokenizer.no_padding()
+    tokenizer.no_truncation()
+
+
+def cut_mistakes(tokenizer: Tokenizer, folder: str) -> Iterator[ConfigError]:
+    """Yields what in ``folder``'s tokenizer.json would cut documents or fill them up.
+
+    Turning it off in silence would not do for a student's: the tokenizer's fingerprint, which
+    shards, checkpoints and exports are compared by, would be of another file than the one there.
+    """
+    for setting in ("truncation", "padding"):
+        if getattr(tokenizer, setting) is not None:
+            yield ConfigError(
+                f"The tokenizer.json in {folder!r} has a {setting}, which would change every "
+                f'document: set "{setting}" to null in it.'
+            )
 
 
 def encoder_of_hugging_face(tokenizer: Any) -> Encoder:

@@ -230,6 +230,27 @@ def cosine(found: dict[str, torch.Tensor], wanted: dict[str, torch.Tensor]) -> f
     return float(torch.nn.functional.cosine_similarity(a, b, dim=0))
 
 
+def cut_documents(folder: Path) -> None:
+    """Sets truncation and padding in a tokenizer.json, as many models come with it."""
+    path = folder / "tokenizer.json"
+    content = json.loads(path.read_text())
+    content["truncation"] = {
+        "direction": "Right",
+        "max_length": 8,
+        "strategy": "LongestFirst",
+        "stride": 0,
+    }
+    content["padding"] = {
+        "strategy": {"Fixed": 16},
+        "direction": "Right",
+        "pad_to_multiple_of": None,
+        "pad_id": 0,
+        "pad_type_id": 0,
+        "pad_token": "</s>",
+    }
+    path.write_text(json.dumps(content))
+
+
 def do_not_linger() -> None:
     """Takes out the two seconds that torchtitan's train() sleeps at its end."""
     torchtitan.train.time = SimpleNamespace(perf_counter=time.perf_counter, sleep=lambda _: None)

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,8 +16,10 @@ from let_titan.data.lines import Line
 from let_titan.data.shards import open_shard, read_header, read_shard
 from let_titan.data.tokenize import main
 from let_titan.errors import ConfigError
+from let_titan.teacher import read_encoder
 from let_titan.tokenizer import load_tokenizer
 from tests.conftest import TEXTS
+from tests.support import cut_documents
 
 BAD = b'{"text": 3}\n\n{"text": "\xff"}\n'
 
@@ -226,6 +229,22 @@ def test_shards_in_another_order_than_the_text_are_told(corpus, capsys):
     patterns = ("n/*/*", "each/*/*", "one/*")
     text, each, one = (batches(corpus, f"{corpus.folder}/{p}", 9, ranks=2)[0] for p in patterns)
     assert text == each != one
+
+
+def test_a_tokenizer_that_cuts_documents_is_refused_and_a_teachers_read_without(corpus, capsys):
+    cuts = corpus.folder / "cuts"
+    shutil.copytree(corpus.assets / "tokenizer", cuts)
+    cut_documents(cuts)
+    assert tokenize(corpus, "--tokenizer", str(cuts)) == 2
+    assert "has a truncation, which would change every document" in capsys.readouterr().err
+    assert not (corpus.folder / "shards").exists()
+    assert tokenize(corpus, "--teacher-tokenizer", str(cuts)) == 0
+    shard = corpus.folder / "shards" / "a.jsonl.arrow"
+    assert read_header(str(shard)).teacher_tokenizer == read_encoder(str(cuts)).fingerprint
+    assert all(
+        list(line.data.teacher_tokens) == list(line.data.tokens[1:-1])
+        for line in read_shard(str(shard), 0)
+    )
 
 
 def test_memory_is_given_back_while_shards_are_made(corpus, monkeypatch):

@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from let_titan.evaluate.windows import Packed
 from let_titan.tokenizer import load_tokenizer, token_bytes
 from tests.conftest import TEXTS
 from tests.resumed import STEPS, train
-from tests.support import SEQ_LEN, Lab
+from tests.support import SEQ_LEN, Lab, cut_documents
 
 WINDOWS = 4
 
@@ -124,6 +125,16 @@ def test_plain_windows_are_disjoint(assets, corpus):
     every = np.concatenate([ids for ids, _ in packed._pieces()])
     assert len(plain) % (SEQ_LEN + 1) == 0 and len(every) - len(plain) <= SEQ_LEN
     assert np.array_equal(plain, every[: len(plain)])
+
+
+def test_a_tokenizer_that_cuts_documents_is_read_without_that(assets, corpus, tmp_path):
+    shutil.copytree(assets / "tokenizer", tmp_path / "cuts")
+    cut_documents(tmp_path / "cuts")
+    read = []
+    for folder in (assets / "tokenizer", tmp_path / "cuts"):
+        packed = Packed(str(corpus), str(folder), add_bos=True, add_eos=True)
+        read.append(np.concatenate([w.ids for w in packed.windows(SEQ_LEN, None)]))
+    assert np.array_equal(*read)
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from let_titan.checks.mistakes import Mistakes, raised_by
 from let_titan.config import LetJobConfig
+from let_titan.encoder import cut_mistakes
 from let_titan.errors import ConfigError, NotFoundHere
 from let_titan.student.flavors import FLAVORS
 from let_titan.tiktoken_files import is_tiktoken
@@ -64,9 +65,4 @@ def tokenizer_mistakes(config: LetJobConfig) -> Mistakes:
             f"({' '.join(str(error).split())}): copy the teacher's tokenizer files anew."
         )
         return
-    for setting in ("truncation", "padding"):
-        if getattr(tokenizer, setting) is not None:
-            yield ConfigError(
-                f"The tokenizer.json in {str(folder)!r} has a {setting}, which would change every "
-                f'document: set "{setting}" to null in it.'
-            )
+    yield from cut_mistakes(tokenizer, folder)

@@ -51,8 +51,8 @@ def tokenize(
         documents and tokens written, and bad lines skipped by kind.
 
     Raises:
-        ConfigError: a pattern without files or with shards among them, files of the same name, or
-            shards of another kind in ``out``.
+        ConfigError: a pattern without files or with shards among them, files of the same name,
+            shards of another kind in ``out``, or a tokenizer that cannot be used.
     """
     files = data_files(pattern)
     check_text(files)
@@ -112,7 +112,8 @@ def second_reading(
     """
     if teacher_path is None:
         return None
-    teacher = load_encoder(teacher_path, workers)
+    # The trainer, too, reads a teacher's without truncation: it compares the two fingerprints.
+    teacher = load_encoder(teacher_path, workers, uncut=True)
     check_spelling("student", path, student)
     check_spelling("teacher", teacher_path, teacher)
     return TeacherText(student, teacher, data.add_bos, data.add_eos, context=None, until=0)

@@ -10,7 +10,7 @@ from let_titan.data.files import data_files
 from let_titan.data.policy import Policy
 from let_titan.data.reading import read_file
 from let_titan.data.shards import check_text
-from let_titan.tokenizer import document_encoder, load_tokenizer
+from let_titan.encoder import load_encoder
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Packed:
         left_out: how many documents were not read, by reason.
 
     Raises:
-        ConfigError: there is no file, or a token shard.
+        ConfigError: there is no file, a token shard, or no tokenizer that can be read.
     """
 
     def __init__(
@@ -56,7 +56,9 @@ class Packed:
         check_text(self.files)
         self.policy = policy or Policy()
         self.left_out: Counter[str] = Counter()
-        self.encode = document_encoder(load_tokenizer(tokenizer), add_bos, add_eos)
+        # Many models come with truncation on. Windows are cut here, and lm-evaluation-harness, too,
+        # reads without it.
+        self.encode = load_encoder(tokenizer, uncut=True).documents(add_bos, add_eos)
         self.names: list[str] = []
 
     def _pieces(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:

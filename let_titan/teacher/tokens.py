@@ -7,7 +7,7 @@ from torchtitan.components.tokenizer import HuggingFaceTokenizer
 from transformers import AutoTokenizer
 from transformers.utils import cached_file
 
-from let_titan.encoder import Encoder, encoder_of_tokenizer
+from let_titan.encoder import Encoder, encoder_of_tokenizer, leave_whole
 from let_titan.teacher import sources
 from let_titan.teacher.gguf_file import tokenizer_of_gguf
 from let_titan.tokenizer_match import Reading
@@ -58,9 +58,7 @@ def read_encoder(
     found = read_tokenizer(checkpoint, trust_remote_code, revision)
     if found is None:
         return None
-    # Some are saved with those on, which would change every document.
-    found.tokenizer.no_padding()
-    found.tokenizer.no_truncation()
+    leave_whole(found.tokenizer)
     return encoder_of_tokenizer(found.tokenizer, found.bos_id, found.eos_id)
 
 
