@@ -17,7 +17,7 @@ from let_titan.evaluate import harness, offline, perplexity, table
 from let_titan.evaluate.models import Model, find_model
 from let_titan.evaluate.record import note
 from let_titan.evaluate.tasks import TASKS
-from let_titan.runs import Run
+from let_titan.runs import EVALUATIONS, Run, read_lines
 from tests.exported import student, write_run
 from tests.handmade import BASELINE as LOSSES
 from tests.handmade import write_run as write_made_run
@@ -88,6 +88,17 @@ def test_only_what_is_not_cached_is_run(tmp_path):
         ("piqa", "boolq"),
     ]
     assert [bos for *_, bos in fake.asked] == [True, True, True, False]
+
+
+def test_a_torn_result_in_the_cache_counts_as_missing(tmp_path):
+    fake, settings = FakeHarness(), harness.Settings(tasks=("piqa", "boolq"))
+    first = harness.evaluate(model(), settings, fake, tmp_path)
+    files = sorted((tmp_path / "cache").iterdir())
+    assert [file.suffix for file in files] == [".json", ".json"]  # and no temporary ones
+    files[0].write_text(files[0].read_text()[:20])
+    assert harness.evaluate(model(), settings, fake, tmp_path) == first
+    assert [len(tasks) for _, tasks, _ in fake.asked] == [2, 1]
+    assert harness.evaluate(model(), settings, fake, tmp_path) == first
 
 
 def test_the_harness_is_told_bos_shots_and_seed(tmp_path, monkeypatch):
@@ -197,6 +208,17 @@ def test_compare_reads_what_is_noted(tmp_path):
     note(folder, 10, tasks=results, average=0.5)
     (line,) = Run.load(folder).evaluations
     assert line["step"] == 10 and line["average"] == 0.5 and line["tasks"] == results
+
+
+@pytest.mark.parametrize("torn", ['{"step": 9, "aver', '{"step": 9, "average": 0.25}', ""])
+def test_what_is_noted_begins_on_a_line_of_its_own(torn, tmp_path):
+    note(tmp_path, 4, average=0.125)
+    with (tmp_path / EVALUATIONS).open("a") as file:
+        file.write(torn)
+    note(tmp_path, 10, average=0.5)
+    whole = [{"step": 9, "average": 0.25}] if torn.endswith("}") else []
+    lines = [{"step": 4, "average": 0.125}, *whole, {"step": 10, "average": 0.5}]
+    assert read_lines(tmp_path / EVALUATIONS) == lines
 
 
 def write_evaluable(folder, let, tokenizer):

@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from rich.console import Console
 
-from let_titan.errors import ConfigError, exit_code
+from let_titan.errors import ConfigError, exit_code, writing
 from let_titan.evaluate import table
 from let_titan.evaluate.harness import Harness, Settings, evaluate, harness_python
 from let_titan.evaluate.models import find_model
@@ -87,7 +87,8 @@ def run(options: argparse.Namespace) -> None:
             note(model.run, model.step, tasks=results, average=table.average(results))
     said = asdict(settings) | {"offline": settings.offline and settings.offline.name}
     facts = {"versions": harness.versions, "seed": SEED, "shots": SHOTS}
-    table.write(rows, said | facts, options.out)
+    with writing(options.out):
+        table.write(rows, said | facts, options.out)
     table.show(rows, Console())
 
 

@@ -10,7 +10,8 @@ from typing import Any
 
 import xxhash
 
-from let_titan.errors import ConfigError, RunError
+from let_titan.disk import make_folder, replace_text
+from let_titan.errors import ConfigError, RunError, writing
 from let_titan.evaluate.models import Model, folder_digest
 from let_titan.evaluate.offline import place_tasks
 from let_titan.evaluate.tasks import SEED, SHOTS, TASKS
@@ -116,7 +117,9 @@ class Harness:
                 place_tasks(settings.offline, self.tasks, included)
             environment = {k: v for k, v in os.environ.items() if k not in OURS}
             environment |= OFFLINE if settings.offline is not None else {}
-            with log.open("w") as output:
+            with writing(log):
+                output = log.open("w")
+            with output:
                 code = subprocess.run(
                     self.command(model, settings, included, out),
                     env=environment,
@@ -162,19 +165,34 @@ def evaluate(
     """Returns {task: result}, from the cache in ``folder`` where it is there.
 
     A result has the harness's figures, the task's version and hash, items, and the settings.
+
+    Raises:
+        ConfigError: ``folder`` can be none.
+        RunError: the harness failed, or the cache cannot be written.
     """
     bos = model.add_bos if settings.add_bos is None else settings.add_bos
     settings = replace(settings, add_bos=bos)
     keys = {task: key_of(model, task, settings, harness) for task in settings.tasks}
     cache = {task: folder / "cache" / f"{key}.json" for task, key in keys.items()}
-    missing = tuple(task for task, file in cache.items() if not file.is_file())
+    results = {task: cached(file) for task, file in cache.items()}
+    missing = tuple(task for task, result in results.items() if result is None)
     if missing:
-        (folder / "cache").mkdir(parents=True, exist_ok=True)
+        make_folder(folder / "cache")
         log = folder / f"{model.name.replace('/', '-')}.log"
         found = harness.run(model, replace(settings, tasks=missing), log)
         for task in missing:
-            cache[task].write_text(json.dumps(task_result(found, task, bos)) + "\n")
-    return {task: json.loads(file.read_text()) for task, file in cache.items()}
+            results[task] = task_result(found, task, bos)
+            replace_text(cache[task], json.dumps(results[task]) + "\n")
+    return {task: result for task, result in results.items() if result is not None}
+
+
+def cached(file: Path) -> dict[str, Any] | None:
+    """Returns a result of the cache; None where there is none, or one that a kill has torn."""
+    try:
+        result = json.loads(file.read_text())
+    except (FileNotFoundError, ValueError):
+        return None
+    return result if isinstance(result, dict) else None
 
 
 def task_result(found: dict[str, Any], task: str, add_bos: bool) -> dict[str, Any]:
