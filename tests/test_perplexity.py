@@ -1,5 +1,6 @@
 """Perplexity: the trainer's validation and the exported model say the same number."""
 
+import errno
 import json
 import math
 import shutil
@@ -7,12 +8,12 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel
 
-from let_titan.evaluate.perplexity import main
+from let_titan.evaluate.perplexity import main, show
 from let_titan.evaluate.windows import Packed
 from let_titan.tokenizer import load_tokenizer, token_bytes
-from tests.conftest import TEXTS
+from tests.conftest import TEXTS, VOCAB
 from tests.resumed import STEPS, train
 from tests.support import SEQ_LEN, Lab, cut_documents
 
@@ -135,6 +136,56 @@ def test_a_tokenizer_that_cuts_documents_is_read_without_that(assets, corpus, tm
         packed = Packed(str(corpus), str(folder), add_bos=True, add_eos=True)
         read.append(np.concatenate([w.ids for w in packed.windows(SEQ_LEN, None)]))
     assert np.array_equal(*read)
+
+
+@pytest.fixture(scope="module")
+def stranger(assets, tmp_path_factory):
+    """A GPT-2, whose config.json has its context as n_positions."""
+    folder = tmp_path_factory.mktemp("stranger") / "gpt2"
+    shutil.copytree(assets / "tokenizer", folder)
+    config = GPT2Config(vocab_size=VOCAB, n_positions=16, n_embd=8, n_layer=1, n_head=1)
+    GPT2LMHeadModel(config).save_pretrained(folder)
+    return folder
+
+
+def test_the_window_is_what_the_architecture_calls_it(stranger, corpus, tmp_path, capsys):
+    options = ["--data", str(corpus), "--out", str(tmp_path / "out"), "--device", "cpu"]
+    assert main([str(stranger), *options]) == 0
+    (model,) = json.loads((tmp_path / "out" / "perplexity.json").read_text())["models"]
+    assert model["seq_len"] == 16
+    assert main([str(stranger), *options, "--seq-len", "17"]) == 2
+    assert "--seq-len 17 must be from 1 to 16" in capsys.readouterr().err
+
+
+def test_results_stand_as_they_come_and_mistakes_are_told_first(
+    stranger, corpus, tmp_path, monkeypatch, capsys
+):
+    options = ["--data", str(corpus), "--out", str(tmp_path / "out"), "--device", "cpu"]
+    assert main([str(stranger), str(tmp_path / "nowhere"), *options]) == 2
+    assert not (tmp_path / "out").exists()  # nothing was measured before
+    ragged = tmp_path / "ragged"
+    shutil.copytree(stranger, ragged)
+    (ragged / "model.safetensors").write_bytes(b"torn")
+    assert main([str(stranger), str(ragged), *options]) == 2
+    assert "holds no weights that can be read" in capsys.readouterr().err
+    assert list(result(tmp_path / "out")) == ["overall", "Even", "Odd"]
+    (tmp_path / "file").touch()
+    assert main([str(stranger), *options, "--out", str(tmp_path / "file" / "out")]) == 2
+    assert "a file stands in the way" in capsys.readouterr().err
+    monkeypatch.setattr("pathlib.Path.replace", full)
+    assert main([str(stranger), *options]) == 1
+    assert "perplexity.json cannot be written (No space left on device)" in capsys.readouterr().err
+
+
+def full(*_):
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_a_sets_name_is_no_markup(capsys):
+    figures = {"per_token": 1.0, "per_byte": 1.0, "bits_per_byte": 1.0, "tokens": 1}
+    show("m", {"Wikipedia [en]": figures, "[/INST]": figures})
+    told = capsys.readouterr().out
+    assert "[en]" in told and "[/INST]" in told
 
 
 @pytest.mark.parametrize(

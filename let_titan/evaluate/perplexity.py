@@ -12,17 +12,22 @@ import sys
 from collections import Counter
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
+from safetensors import SafetensorError
 from torchtitan.config import TORCH_DTYPE_MAP
-from transformers import AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from let_titan.config import Data
 from let_titan.data.files import PILE, data_fingerprint
 from let_titan.data.policy import policy_of
+from let_titan.disk import make_folder, replace_text
 from let_titan.errors import ConfigError, exit_code
 from let_titan.evaluate.models import Model, find_model
 from let_titan.evaluate.record import note
@@ -32,12 +37,15 @@ from let_titan.tokenizer import load_tokenizer, token_bytes
 
 OVERALL = "overall"
 
+UNSAID = 2048
+"""The window of a model that sets no limit, as BLOOM and Mamba do."""
+
 
 def corpus_of(model: Model, options: argparse.Namespace) -> Packed:
     """Returns the documents of ``--data`` that the trainer's validation would read, packed so.
 
     Raises:
-        ConfigError: no file, or one of token shards.
+        ConfigError: no file, or one of token shards, or a tokenizer that cannot be read.
     """
     bos = model.add_bos if options.add_bos is None else options.add_bos
     eos = model.add_eos if options.add_eos is None else options.add_eos
@@ -52,11 +60,17 @@ def perplexity(
     """Returns {"overall" or a set's name: figures}.
 
     Raises:
-        ConfigError: the corpus fills no window.
+        ConfigError: the corpus fills no window, or the weights cannot be read.
     """
-    network = AutoModelForCausalLM.from_pretrained(
-        model.folder, dtype=TORCH_DTYPE_MAP[options.dtype]
-    )
+    try:
+        network = AutoModelForCausalLM.from_pretrained(
+            model.folder, dtype=TORCH_DTYPE_MAP[options.dtype], local_files_only=True
+        )
+    except (OSError, SafetensorError) as error:
+        raise ConfigError(
+            f"{str(model.folder)!r} holds no weights that can be read ({first_line(error)}): copy "
+            "the model's files anew."
+        ) from error
     network = network.to(options.device).eval()
     sampled = islice(corpus.windows(seq_len, options.stride), 0, None, options.every)
     windows = islice(sampled, options.windows)
@@ -76,19 +90,42 @@ def said(left_out: Counter[str]) -> str:
     return ", ".join(f"{count} {reason}" for reason, count in left_out.items()) or "nothing"
 
 
+def first_line(error: Exception) -> str:
+    """Returns what an error of transformers says in its first line, or its name."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
 def context(model: Model, asked: int | None) -> int:
     """Returns S: what is asked for, else what the model was trained at.
 
     Raises:
-        ConfigError: it is beyond what the model can read.
+        ConfigError: it is beyond what the model can read, or config.json cannot be read.
     """
-    config = json.loads((model.folder / "config.json").read_text())
-    longest = config.get("max_position_embeddings", 2048)
-    if asked is not None and not 1 <= asked <= longest:
+    longest = longest_of(model.folder)
+    if asked is not None and not 1 <= asked <= (longest or asked):
         raise ConfigError(
-            f"--seq-len {asked} must be from 1 to {longest}, which {model.name} was made for."
+            f"--seq-len {asked} must be from 1 to {longest or 'any number'}, which {model.name} "
+            "was made for."
         )
-    return asked or longest
+    return asked or longest or UNSAID
+
+
+def longest_of(folder: Path) -> int | None:
+    """Returns the most tokens that a model reads at once; None where its config.json sets no limit.
+
+    transformers knows under which name each architecture has it: GPT-2's is n_positions.
+
+    Raises:
+        ConfigError: config.json cannot be read.
+    """
+    try:
+        config = AutoConfig.from_pretrained(folder, local_files_only=True).get_text_config()
+    except (OSError, ValueError, StrictDataclassError) as error:
+        raise ConfigError(
+            f"{str(folder)!r} has no config.json that can be read ({first_line(error)}): give the "
+            "folder of a Hugging Face model."
+        ) from error
+    return getattr(config, "max_position_embeddings", None)
 
 
 def parse(args: list[str] | None) -> argparse.Namespace:
@@ -142,17 +179,34 @@ def check(options: argparse.Namespace) -> None:
             raise ConfigError(f"--{name.replace('_', '-')} {value} must be at least 1.")
 
 
+def prepare(path: Path, options: argparse.Namespace) -> tuple[Model, Packed, int]:
+    """Returns the model of ``path``, the corpus as it reads it, and its window.
+
+    Raises:
+        ConfigError: what is wrong with one of them.
+        RunError: an export cannot be written.
+    """
+    model = find_model(path, options.out / "exports")
+    seq_len = context(model, options.seq_len)
+    if options.stride is not None and options.stride > seq_len:
+        raise ConfigError(
+            f"--stride {options.stride} must not pass the window of {seq_len} tokens."
+        )
+    return model, corpus_of(model, options), seq_len
+
+
 def run(options: argparse.Namespace) -> None:
+    """Evaluates one model after the other, when all of them are found; results stand as they come.
+
+    Raises:
+        ConfigError: a mistake in the input.
+        RunError: the results cannot be written.
+    """
     check(options)
-    found = []
-    for path in options.paths:
-        model = find_model(path, options.out / "exports")
-        seq_len = context(model, options.seq_len)
-        if options.stride is not None and options.stride > seq_len:
-            raise ConfigError(
-                f"--stride {options.stride} must not pass the window of {seq_len} tokens."
-            )
-        corpus = corpus_of(model, options)
+    prepared = [prepare(path, options) for path in options.paths]
+    make_folder(options.out)
+    found: list[dict[str, Any]] = []
+    for model, corpus, seq_len in prepared:
         result = perplexity(model, corpus, seq_len, options)
         if model.run is not None and model.step is not None:
             note(model.run, model.step, perplexity=result)
@@ -161,18 +215,17 @@ def run(options: argparse.Namespace) -> None:
         settings = {"seq_len": seq_len, **{key: getattr(options, key) for key in keys}}
         left_out = {"left_out": dict(corpus.left_out)}
         found.append({**facts, **settings, **left_out, "perplexity": result})
+        content = {"data": data_fingerprint(PILE, options.data), "models": found}
+        replace_text(options.out / "perplexity.json", json.dumps(content, indent=2) + "\n")
         show(model.name, result)
-    options.out.mkdir(parents=True, exist_ok=True)
-    content = {"data": data_fingerprint(PILE, options.data), "models": found}
-    (options.out / "perplexity.json").write_text(json.dumps(content, indent=2) + "\n")
 
 
 def show(name: str, result: dict[str, dict[str, float]]) -> None:
     """Prints one model's table."""
-    table = Table("set", "per token", "per byte", "bits per byte", "tokens", title=name)
+    table = Table("set", "per token", "per byte", "bits per byte", "tokens", title=escape(name))
     for part, x in result.items():
         numbers = (f"{x[key]:.4f}" for key in ("per_token", "per_byte", "bits_per_byte"))
-        table.add_row(part, *numbers, f"{x['tokens']:,}")
+        table.add_row(escape(part), *numbers, f"{x['tokens']:,}")
     Console().print(table)
 
 
