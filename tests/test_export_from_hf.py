@@ -4,7 +4,7 @@ import json
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from let_titan.checkpoint.checksums import damaged_files
@@ -78,6 +78,38 @@ def test_a_llama_that_no_flavor_computes_is_refused(changes, tmp_path, capsys):
     hugging_face_llama(tmp_path / "hf", **changes)
     assert main([str(tmp_path / "hf"), str(tmp_path / "dcp")]) == 2
     assert "No flavor computes" in capsys.readouterr().err
+    assert not (tmp_path / "dcp").exists()
+
+
+def test_another_activation_is_refused(tmp_path, capsys):
+    hugging_face_llama(tmp_path / "hf", hidden_act="gelu")
+    assert main([str(tmp_path / "hf"), str(tmp_path / "dcp")]) == 2
+    assert "has the hidden_act 'gelu' that the student cannot compute" in capsys.readouterr().err
+    assert not (tmp_path / "dcp").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (lambda x: x.pop("lm_head.weight"), "does not tie it to the embedding"),
+        (
+            lambda x: x.update({"model.layers.0.self_attn.q_norm.weight": torch.ones(16)}),
+            "have model.layers.0.self_attn.q_norm.weight, which the student has no place for",
+        ),
+        (
+            lambda x: x.update({"model.layers.99.input_layernorm.weight": torch.ones(64)}),
+            "have model.layers.99.input_layernorm.weight, which the student has no place for",
+        ),
+    ],
+    ids=["no head", "unknown", "another layer"],
+)
+def test_weights_of_another_model_are_told(change, sentence, tmp_path, capsys):
+    hugging_face_llama(tmp_path / "hf")
+    tensors = load_file(tmp_path / "hf" / "model.safetensors")
+    change(tensors)
+    save_file(tensors, tmp_path / "hf" / "model.safetensors", metadata={"format": "pt"})
+    assert main([str(tmp_path / "hf"), str(tmp_path / "dcp")]) == 2
+    assert sentence in capsys.readouterr().err
     assert not (tmp_path / "dcp").exists()
 
 

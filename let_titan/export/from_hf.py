@@ -25,6 +25,11 @@ from let_titan.export.weights import on_one_process
 from let_titan.student import FLAVORS, LetModelArgs
 from let_titan.teacher.sources import write_whole
 
+EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"
+
+SILU = ("silu", "swish")
+"""transformers' two names of what the student computes between its feed-forward matrices."""
+
 SHAPE = (
     "hidden_size",
     "intermediate_size",
@@ -48,12 +53,17 @@ def import_llama(model: Path, out: Path) -> dict[str, str | float]:
         [model]'s keys to train on with: flavor and rope_theta.
 
     Raises:
-        ConfigError: no Llama is there, none of a flavor's shape, or tensors are missing.
+        ConfigError: no Llama is there, none of a flavor's shape, or tensors are missing, or there
+            are others.
         RunError: the checkpoint cannot be written.
     """
     check_free(out)
-    flavor, args = matching_flavor(read_llama(model), model)
-    state = Llama3StateDictAdapter(args, hf_assets_path=None).from_hf(read_tensors(model))
+    config = read_llama(model)
+    flavor, args = matching_flavor(config, model)
+    adapter = Llama3StateDictAdapter(args, hf_assets_path=None)
+    tensors = with_head(read_tensors(model), config, model)
+    check_names(tensors, set(adapter.to_hf(parameter_shapes(args))), model)
+    state = adapter.from_hf(tensors)
     check_state(state, args, model)
     with writing(out), on_one_process():
         write_whole(
@@ -78,6 +88,11 @@ def read_llama(model: Path) -> LlamaConfig:
         raise ConfigError(
             f"{str(model)!r} is a {config.model_type} that the student cannot compute: give a "
             "Llama without biases."
+        )
+    if config.hidden_act not in SILU:
+        raise ConfigError(
+            f"{str(model)!r} has the hidden_act {config.hidden_act!r} that the student cannot "
+            "compute: give a Llama with 'silu'."
         )
     return config
 
@@ -116,16 +131,48 @@ def rope_of(config: LlamaConfig) -> dict[str, Any]:
 
 
 def read_tensors(model: Path) -> dict[str, torch.Tensor]:
-    """Returns all tensors by Hugging Face's names, the head too where it is tied."""
+    """Returns all tensors by Hugging Face's names, but RoPE's tables, which old files hold."""
     tensors: dict[str, torch.Tensor] = {}
     for file in sorted(model.glob("*.safetensors")):
         try:
             tensors |= load_file(file)
         except (SafetensorError, OSError) as error:
             raise ConfigError(f"{str(file)!r} is damaged ({error}): copy it anew.") from error
-    if "model.embed_tokens.weight" in tensors:
-        tensors.setdefault("lm_head.weight", tensors["model.embed_tokens.weight"])
     return {name: value for name, value in tensors.items() if "rotary_emb" not in name}
+
+
+def with_head(
+    tensors: dict[str, torch.Tensor], config: LlamaConfig, model: Path
+) -> dict[str, torch.Tensor]:
+    """Returns the tensors with a head, which is the embedding where ``config`` ties the two.
+
+    A tied model that brings a head all the same keeps it, as transformers 5 does where the two
+    differ.
+
+    Raises:
+        ConfigError: there is no head, and nothing says that it is the embedding: transformers
+            would take a random one.
+    """
+    if HEAD in tensors or EMBEDDING not in tensors:
+        return tensors
+    if not config.tie_word_embeddings:
+        raise ConfigError(
+            f"The weights in {str(model)!r} lack {HEAD}, and config.json does not tie it to the "
+            "embedding: copy all *.safetensors of the model anew, or, if its head is the embedding,"
+            " set tie_word_embeddings to true."
+        )
+    return {**tensors, HEAD: tensors[EMBEDDING]}
+
+
+def check_names(tensors: dict[str, torch.Tensor], known: set[str], model: Path) -> None:
+    """Checks that no tensor is left over: the model would compute something with it."""
+    others = sorted(tensors.keys() - known)
+    if others:
+        more = f" and {len(others) - 1} more" if len(others) > 1 else ""
+        raise ConfigError(
+            f"The weights in {str(model)!r} have {others[0]}{more}, which the student has no place "
+            "for: give a plain Llama, whose config.json and *.safetensors belong together."
+        )
 
 
 def check_state(state: dict[str, torch.Tensor], args: LetModelArgs, model: Path) -> None:
