@@ -14,7 +14,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from let_titan.errors import NotFoundHere
+from let_titan.errors import ConfigError, NotFoundHere
 
 HF_FILES = ("tokenizer.json", "vocab.json", "vocab.txt")
 
@@ -24,13 +24,20 @@ def hugging_face_tokenizer(folder: str) -> Any:
 
     Raises:
         NotFoundHere: the folder holds none.
+        ConfigError: its files are torn, or do not belong together.
     """
     if not any((Path(folder) / name).exists() for name in HF_FILES):
         raise NotFoundHere(
             f"{folder!r} holds no tokenizer ({', '.join(HF_FILES)}): give the folder of a Hugging "
             "Face tokenizer, or a *.tiktoken file."
         )
-    return tokenizer_module().HuggingFaceTokenizer(folder)
+    try:
+        return tokenizer_module().HuggingFaceTokenizer(folder)
+    except Exception as error:  # tokenizers raises nothing narrower
+        raise ConfigError(
+            f"{folder!r} holds a tokenizer that cannot be read ({' '.join(str(error).split())}): "
+            "copy its files anew."
+        ) from error
 
 
 @functools.cache

@@ -16,7 +16,7 @@ from let_titan.encoder import (
     hugging_face_fingerprint,
     id_count,
 )
-from let_titan.lean_tokenizer import HF_FILES
+from let_titan.lean_tokenizer import HF_FILES, hugging_face_tokenizer
 from let_titan.pieces import pieces_of_hugging_face, pieces_of_ranks
 from let_titan.tiktoken_files import Ranks, find_ranks, is_tiktoken, read_ranks
 from let_titan.tiktoken_to_hf import hugging_face_form
@@ -79,9 +79,11 @@ def load_tokenizer(path: str) -> RunTokenizer:
     """Reads a tokenizer once per process: a folder, or a file or name of tiktoken's.
 
     Raises:
-        ConfigError: tiktoken's is damaged, or not on this machine.
+        ConfigError: it is damaged, or not on this machine.
     """
-    return TiktokenTokenizer(read_ranks(path)) if is_tiktoken(path) else HuggingFaceTokenizer(path)
+    if is_tiktoken(path):
+        return TiktokenTokenizer(read_ranks(path))
+    return hugging_face_tokenizer(path)
 
 
 def vocab_size(path: str) -> int:

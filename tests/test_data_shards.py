@@ -247,6 +247,17 @@ def test_a_tokenizer_that_cuts_documents_is_refused_and_a_teachers_read_without(
     )
 
 
+@pytest.mark.parametrize("file", ["tokenizer.json", "tokenizer_config.json"])
+def test_a_torn_tokenizer_and_a_file_for_a_folder_are_sentences(file, corpus, capsys):
+    shutil.copytree(corpus.assets / "tokenizer", corpus.folder / "torn")
+    (corpus.folder / "torn" / file).write_text("{")
+    assert tokenize(corpus, "--tokenizer", str(corpus.folder / "torn")) == 2
+    assert "torn' holds a tokenizer that cannot be read (" in capsys.readouterr().err
+    (corpus.folder / "shards").touch()
+    assert tokenize(corpus) == 2
+    assert "shards' can be no folder, since a file stands in the way" in capsys.readouterr().err
+
+
 def test_memory_is_given_back_while_shards_are_made(corpus, monkeypatch):
     """What a call gives back is held in test_lean_start.py."""
     told = []

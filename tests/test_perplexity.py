@@ -181,6 +181,16 @@ def full(*_):
     raise OSError(errno.ENOSPC, "No space left on device")
 
 
+def test_a_sentencepiece_file_alone_is_told(stranger, corpus, tmp_path, capsys):
+    shutil.copytree(stranger, tmp_path / "hf")
+    for file in (tmp_path / "hf").glob("tokenizer*"):
+        file.unlink()
+    (tmp_path / "hf" / "tokenizer.model").touch()
+    out = str(tmp_path / "out")
+    assert main([str(tmp_path / "hf"), "--data", str(corpus), "--out", out]) == 2
+    assert "hf' holds no tokenizer (tokenizer.json, vocab.json" in capsys.readouterr().err
+
+
 def test_a_sets_name_is_no_markup(capsys):
     figures = {"per_token": 1.0, "per_byte": 1.0, "bits_per_byte": 1.0, "tokens": 1}
     show("m", {"Wikipedia [en]": figures, "[/INST]": figures})

@@ -59,10 +59,7 @@ def tokenizer_mistakes(config: LetJobConfig) -> Mistakes:
         return
     try:
         tokenizer = load_tokenizer(folder).tokenizer
-    except Exception as error:  # tokenizers raises nothing narrower
-        yield ConfigError(
-            f"model.hf_assets_path = {str(folder)!r} holds a tokenizer that cannot be read "
-            f"({' '.join(str(error).split())}): copy the teacher's tokenizer files anew."
-        )
+    except ConfigError as error:
+        yield ConfigError(f"model.hf_assets_path = {error}")
         return
     yield from cut_mistakes(tokenizer, folder)

@@ -22,6 +22,7 @@ from let_titan.data.reading import read_file
 from let_titan.data.settings import Data
 from let_titan.data.shards import SUFFIX, Header, ShardWriter, check_shard, check_text
 from let_titan.data.teacher_text import TeacherText, check_spelling
+from let_titan.disk import make_folder
 from let_titan.encoder import Encoder, load_encoder
 from let_titan.errors import ConfigError, exit_code
 
@@ -60,7 +61,7 @@ def tokenize(
     encode = encoder.documents(data.add_bos, data.add_eos)
     teacher = second_reading(encoder, tokenizer, teacher_tokenizer, data, workers)
     policy, totals = policy_of(data, validation=False), Counter[str]()
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(out)
     targets = shard_paths(files, out)
     if list(targets) != sorted(targets):
         print(
