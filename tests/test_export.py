@@ -214,3 +214,17 @@ def test_nothing_is_overwritten(finished, tmp_path):
     with pytest.raises(ConfigError, match="exists"):
         export(find_source(finished[0]), tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["note"]
+
+
+def test_the_folder_that_one_is_in_is_not_replaced(finished, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main([str(finished[0]), "."]) == 2
+    assert "is the folder that you are in" in capsys.readouterr().err
+    assert tmp_path.is_dir()
+
+
+def test_a_checkpoint_may_have_any_name(finished, tmp_path):
+    shutil.copytree(finished[0] / "checkpoint" / LAST, tmp_path / "step-final")
+    call = [str(tmp_path / "step-final"), str(tmp_path / "hf"), "--run", str(finished[0])]
+    assert main(call) == 0
+    assert json.loads((tmp_path / "hf" / "let_titan.json").read_text())["step"] is None

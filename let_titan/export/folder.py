@@ -78,10 +78,17 @@ def check_free(out: Path) -> None:
     """Checks that nothing would be overwritten.
 
     Raises:
-        ConfigError: ``out`` is a file, or a folder that holds something.
+        ConfigError: ``out`` is a file, a folder that holds something, or the one we are in.
+        RunError: the file system refuses to take it away.
     """
-    if out.is_dir() and not any(out.iterdir()):
-        out.rmdir()
+    with writing(out):
+        if out.is_dir() and not any(out.iterdir()):
+            if out.samefile("."):
+                raise ConfigError(
+                    f"{str(out)!r} is the folder that you are in, which the new one would replace: "
+                    "name a new folder."
+                )
+            out.rmdir()
     if out.exists():
         raise ConfigError(f"{str(out)!r} exists: name a new folder, or remove that one.")
 

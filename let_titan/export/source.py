@@ -1,5 +1,6 @@
 """Which checkpoint is meant, and what its run's summary.json says of the model in it."""
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,8 +32,8 @@ class Source:
     @property
     def step(self) -> int | None:
         """The step it was saved at; None where its folder has another name."""
-        name = self.folder.resolve().name
-        return int(name.removeprefix("step-")) if name.startswith("step-") else None
+        match = re.fullmatch(r"step-(\d+)", self.folder.resolve().name)
+        return int(match[1]) if match else None
 
     @property
     def config(self) -> dict[str, Any]:
