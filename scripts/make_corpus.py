@@ -48,14 +48,13 @@ def brought(package: Package, folder: Path) -> Path:
     """
     path = folder / package.file
     if not path.exists():
-        done = subprocess.run(package.command, cwd=folder, capture_output=True, text=True)
+        reason = download(package, folder)
         for escaped in folder.glob(f"{package.name}_*%3a*.deb"):  # apt-get's way to write an epoch
             escaped.rename(escaped.with_name(escaped.name.replace("%3a", ":")))
-        if done.returncode or not path.exists():
-            reason = (done.stderr.strip().splitlines() or ["nothing came"])[-1]
+        if reason is not None or not path.exists():
             raise CorpusError(
-                f"{package.file} cannot be downloaded ({reason}): run apt-get update, or put that "
-                f"file into {folder} (snapshot.debian.org keeps every version)."
+                f"{package.file} cannot be downloaded ({reason or 'nothing came'}): run apt-get "
+                f"update, or put that file into {folder} (snapshot.debian.org keeps every version)."
             )
     found = sha256_of(path)
     if found != package.sha256:
@@ -64,6 +63,17 @@ def brought(package: Package, folder: Path) -> Path:
             "anew."
         )
     return path
+
+
+def download(package: Package, folder: Path) -> str | None:
+    """Downloads a package into ``folder``; returns what the client says if it fails."""
+    command = package.command
+    try:
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+    except FileNotFoundError:
+        return f"there is no {command[0]} here"
+    lines = done.stderr.strip().splitlines() or [f"{command[0]} ended with {done.returncode}"]
+    return lines[-1] if done.returncode else None
 
 
 def texts(package: Package, path: Path) -> Iterator[str]:

@@ -130,3 +130,6 @@ def test_another_package_or_none_is_told(packages, tmp_path, capsys, monkeypatch
     told = capsys.readouterr().err
     assert "E: no version linux-doc-6.1=6.1.192-2" in told and "snapshot.debian.org" in told
     assert not (tmp_path / "out").exists()
+    monkeypatch.setenv("PATH", str(tmp_path / "nowhere"))
+    assert make((folder, known), tmp_path / "out") == 2
+    assert "cannot be downloaded (there is no apt-get here)" in capsys.readouterr().err
