@@ -4,7 +4,7 @@
 #   --quick   a few steps only: shows that everything works, proves nothing about LET
 # Earlier results of the same mode are replaced.
 set -euo pipefail
-cd "$(dirname "${BASH_SOURCE[0]}")/.."
+CDPATH='' cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." # a CDPATH could lead elsewhere
 
 out=outputs/demo
 common_flags=()

@@ -10,11 +10,6 @@
 # whose name has that in it. Python's packages are installed into a temporary environment beside
 # its own; nothing else on the machine changes.
 set -euo pipefail
-cd "$(dirname "${BASH_SOURCE[0]}")/.."
-
-python=${PYTHON:-python3}
-wheels=${1:-scripts/wheels}
-limit=${SECONDS_LEFT:-570}
 
 # refuse SENTENCE: ends with exit code 2
 refuse() {
@@ -22,7 +17,16 @@ refuse() {
     exit 2
 }
 
-[[ $# -eq 0 || -d $1 ]] || refuse "'$1' is no folder: name one that holds wheels, or none."
+wheels=scripts/wheels
+if [[ $# -gt 0 ]]; then
+    [[ -d $1 ]] || refuse "'$1' is no folder: name one that holds wheels, or none."
+    wheels=$(realpath -- "$1") # the caller's folder is meant, not the repository
+fi
+CDPATH='' cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." # a CDPATH could lead elsewhere
+
+python=${PYTHON:-python3}
+limit=${SECONDS_LEFT:-570}
+
 state=0
 "$python" - << 'EOF' || state=$?
 import importlib.util, sys

@@ -3,7 +3,7 @@
 # Safe to run again: it does nothing while pyproject.toml stays as it was.
 # PYTHON=python3.12 scripts/setup.sh takes another interpreter than python3.
 set -euo pipefail
-cd "$(dirname "${BASH_SOURCE[0]}")/.."
+CDPATH='' cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." # a CDPATH could lead elsewhere
 
 python=${PYTHON:-python3}
 stamp=.venv/let_titan.stamp

@@ -4,7 +4,7 @@
 # must be another version is installed beside it, and .venv stays as it is.
 # Safe to run again: it does nothing while pyproject.toml and the packages stay as they were.
 set -euo pipefail
-cd "$(dirname "${BASH_SOURCE[0]}")/.."
+CDPATH='' cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." # a CDPATH could lead elsewhere
 
 name=$1
 shift

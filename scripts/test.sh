@@ -4,7 +4,7 @@
 #   --setup-only   stop after the environment
 #   for example    scripts/test.sh -k schedule      scripts/test.sh -m gpu -n 0
 set -euo pipefail
-cd "$(dirname "${BASH_SOURCE[0]}")/.."
+CDPATH='' cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." # a CDPATH could lead elsewhere
 
 bash scripts/setup.sh
 if [[ ${1:-} == --setup-only ]]; then

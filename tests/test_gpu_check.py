@@ -35,6 +35,26 @@ def test_where_it_cannot_run_it_is_one_sentence_and_exit_2(python, wheels, sente
     assert "Traceback" not in done.stderr and list(tmp_path.iterdir()) == []
 
 
+ANY_PYTHON = """#!/bin/bash
+echo "$*" >> {log}
+[[ $1 != -c ]] || echo {folder}
+if [[ $2 == venv ]]; then mkdir -p "${{@: -1}}/bin" && cp "$0" "${{@: -1}}/bin/python"; fi
+"""
+
+
+def test_wheels_are_looked_for_where_the_caller_is(tmp_path):
+    """An interpreter that finds a GPU and does nothing notes what pip is told."""
+    python, log = tmp_path / "python", tmp_path / "log"
+    python.write_text(ANY_PYTHON.format(log=log, folder=tmp_path))
+    python.chmod(0o755)
+    (tmp_path / "my wheels").mkdir()
+    here = {**os.environ, "PYTHON": str(python), "OUT": str(tmp_path)}
+    command = ["bash", str(ROOT / "scripts" / "gpu_check.sh"), "my wheels"]
+    done = subprocess.run(command, cwd=tmp_path, env=here, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert f"--no-index --find-links {tmp_path}/my wheels -r " in log.read_text()
+
+
 def part(name, code, at_most=20, at_least=1):
     return Part(name, [sys.executable, "-c", code], at_most, at_least)
 
