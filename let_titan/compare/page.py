@@ -24,6 +24,7 @@ from let_titan.compare.text import (
     SCORE_HEADER,
     accuracy_sentence,
     cost_rows,
+    digits,
     headline,
     hours_name,
     score_rows,
@@ -72,8 +73,9 @@ def cards(result: ArmResult) -> list[Card]:
     """Returns an arm's figures to be read at a glance."""
     by = result.rows[-1].difference
     tone = ("good" if by.value < 0 else "bad") if by.excludes(0) else ""
-    ends = "no interval" if by.low is None else f"{by.low:+.3f} to {by.high:+.3f}"
-    found = [Card("loss against baseline, nats/token", f"{by.value:+.3f}", ends, tone)]
+    d = digits(by)
+    ends = "no interval" if by.low is None else f"{by.low:+.{d}f} to {by.high:+.{d}f}"
+    found = [Card("loss against baseline, nats/token", f"{by.value:+.{d}f}", ends, tone)]
     names = {
         "steps": "speed-up in steps",
         "flops": "speed-up in FLOPs, teacher included",
@@ -86,11 +88,12 @@ def cards(result: ArmResult) -> list[Card]:
 
 def speed_card(result: ArmResult, name: str, title: str) -> Card:
     target = result.target
-    if target is None or target.reached < target.n:
-        reached = (
-            f"{target.reached} of {target.n} runs reached it" if target else "no loss to reach"
-        )
-        return Card(title, "not reached", reached, "")
+    if target is None:
+        return Card(title, "not compared", "runs diverged", "")
+    if target.reached < target.n:
+        return Card(title, "not reached", f"{target.reached} of {target.n} runs reached it", "")
+    if target.unseen:
+        return Card(title, "not known", "there at a first evaluation", "")
     speed = target.costs[name].speed_up
     if speed is None:
         return Card(title, "not compared", "", "")

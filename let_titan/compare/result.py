@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from let_titan.compare.arms import Arm, baseline_arm, group, pair
+from let_titan.compare.caveats import caveats
 from let_titan.compare.phases import Figure, phases
 from let_titan.compare.rows import Row, rows_of
 from let_titan.compare.scores import Score, accuracy_target, average_rows, compare_scores
-from let_titan.compare.speedup import Level, at_level, curve
+from let_titan.compare.speedup import Level, at_goal, curve
 from let_titan.compare.trace import Trace
 from let_titan.compare.twins import config_table, refuse_unlike, unintended, untimed_because
 from let_titan.runs import Run
@@ -27,7 +28,7 @@ class ArmResult:
         rows: losses wherever all runs of both sides were evaluated.
         diverged: how many runs of (the arm, the baseline) were not finite in the last row's step.
         is_end: whether the last row is the end of all runs.
-        target: what it took to reach the baseline's loss of the last row; None without one.
+        target: what it took to reach the baseline's loss of the last row; None where runs diverged.
         curve: what it took to reach each level of loss.
         scores: task accuracies and perplexities of the checkpoints, if they were evaluated.
         averages: the tasks' average accuracy wherever all runs have it.
@@ -35,6 +36,7 @@ class ArmResult:
             the error, 1 - accuracy.
         phases: throughput and memory, by phase.
         untimed: why times are not compared; None where they are.
+        caveats: sentences without which the verdict would mislead.
     """
 
     name: str
@@ -50,6 +52,7 @@ class ArmResult:
     accuracy: Level | None
     phases: dict[str, dict[str, Figure]]
     untimed: str | None
+    caveats: list[str]
 
 
 @dataclass(frozen=True)
@@ -87,7 +90,7 @@ class Comparison:
                 "seeds": self.baseline.seeds,
                 "phases": as_tree(self.baseline_phases),
             },
-            "arms": [as_tree(result) for result in self.results],
+            "arms": [arm_tree(result) for result in self.results],
             "settings": {key: dict(zip(names, v, strict=True)) for key, v in self.settings},
             "unintended_differences": self.unintended,
             "allowed_differences": self.allowed,
@@ -149,20 +152,22 @@ def compare_arm(
         matched = [(Trace.mean(traces[0]), Trace.mean(traces[1]))]
         targets = [rows[-1].baseline.value]
     averages = average_rows(ours, theirs, paired)
+    gone = (diverged(ours, last), diverged(theirs, last))
     return ArmResult(
         name=arm.name,
         seeds=arm.seeds,
         paired=paired,
         rows=rows,
-        diverged=(diverged(ours, last), diverged(theirs, last)),
+        diverged=gone,
         is_end=all(run.curve[-1][0] == last for run in (*ours, *theirs)),
-        target=at_level(matched, targets) if all(map(math.isfinite, targets)) else None,
+        target=None if any(gone) else at_goal(matched, targets),
         curve=curve(matched),
         scores=compare_scores(ours, theirs, paired),
         averages=averages,
         accuracy=accuracy_target(matched, ours, theirs, averages, paired),
         phases={} if reason else timed_phases(ours, theirs, paired, untimed),
         untimed=reason,
+        caveats=caveats(ours, theirs),
     )
 
 
@@ -199,6 +204,12 @@ def timed_phases(
     else:
         ours, theirs = ([r for r in side if id(r) not in untimed] for side in (ours, theirs))
     return phases(ours, theirs, paired)
+
+
+def arm_tree(result: ArmResult) -> dict[str, Any]:
+    """Returns an arm's figures; its caveats where there are any, as older reports have none."""
+    tree: dict[str, Any] = as_tree(result)
+    return {key: value for key, value in tree.items() if value or key != "caveats"}
 
 
 def as_tree(value: Any) -> Any:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from let_titan.compare.rows import Row, rows_of
-from let_titan.compare.speedup import Level, Pairs, at_level
+from let_titan.compare.speedup import Level, Pairs, at_goal
 from let_titan.compare.trace import Trace
 from let_titan.runs import Line, Run, is_number
 
@@ -87,7 +87,8 @@ def accuracy_target(
 ) -> Level | None:
     """Says what it took to reach the baseline's average accuracy of the last of ``rows``.
 
-    The error, 1 - accuracy, stands where ``speedup`` has a loss.
+    The error, 1 - accuracy, stands where ``speedup`` has a loss. A few checkpoints are evaluated,
+    so that the goal may be met at the first of them: ``at_goal`` gives no figure then.
 
     Args:
         pairs: (run, baseline) as the losses were compared.
@@ -109,7 +110,7 @@ def accuracy_target(
         (with_errors(run, ours_at), with_errors(baseline, theirs_at))
         for (run, baseline), ours_at, theirs_at in zip(pairs, *sides, strict=True)
     ]
-    return at_level(matched, [1 - accuracy[rows[-1].step] for accuracy in sides[1]])
+    return at_goal(matched, [1 - accuracy[rows[-1].step] for accuracy in sides[1]])
 
 
 def with_errors(trace: Trace, accuracies: dict[int, float]) -> Trace:

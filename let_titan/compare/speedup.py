@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from let_titan.compare.stats import Estimate, ratio
 from let_titan.compare.trace import COSTS, Trace
@@ -43,6 +43,11 @@ class Level:
     n: int
     costs: dict[str, Cost]
 
+    @property
+    def unseen(self) -> bool:
+        """Whether all got there, one of them before it was evaluated twice: see ``at_goal``."""
+        return self.reached == self.n and self.costs["steps"].speed_up is None
+
 
 def at_level(pairs: Pairs, losses: Sequence[float]) -> Level:
     """Compares what each pair spent to reach its loss of ``losses``."""
@@ -58,11 +63,35 @@ def at_level(pairs: Pairs, losses: Sequence[float]) -> Level:
     )
 
 
+def at_goal(pairs: Pairs, losses: Sequence[float]) -> Level:
+    """As ``at_level``, with no figure for a side that had its goal at a first evaluation already.
+
+    When it got there is not known: the figure would tell how often was evaluated, and nothing else.
+    """
+    level = at_level(pairs, losses)
+    run, baseline = (
+        any(met_first(both[side], loss) for both, loss in zip(pairs, losses, strict=True))
+        for side in (0, 1)
+    )
+    if not (run or baseline):
+        return level
+    known = {
+        name: Cost(None if baseline else cost.baseline, None if run else cost.run, None)
+        for name, cost in level.costs.items()
+    }
+    return replace(level, costs=known)
+
+
+def met_first(trace: Trace, loss: float) -> bool:
+    """Whether the first evaluation had reached ``loss``."""
+    return bool(trace.curve) and trace.curve[0][1] <= loss
+
+
 def cost(name: str, pairs: Pairs, steps: Sequence[tuple[float | None, float | None]]) -> Cost:
     """Compares one count at the steps where the pairs reached a loss.
 
-    A pair with a run that was not timed is left out of the times; a run that did not reach the
-    loss is not: no mean is given then, since it would be one of the lucky runs.
+    A pair with a run that was not timed is left out of the times; where a run did not reach the
+    loss, timed or not, no mean is given: it would be one of the lucky runs.
     """
     counted = [
         (both, at)
@@ -77,8 +106,10 @@ def cost(name: str, pairs: Pairs, steps: Sequence[tuple[float | None, float | No
         ]
         sides.append([value for value in found if value is not None])
     run, baseline = (
-        math.fsum(values) / len(values) if values and len(values) == len(counted) else None
-        for values in sides
+        math.fsum(values) / len(values)
+        if values and len(values) == len(counted) and all(at[side] is not None for at in steps)
+        else None
+        for side, values in enumerate(sides)
     )
     if not run or not baseline or min(*sides[0], *sides[1]) <= 0:
         return Cost(baseline, run, None)

@@ -23,6 +23,11 @@ METHOD = (
     "leaves out the first window after each start of a run."
 )
 
+UNSEEN = (
+    "No speed-up can be given: it was there at a first evaluation already, and how long before "
+    "that is not known"
+)
+
 
 def show(value: Any) -> str:
     """Formats a cell."""
@@ -91,11 +96,40 @@ def accuracy_sentence(result: ArmResult) -> str:
         return ""
     return (
         f"Spent until the tasks' average is {1 - level.loss:.4f}, the baseline's at step "
-        f"{result.averages[-1].step:,} ({level.reached} of {level.n} reached it):"
+        f"{result.averages[-1].step:,} ({level.reached} of {level.n} reached it)"
+        f"{'. ' + UNSEEN if level.unseen else ''}:"
     )
 
 
+def digits(by: Estimate) -> int:
+    """Returns the decimals of a difference in loss: 3, or more where it would read as nothing.
+
+    Where an interval excludes 0 no figure is to read "0.000"; otherwise not all of them are. One
+    without an interval stays at 3: so small a difference of one seed is called level.
+    """
+    if by.low is None or by.high is None:
+        return 3
+    figures = (by.value, by.low, by.high)
+    least = (min if by.excludes(0) else max)(map(abs, figures))
+    count = 3
+    while (
+        count < 9
+        and least
+        and (
+            round(least, count) == 0
+            or (count > 3 and round(by.low, count) == round(by.high, count))
+        )
+    ):
+        count += 1
+    return count
+
+
 def headline(result: ArmResult) -> str:
+    """Says who ended lower, how sure that is and what speaks against it."""
+    return " ".join([outcome(result), *result.caveats])
+
+
+def outcome(result: ArmResult) -> str:
     """Says who ended lower and how sure that is."""
     row, name = result.rows[-1], result.name
     where = f"at step {row.step:,}" if result.is_end else f"at step {row.step:,}, the last in all"
@@ -104,7 +138,8 @@ def headline(result: ArmResult) -> str:
         who = " and ".join(f"{count} of {side}" for side, count in of if count)
         return f"{name} cannot be compared {where}: runs diverged ({who})."
     by = row.difference
-    size = f"{abs(by.value):.3f} nats per token"
+    d = digits(by)
+    size = f"{abs(by.value):.{d}f} nats per token"
     side = "lower" if by.value < 0 else "higher"
     if by.low is None:
         certainty = "With one seed on a side there is no interval: it may be chance."
@@ -112,9 +147,9 @@ def headline(result: ArmResult) -> str:
             return f"{name} is level with its baseline {where}. {certainty}"
         return f"{name} is {size} {side} than its baseline {where}. {certainty}"
     runs = f"{by.n} seeds" if result.paired else f"{row.run.n} runs against {row.baseline.n}"
-    sure = f"95 % interval {by.low:+.3f} to {by.high:+.3f}, {by.test}, {runs}"
+    sure = f"95 % interval {by.low:+.{d}f} to {by.high:+.{d}f}, {by.test}, {runs}"
     if not by.excludes(0):
-        size = f"{by.value:+.3f} nats per token"
+        size = f"{by.value:+.{d}f} nats per token"
         return f"{name} cannot be told from its baseline {where}: {size} ({sure})."
     return f"{name} is {size} {side} than its baseline {where} ({sure})."
 
@@ -123,13 +158,17 @@ def speed_sentence(result: ArmResult) -> str:
     """Says how much sooner the arm was where the baseline ended, if it got there."""
     target = result.target
     if target is None:
-        return "The baseline diverged, so there is no loss to reach."
+        if result.diverged[1]:
+            return "The baseline diverged, so there is no loss to reach."
+        return "No speed-up is given to runs that diverged."
     goal = f"the baseline's {target.loss:.3f}"
     if target.reached < target.n:
         if target.n == 1:
             return f"It did not reach {goal}."
         which = "None" if target.reached == 0 else f"Only {target.reached}"
         return f"{which} of its {target.n} runs reached {goal}, so no speed-up can be given."
+    if target.unseen:
+        return f"{UNSEEN} (the goal is {goal})."
     names = {"steps": "in steps", "flops": "in FLOPs (teacher included)", "seconds": "in time"}
     parts = [
         f"{factor(cost.speed_up)} {words}"

@@ -1,0 +1,53 @@
+"""What a reader must know before believing a verdict: runs cut short, lengths that differ."""
+
+import textwrap
+from collections.abc import Sequence
+from typing import Any
+
+from let_titan.runs import COMPLETED, Run
+
+WIDTH = 120  # characters of an exit state: a failure may bring a long message of several lines
+
+
+def caveats(ours: Sequence[Run], theirs: Sequence[Run]) -> list[str]:
+    """Returns sentences that belong to the verdict of two sides; none for sound ones."""
+    return [*cut_short([*ours, *theirs]), *unequal_lengths(ours, theirs)]
+
+
+def cut_short(runs: Sequence[Run]) -> list[str]:
+    """Names runs that did not come to their end; of old summaries that say nothing, none."""
+    found = [
+        f"{run.name} did not come to its end (exit state: {shown(state)}; last step: "
+        f"{run.train[-1]['step']:,})"
+        for run in runs
+        if (state := run.fact("exit_state")) not in (None, COMPLETED)
+    ]
+    return [f"But {'; '.join(found)}."] if found else []
+
+
+def shown(state: Any) -> str:
+    return textwrap.shorten(str(state), WIDTH, placeholder=" ...")
+
+
+def unequal_lengths(ours: Sequence[Run], theirs: Sequence[Run]) -> list[str]:
+    """Says whether the sides' learning rates were set to decay over different lengths.
+
+    At a common step one has then decayed, which lowers the loss by itself, and the other has not.
+    """
+    run, baseline = (
+        sorted({steps for each in side if (steps := length(each))}) for side in (ours, theirs)
+    )
+    if run == baseline:
+        return []
+    ends = (" and ".join(f"{steps:,}" for steps in side) or "unknown" for side in (run, baseline))
+    return [
+        "But the learning rates were set for other lengths ({} steps, the baseline's for {}): at "
+        "one step they have not decayed alike, which can be all of the difference.".format(*ends)
+    ]
+
+
+def length(run: Run) -> int | None:
+    """Returns the step at which the learning rate's schedule ends."""
+    paths = ("config.lr_scheduler.total_steps", "config.training.steps")
+    found: list[int | None] = [run.fact(path) for path in paths]
+    return found[0] or found[1]
