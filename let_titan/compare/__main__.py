@@ -8,7 +8,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from let_titan.compare.sources import load
+from let_titan.compare.sources import load, place
 from let_titan.compare.twins import OVERRIDES
 from let_titan.runs import Run
 
@@ -43,13 +43,14 @@ def parse(args: list[str] | None) -> argparse.Namespace:
 
 
 def read_runs(options: argparse.Namespace) -> dict[str, Run]:
-    """Loads what the command line names, each source once."""
-    strangers = set(options.untimed) - {*options.runs, *options.baseline}
+    """Loads what the command line names, each run once, by its ``place``."""
+    given = {place(source): source for source in [*options.baseline, *options.runs]}
+    strangers = {source for source in options.untimed if place(source) not in given}
     if strangers:
         raise ValueError(
-            f"--untimed {min(strangers)} is none of the runs: write it as it was given before."
+            f"--untimed {min(strangers)} is none of the runs: give one of those that are compared."
         )
-    return {source: load(source) for source in [*options.baseline, *options.runs]}
+    return {where: load(source) for where, source in given.items()}
 
 
 def main(args: list[str] | None = None) -> int:
@@ -73,10 +74,10 @@ def work(options: argparse.Namespace, runs: dict[str, Run]) -> list[str]:
     from let_titan.compare.text import verdict
 
     comparison = compare(
-        [runs[source] for source in dict.fromkeys(options.runs)],
-        [runs[source] for source in dict.fromkeys(options.baseline)],
+        [runs[where] for where in dict.fromkeys(map(place, options.runs))],
+        [runs[where] for where in dict.fromkeys(map(place, options.baseline))],
         options.allow,
-        {id(runs[source]) for source in options.untimed},
+        {id(runs[place(source)]) for source in options.untimed},
     )
     write(comparison, options.out, options.note)
     if options.wandb:

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from let_titan.runs import Run
@@ -13,7 +14,13 @@ BOOKKEEPING = ("job", "metrics", "checkpoint", "profiling", "comm")
 PLACES = ("model.hf_assets_path", "training.dataset_path", "validation.dataset_path")
 """Where files lie on one machine; what they hold is compared by fingerprint."""
 
+ASIDE = ("teacher.cache", "let.diagnostics_freq")
+"""Keys that change what a run costs and tells, not what it trains: seeds may differ in them."""
+
+TEACHER = "teacher.checkpoint"
 SEED = "debug.seed"
+BASELINE = "baseline"
+"""The name of one side of every comparison, and of nothing else."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +56,22 @@ def setting(run: Run) -> dict[str, Any]:
     }
 
 
+def identity(run: Run) -> dict[str, Any]:
+    """Returns what the seeds of one arm have in common.
+
+    That is their ``setting`` without what is exported or looked at beside the training. A teacher
+    is the same one wherever it lies: its name and its number of parameters stand for its path.
+    """
+    found = {
+        key: value
+        for key, value in setting(run).items()
+        if key not in ASIDE and not key.startswith("export.")
+    }
+    if found.get(TEACHER):
+        found[TEACHER] = (Path(found[TEACHER]).name, run.fact("teacher.parameters"))
+    return found
+
+
 def is_idle(key: str, config: Mapping[str, Any]) -> bool:
     """Whether a run has no use for the key: a setting of a loss that is not its own."""
     return key.startswith("let.cca_") and config.get("let.loss") != "cca"
@@ -75,7 +98,7 @@ def group(runs: Sequence[Run]) -> list[Arm]:
     """Sorts runs into arms, in the order of their first runs, each under a name of its own."""
     groups: list[list[Run]] = []
     for run in runs:
-        same = (g for g in groups if not differing([setting(g[0]), setting(run)]))
+        same = (g for g in groups if not differing([identity(g[0]), identity(run)]))
         home = next(same, None)
         if home is None:
             groups.append([run])
@@ -85,18 +108,31 @@ def group(runs: Sequence[Run]) -> list[Arm]:
     if len(groups) == 1 and groups[0][0].summary["let_plan"]:
         names = ["LET"]
     elif len(set(names)) < len(names):
-        keys = differing([setting(runs[0]) for runs in groups])
-        names = [", ".join(f"{key}={setting(runs[0]).get(key)}" for key in keys) for runs in groups]
+        names = names_by_setting([runs[0] for runs in groups])
     return [Arm(name, runs) for name, runs in zip(names, groups, strict=True)]
 
 
+def names_by_setting(firsts: Sequence[Run]) -> list[str]:
+    """Returns "key=value, ..." of what sets each apart: the first run of every arm."""
+    keys = differing([identity(run) for run in firsts])
+    plain, exact = (
+        [", ".join(f"{key}={facts(run).get(key)}" for key in keys) for run in firsts]
+        for facts in (setting, identity)
+    )
+    # Teachers of one path may differ in size alone, which only their identities tell.
+    return plain if len(set(plain)) == len(plain) else exact
+
+
 def common_name(runs: Sequence[Run]) -> str:
-    """Returns the first run's name without "-seed3"; or without "-3" where the names differ."""
+    """Returns the first run's name without "-seed3"; or without "-3" where the names differ.
+
+    A run may be called "baseline", too: in a report it would take the place of the real one.
+    """
     first = runs[0].name
     alike = all(run.name == first for run in runs)
-    return (
-        re.sub(r"[-_.]?seed[-_.]?\d+$" if alike else r"[-_.]?(seed)?[-_.]?\d+$", "", first) or first
-    )
+    ending = r"[-_.]?seed[-_.]?\d+$" if alike else r"[-_.]?(seed)?[-_.]?\d+$"
+    name = re.sub(ending, "", first) or first
+    return f"{name} (run)" if name == BASELINE else name
 
 
 def baseline_arm(runs: Sequence[Run]) -> Arm:
@@ -109,13 +145,31 @@ def baseline_arm(runs: Sequence[Run]) -> Arm:
         refuse_taught(run)
     arms = group(runs)
     if len(arms) > 1:
-        first, other = arms[0].config, arms[1].config
+        first, other = (identity(arm.runs[0]) for arm in arms[:2])
         key = differing([first, other])[0]
         raise ValueError(
             f"The baseline's runs differ in {key} ({first.get(key)!r} against {other.get(key)!r}): "
             "give runs that differ in debug.seed alone after --baseline."
         )
-    return Arm("baseline", list(runs))
+    return Arm(BASELINE, list(runs))
+
+
+def refuse_doubles(arm: Arm) -> None:
+    """Refuses an arm that has a seed twice: an interval over seeds would take it for two of them.
+
+    Runs without a seed each draw one of their own.
+
+    Raises:
+        ValueError: names two of the runs.
+    """
+    known: dict[Any, Run] = {}
+    for seed, run in zip(arm.seeds, arm.runs, strict=True):
+        if seed is not None and seed in known:
+            raise ValueError(
+                f"{known[seed].name} and {run.name} of {arm.name} have one setting and one "
+                f"debug.seed, {seed}, and are no two seeds: leave one of them out."
+            )
+        known[seed] = run
 
 
 def refuse_taught(run: Run) -> None:

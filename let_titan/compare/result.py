@@ -7,7 +7,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from let_titan.compare.arms import Arm, baseline_arm, group, pair
+from let_titan.compare.arms import Arm, baseline_arm, group, pair, refuse_doubles
 from let_titan.compare.caveats import caveats
 from let_titan.compare.phases import Figure, phases
 from let_titan.compare.rows import Row, rows_of
@@ -118,6 +118,8 @@ def compare(
     base, arms = baseline_arm(baseline), group(runs)
     passed = refuse_unlike([*baseline, *runs], allowed)
     everything = [base, *arms]
+    for arm in everything:
+        refuse_doubles(arm)
     timed = [run for run in baseline if id(run) not in untimed]
     return Comparison(
         base,

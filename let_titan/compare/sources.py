@@ -8,6 +8,11 @@ from let_titan.runs import FILES, Run
 PREFIX = "wandb:"
 
 
+def place(source: str) -> str:
+    """Returns one name for a source, however it is written: "let/" is the run of "let"."""
+    return source if source.startswith(PREFIX) else str(Path(source).resolve())
+
+
 def load(source: str) -> Run:
     """Reads a run.
 

@@ -4,7 +4,7 @@ from collections.abc import Collection, Sequence
 from itertools import groupby
 from typing import Any
 
-from let_titan.compare.arms import Arm, differing
+from let_titan.compare.arms import TEACHER, Arm, differing
 from let_titan.runs import Run, starts_of
 
 STRICT = {
@@ -109,7 +109,11 @@ def in_force(arm: Arm) -> dict[str, Any]:
 
 
 def unintended(arms: Sequence[Arm]) -> list[str]:
-    """Returns the keys outside [let] and [teacher] that differ, and versions and commits."""
+    """Returns the keys outside [let] and [teacher] that differ, and versions and commits.
+
+    And the places of a teacher that seeds of one arm read from several: they have but its name.
+    """
     keys = [key for key, _ in config_table(arms) if key.partition(".")[0] not in INTENDED]
     runs = [run for arm in arms for run in arm.runs]
-    return keys + unlike(runs, ("versions", "git_commit"))
+    places = [said for arm in arms for said in unlike(arm.runs, (f"config.{TEACHER}",))]
+    return keys + places + unlike(runs, ("versions", "git_commit"))
