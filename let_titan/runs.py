@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import fmean
 from typing import Any, TypeGuard
 
 Line = dict[str, Any]
@@ -144,11 +145,26 @@ def read_lines(path: Path) -> list[Line]:
 
 
 def read_evaluations(path: Path) -> list[Line]:
-    """Returns a line a step, [] without the file; a step evaluated again has what came last."""
+    """Returns a line a step, [] without the file.
+
+    A step evaluated again keeps the tasks that it had before and is given the new ones, and what
+    came last of those that it has twice; its average is then over all of them.
+    """
     found: dict[int, Line] = {}
     for line in read_lines(path) if path.is_file() else []:
-        found.setdefault(line["step"], {}).update(line)
+        found[line["step"]] = together(found.get(line["step"], {}), line)
     return [found[step] for step in sorted(found)]
+
+
+def together(earlier: Line, later: Line) -> Line:
+    """Returns one evaluation of two of the same step."""
+    both = {**earlier, **later}
+    before, now = (line.get("tasks") or {} for line in (earlier, later))
+    if now and before.keys() - now.keys():
+        both["tasks"] = {**before, **now}
+        values = [task.get(task["metric"]) for task in both["tasks"].values()]
+        both["average"] = fmean(values) if all(map(is_number, values)) else None
+    return both
 
 
 def read_summary(path: Path) -> dict[str, Any]:

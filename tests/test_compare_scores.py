@@ -7,6 +7,7 @@ from scipy import stats
 
 from let_titan.compare.__main__ import main
 from let_titan.compare.charts import drawn
+from let_titan.compare.markdown import report
 from let_titan.compare.result import compare
 from let_titan.compare.text import score_rows
 from let_titan.runs import EVALUATIONS, Run
@@ -120,3 +121,35 @@ def test_the_files_show_tasks_and_bits_per_byte(tmp_path):
     assert "Tasks and perplexity" in (tmp_path / "o" / "report.html").read_text()
     (arm,) = json.loads((tmp_path / "o" / "report.json").read_text())["arms"]
     assert arm["accuracy"]["costs"]["steps"]["speed_up"]["value"] == 1.0
+
+
+def test_tasks_of_a_step_evaluated_twice_are_all_kept_and_averaged(tmp_path):
+    first = {"piqa": {"acc": 0.6, "metric": "acc"}, "arc": {"acc": 0.3, "metric": "acc"}}
+    again = {"boolq": {"acc": 0.7, "metric": "acc"}, "arc": {"acc": 0.5, "metric": "acc"}}
+    broken = {"siqa": {"acc": None, "metric": "acc"}}
+    lines = [
+        {"step": 20, "tasks": first, "average": 0.45},
+        {"step": 20, "tasks": again, "average": 0.6},
+        {"step": 40, "tasks": first, "average": 0.45},
+        {"step": 40, "tasks": broken, "average": None},
+    ]
+    found = lines_of(tmp_path, *lines)
+    assert found[0]["tasks"] == {**first, **again}
+    assert found[0]["average"] == pytest.approx((0.6 + 0.5 + 0.7) / 3)
+    assert found[1]["average"] is None and "piqa" in found[1]["tasks"]
+
+
+def test_a_chart_that_is_not_drawn_is_not_linked(tmp_path):
+    baseline, let, other = (
+        write_run(tmp_path / name, name != "baseline", BETTER) for name in ("baseline", "let", "k")
+    )
+    text = (other / "summary.json").read_text().replace('"k": 2', '"k": 3')
+    (other / "summary.json").write_text(text)
+    for folder in (baseline, let):
+        evaluate(folder, {20: 0.4, 40: 0.5})
+    runs = [Run.load(folder) for folder in (baseline, let, other)]
+    for count, linked in ((2, True), (3, False)):
+        comparison = compare(runs[1:count], runs[:1])
+        assert ("(accuracy.png)" in report(comparison)) == linked
+        assert ("accuracy" in drawn(comparison)) == linked
+        assert "Spent until the tasks' average is" in report(comparison)

@@ -161,7 +161,7 @@ CHARTS = {
 def drawn(comparison: Comparison) -> list[str]:
     """Returns the names of ``CHARTS`` that there is something to draw for."""
     there = {
-        "accuracy": all(result.averages for result in comparison.results),
+        "accuracy": comparison.scored,
         "costs": comparison.timed,
     }
     return [name for name in CHARTS if there.get(name, True)]

@@ -164,8 +164,12 @@ def arm_section(result: ArmResult, hours: str) -> list[str]:
     return parts
 
 
-def score_section(result: ArmResult, hours: str) -> list[str]:
-    """Returns what one arm's checkpoints scored; nothing where they were not evaluated."""
+def score_section(result: ArmResult, hours: str, drawn: bool) -> list[str]:
+    """Returns what one arm's checkpoints scored; nothing where they were not evaluated.
+
+    Args:
+        drawn: whether there is a chart of the accuracies.
+    """
     if not (rows := score_rows(result)):
         return []
     parts = [
@@ -175,7 +179,7 @@ def score_section(result: ArmResult, hours: str) -> list[str]:
     if result.accuracy:
         costs = cost_rows(result.accuracy, hours)
         parts += [
-            "![Task accuracy by step](accuracy.png)",
+            *(["![Task accuracy by step](accuracy.png)"] if drawn else []),
             accuracy_sentence(result),
             markdown_table(["", "baseline", result.name, "speed-up"], costs),
         ]
@@ -198,6 +202,11 @@ def report(comparison: Comparison, note: str | None = None) -> str:
     """Returns report.md; ``note`` stands above all else."""
     hours = hours_name(comparison.baseline)
     header = ["", comparison.baseline.name, *(arm.name for arm in comparison.arms)]
+    scores = [
+        part
+        for result in comparison.results
+        for part in score_section(result, hours, comparison.scored)
+    ]
     commands = dict.fromkeys(command(run) for run in every_run(comparison))
     sections = [
         *([f"**{note}**"] if note else []),
@@ -206,7 +215,7 @@ def report(comparison: Comparison, note: str | None = None) -> str:
         "![Validation loss by step](validation_loss.png)",
         "![Speed-up by loss reached](speedup.png)",
         *(part for result in comparison.results for part in arm_section(result, hours)),
-        *(part for result in comparison.results for part in score_section(result, hours)),
+        *scores,
         *phase_section(comparison),
         "![Weight, cosine and gradient norm by step](alignment.png)",
         "## What was set differently",

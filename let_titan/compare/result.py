@@ -81,6 +81,11 @@ class Comparison:
         """Whether there is an arm whose throughput and memory can be compared."""
         return any(result.phases for result in self.results)
 
+    @property
+    def scored(self) -> bool:
+        """Whether every arm has averages of the tasks: they stand in one chart."""
+        return all(result.averages for result in self.results)
+
     def to_json(self) -> str:
         """Returns the figures as JSON; what is not finite becomes null."""
         names = [self.baseline.name, *(arm.name for arm in self.arms)]
