@@ -74,9 +74,9 @@ def online(environment):
     assert service.refused == []
 
 
-def log_online(folder):
+def log_online(folder, group="twins"):
     """Logs a run as training does: lines, and its files at the end."""
-    with wandb.init(project="let_titan", name="let", group="twins", dir=folder) as run:
+    with wandb.init(project="let_titan", name="let", group=group, dir=folder) as run:
         for line in read_lines(folder / FILES[0]):
             run.log(as_logged(line), step=line["step"])
         WandbFiles(folder).close()
@@ -129,6 +129,24 @@ def test_online_charts_and_tables_stand_in_the_group(online, environment, tmp_pa
         assert f"{chart}_table" in json.dumps(panel)  # the chart draws this table
     (page,) = (content for name, content in run.files.items() if name.endswith(".html"))
     assert page == b"<p>the page</p>"
+
+
+def test_a_name_in_several_groups_is_asked_back(online, tmp_path):
+    """1_4b/let and 7b/let are both called "let": the newest of them is any."""
+    folders = {
+        group: write_run(tmp_path / group, True, shifted(BETTER, i))
+        for i, group in enumerate(("1_4b", "7b"))
+    }
+    for group, folder in folders.items():
+        log_online(folder, group)
+    (small, large) = online.runs
+    said = rf"named 'let' in 2 groups \(1_4b: {small}; 7b: {large}\): write wandb:team/let_titan/GR"
+    with pytest.raises(ValueError, match=said):
+        load("wandb:team/let_titan/let")
+    for source, group in ((small, "1_4b"), (large, "7b"), ("1_4b/let", "1_4b"), ("7b/let", "7b")):
+        assert load(f"wandb:team/let_titan/{source}").curve == Run.load(folders[group]).curve
+    with pytest.raises(ValueError, match="has no run 'let' in the group '3b': look"):
+        load("wandb:team/let_titan/3b/let")
 
 
 def test_what_wandb_refuses_is_told_in_a_sentence(online, environment):

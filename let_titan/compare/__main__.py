@@ -19,7 +19,7 @@ def parse(args: list[str] | None) -> argparse.Namespace:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    source = "a run's folder (job.dump_folder), or wandb:ENTITY/PROJECT/NAME"
+    source = "a run's folder (job.dump_folder), or wandb:ENTITY/PROJECT/[GROUP/]NAME"
     parser.add_argument("runs", nargs="+", metavar="RUN", help=source)
     parser.add_argument("--baseline", nargs="+", required=True, metavar="RUN", help=source)
     parser.add_argument("--out", type=Path, required=True, help="folder to write into")
