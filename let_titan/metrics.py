@@ -22,12 +22,15 @@ class LetMetricsProcessor(MetricsProcessor):
 
     Attributes:
         always: steps that are logged whatever the interval.
+        is_last: set by the trainer; whether the step at hand was made the last one by a signal, the
+            same on all ranks.
         looks_every: how often auto stop looks at the teacher; set to 0 when that has left.
         let_figures: set by the trainer; called by all ranks at a log step, since it reduces.
         largest_loss: set under context parallelism, in global_max_loss's stead; reduces, too.
         file: metrics.jsonl, on rank 0 only.
     """
 
+    is_last: Callable[[], bool] = staticmethod(lambda: False)
     let_figures: Callable[[], dict[str, float]] | None = None
     largest_loss: Callable[[], float] | None = None
     file: MetricsFile | None = None
@@ -55,10 +58,12 @@ class LetMetricsProcessor(MetricsProcessor):
     def should_log(self, step: int) -> bool:
         """As torchtitan, and at s_stop and at the end, so that no window mixes the two phases.
 
-        Any look of auto stop may turn out to be s_stop.
+        Any look of auto stop may turn out to be s_stop. A stop by a signal is an end, too: what was
+        trained since the last line is told by nothing else.
         """
         look = self.looks_every > 0 and step % self.looks_every == 0
-        return step in self.always or look or super().should_log(step)
+        asked = step in self.always or look or self.is_last()
+        return asked or super().should_log(step)
 
     def log(
         self,

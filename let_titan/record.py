@@ -12,7 +12,7 @@ from typing import Any
 from torchtitan.components.metrics import BaseLogger
 
 from let_titan.errors import writing
-from let_titan.runs import read_lines
+from let_titan.runs import CLOCK, read_lines
 from let_titan.used_folder import cut
 
 # our key: the key under which torchtitan's MetricsProcessor (or ours) logs it
@@ -56,7 +56,7 @@ class MetricsFile(BaseLogger):
         self._origin = time.perf_counter()
 
     def resume(self, step: int) -> None:
-        """Continues after ``step``: later lines go, the clock goes on.
+        """Continues after ``step``: later lines go, the clock goes on from its checkpoint's time.
 
         The validation line of ``step`` itself goes, too: it is written after the checkpoint, so a
         kill may have come before it, and the resumed run validates there again.
@@ -65,8 +65,17 @@ class MetricsFile(BaseLogger):
         with writing(self.path):
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self.path.touch()
-        elapsed = max((line.get("elapsed_s", 0.0) for line in lines), default=0.0)
+        # Of a run by an earlier version only the lines know the time.
+        timed = [*lines, *cut(self._clock, lambda line: line["step"] <= step)]
+        elapsed = max((line.get("elapsed_s", 0.0) for line in timed), default=0.0)
         self._origin = time.perf_counter() - elapsed
+
+    def note_saved(self, step: int) -> None:
+        """Notes when the checkpoint of ``step`` was saved.
+
+        Lines are too far apart for a resume: what was trained since the last one would not count.
+        """
+        self._append({"step": step, "elapsed_s": self._elapsed()}, self._clock)
 
     def lines(self) -> list[dict[str, Any]]:
         """Returns all lines so far."""
@@ -82,7 +91,7 @@ class MetricsFile(BaseLogger):
             }
         else:
             line = {"step": step, **{ours: metrics.get(key) for ours, key in TRAIN_KEYS.items()}}
-            line["elapsed_s"] = time.perf_counter() - self._origin
+            line["elapsed_s"] = self._elapsed()
             # torchtitan's figure is per device
             line["tokens_per_s"] = metrics["throughput(tps)"] * self.world_size
             line |= {ours: metrics.get(key) for ours, key in COST_KEYS.items()}
@@ -102,8 +111,17 @@ class MetricsFile(BaseLogger):
         """Notes that ``step`` became s_stop, and why: {"step", "auto_stop": reason}."""
         self._append({"step": step, "auto_stop": reason})
 
-    def _append(self, line: dict[str, Any]) -> None:
-        with writing(self.path), self.path.open("a") as file:
+    def _elapsed(self) -> float:
+        """Returns the seconds since the run's start, without those between its starts."""
+        return time.perf_counter() - self._origin
+
+    @property
+    def _clock(self) -> Path:
+        return self.path.with_name(CLOCK)
+
+    def _append(self, line: dict[str, Any], path: Path | None = None) -> None:
+        path = path or self.path
+        with writing(path), path.open("a") as file:
             file.write(json.dumps(finite(line)) + "\n")
 
 

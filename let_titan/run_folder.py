@@ -112,6 +112,11 @@ class RunFolder:
         if self.file is not None:
             self.file.note_nonfinite(step, ranks)
 
+    def note_saved(self, step: int) -> None:
+        """Notes the time at which the checkpoint of ``step`` was saved, for a resume from it."""
+        if self.file is not None and self._begun:
+            self.file.note_saved(step)
+
     def note_auto_stop(self, step: int, reason: str) -> None:
         """Notes why ``step`` is the last with a teacher."""
         if self.file is not None:

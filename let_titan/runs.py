@@ -20,6 +20,9 @@ EVALUATIONS = "evaluations.jsonl"
 """What let_titan.evaluate found of checkpoints: ``step``, and ``tasks`` with ``average``, or
 ``perplexity``, or both, a line."""
 
+CLOCK = "clock.jsonl"
+"""The time at which each checkpoint was saved, ``step`` and ``elapsed_s`` a line."""
+
 SUMMARY_KEYS = ("config", "hardware", "let_plan", "parameters", "versions")
 
 

@@ -67,9 +67,11 @@ class LetTrainer(Trainer):
             self.rank_loss = RankLoss(self.parallel_dims)
             self.metrics_processor.largest_loss = self.rank_loss.largest
         self.run_folder = RunFolder(self.metrics_processor.file, describe_run(self))
+        self.checkpointer.note_saved = self.run_folder.note_saved
         self.stop_request = StopRequest()
         self.guard = self._build_guard()
         self.optimizers.register_step_pre_hook(self.guard)
+        self.metrics_processor.is_last = lambda: self.guard.stop
         self.auto_stop = build_auto_stop(self.plan, job_config)
         self._begun = False
 

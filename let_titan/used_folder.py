@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from let_titan.errors import writing
-from let_titan.runs import EVALUATIONS, FILES, Line, read_lines
+from let_titan.runs import CLOCK, EVALUATIONS, FILES, Line, read_lines
 
 
 def set_aside(folder: Path) -> None:
@@ -15,7 +15,7 @@ def set_aside(folder: Path) -> None:
     One N for all, so that the figures keep the config they are of.
     """
     stamp = time.time_ns()
-    for name in (*FILES, EVALUATIONS):
+    for name in (*FILES, EVALUATIONS, CLOCK):
         path = folder / name
         if path.exists():
             with writing(path):

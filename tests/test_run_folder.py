@@ -144,6 +144,25 @@ def test_resume_cuts_what_lies_past_the_checkpoint(tmp_path):
     assert 4.0 < file.lines()[-1]["elapsed_s"] < 5.0  # the clock went on from step 2's
 
 
+def test_the_clock_goes_on_from_the_checkpoint_not_from_the_last_line(tmp_path, monkeypatch):
+    """Logged every 100th step and stopped after every 95th, a run has all its seconds."""
+    now = [0.0]
+    monkeypatch.setattr("let_titan.record.time.perf_counter", lambda: now[0])
+    metrics = dict.fromkeys(("loss_metrics/global_avg_loss", "throughput(tps)"), 1.0)
+    for start in (0, 95, 190, 285, 190):  # killed at last, and started again from step 190
+        file = MetricsFile(tmp_path / "metrics.jsonl", world_size=1)
+        file.resume(start)
+        for step in range(start + 1, start + 96):
+            now[0] += 1.0
+            if step % 100 == 0:
+                file.log(metrics, step)
+        file.note_saved(step)
+        now[0] += 1000.0  # in the queue
+    assert [line["elapsed_s"] for line in file.lines()] == [100.0, 200.0]
+    saved = (tmp_path / "clock.jsonl").read_text().splitlines()
+    assert [json.loads(each)["elapsed_s"] for each in saved] == [95.0, 190.0, 285.0]
+
+
 def begin(folder, step):
     RunFolder(MetricsFile(folder / "metrics.jsonl", 1), {}).begin(step, None)
 
@@ -152,7 +171,8 @@ def test_a_fresh_start_keeps_an_earlier_run_together(tmp_path):
     """Unread: even a damaged file is only moved."""
     begin(tmp_path, 0)
     earlier = {"metrics": "damaged\n{}\n", "summary": "{", "evaluations": '{"step": 2}\n'}
-    names = {"metrics": "jsonl", "summary": "json", "evaluations": "jsonl"}
+    earlier["clock"] = '{"step": 2, "elapsed_s": 9.0}\n'
+    names = {"metrics": "jsonl", "summary": "json", "evaluations": "jsonl", "clock": "jsonl"}
     for stem, text in earlier.items():
         (tmp_path / f"{stem}.{names[stem]}").write_text(text)
     begin(tmp_path, 0)

@@ -45,10 +45,10 @@ def to_all(pid, number):
     time.sleep(0.5)  # as long as a step may take
 
 
-def stop_in_step_3(lab, monkeypatch=None, **changes):
+def stop_in_step_3(lab, s_stop=3, **changes):
     """Runs ``main``'s ``run`` with a signal on the way; returns the summary's exit state."""
     changes = {"validation__dataset_path": str(lab.assets / "validation.jsonl"), **changes}
-    config = lab.config({"s_stop": 3}, **{**SAVED, **SPARSE, **changes})
+    config = lab.config({"s_stop": s_stop}, **{**SAVED, **SPARSE, **changes})
     before = let_titan.train.LetTrainer, dist.destroy_process_group
     let_titan.train.LetTrainer, dist.destroy_process_group = Interrupted, lambda: None
     try:
@@ -90,6 +90,16 @@ def test_a_step_that_is_saved_anyway_is_saved_once(lab):
 def test_without_checkpoints_it_still_ends_well(lab):
     assert stop_in_step_3(lab, checkpoint__enable=False).startswith("stopped at step 3")
     assert not (lab.folder / "run" / "checkpoint").exists()
+
+
+def test_the_step_of_a_stop_is_logged_and_its_time_is_kept(lab):
+    stop_in_step_3(lab, 4, metrics__log_freq=100, validation__enable=False)
+    run = lab.folder / "run"
+    _, line = map(json.loads, (run / "metrics.jsonl").read_text().splitlines())  # the first step's
+    (saved,) = map(json.loads, (run / "clock.jsonl").read_text().splitlines())
+    assert line["step"] == saved["step"] == 3 and line["align_cosine"] is not None
+    assert saved["elapsed_s"] > line["elapsed_s"] > 0
+    assert json.loads((run / "summary.json").read_text())["wall_time_s"] == line["elapsed_s"]
 
 
 def on_two_ranks(assets, folder):

@@ -50,9 +50,11 @@ class LetCheckpointManager(CheckpointManager):
     Attributes:
         exports: the folder of the run's exports, which go aside with their checkpoints; None: it
             has none.
+        note_saved: is told the step of every save, when it is written or on its way.
     """
 
     exports: Path | None = None
+    note_saved: Callable[[int], None] | None = None
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -101,8 +103,11 @@ class LetCheckpointManager(CheckpointManager):
         Raises:
             RunError: this save, or the one that ran in the background, could not be written.
         """
+        before = self._last_saved
         with self._written(curr_step):
             super().save(curr_step, last_step)
+        if self._last_saved != before and self.note_saved is not None:
+            self.note_saved(curr_step)
         if last_step and self.enable and not self.load_only:
             self._purge_stale_checkpoints()  # which torchtitan leaves out after the last save
 
