@@ -55,13 +55,20 @@ class MetricsFile(BaseLogger):
         self.world_size = world_size
         self._origin = time.perf_counter()
 
-    def resume(self, step: int) -> None:
+    def resume(self, step: int, validates: bool = True) -> None:
         """Continues after ``step``: later lines go, the clock goes on from its checkpoint's time.
 
-        The validation line of ``step`` itself goes, too: it is written after the checkpoint, so a
-        kill may have come before it, and the resumed run validates there again.
+        The validation line of ``step`` itself goes, too, if the resumed run validates there: it is
+        written after the checkpoint, so a kill may have come before it.
+
+        Args:
+            step: the steps that are done.
+            validates: whether it does. A run that is extended, or validates at other steps now, may
+                not, and keeps what its last start found.
         """
-        lines = cut(self.path, lambda line: line["step"] <= step - ("val_loss" in line))
+        lines = cut(
+            self.path, lambda line: line["step"] <= step - (validates and "val_loss" in line)
+        )
         with writing(self.path):
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self.path.touch()

@@ -39,13 +39,20 @@ class RunFolder:
         self.cost = TeacherCost()
         self._begun = False
 
-    def begin(self, step: int, teacher: dict[str, Any] | None, tokens: int = 0) -> None:
+    def begin(
+        self,
+        step: int,
+        teacher: dict[str, Any] | None,
+        tokens: int = 0,
+        validates: bool = True,
+    ) -> None:
         """Continues the files after ``step`` (0: starts them).
 
         Args:
             step: the steps that are done.
             teacher: the facts of the one that is there, if one is.
             tokens: that a teacher has read so far.
+            validates: whether this start validates after ``step`` before it trains.
         """
         self._begun = True
         self.facts["teacher"] = teacher
@@ -66,7 +73,7 @@ class RunFolder:
             set_aside(self._path.parent)
         # Scores of later steps are of checkpoints that are no longer this run's.
         cut(self._path.with_name(EVALUATIONS), lambda line: line["step"] <= step)
-        self.file.resume(step)
+        self.file.resume(step, validates)
         self._write("running")
 
     def is_unfinished(self) -> bool:

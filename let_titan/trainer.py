@@ -143,8 +143,10 @@ class LetTrainer(Trainer):
             self.phase.load(start)
         else:
             self._reads_for_none()
-        self.run_folder.begin(start, self.phase.facts(), self.teacher_tokens(start))
-        if self.job_config.validation.enable and self.validator.should_validate(start):
+        validates = self.job_config.validation.enable and self.validator.should_validate(start)
+        tokens = self.teacher_tokens(start)
+        self.run_folder.begin(start, self.phase.facts(), tokens, validates)
+        if validates:
             # Compiled first for validation's shape, the blocks would treat training's as dynamic.
             # Of flex attention that is the lesser evil: eager it holds scores of [B, H, S, S].
             flex = self.job_config.data.document_attention

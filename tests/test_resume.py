@@ -59,6 +59,13 @@ def test_a_run_killed_before_its_last_validation_is_completed(finished, lab):
     assert (run / "metrics.jsonl").stat().st_mtime_ns == before  # now there is nothing to do
 
 
+def test_an_extended_run_keeps_the_validation_of_its_old_end(lab):
+    """No validation is due there any more, so the line would not come back."""
+    for steps, validated in ((4, [0, 3, 4]), (6, [0, 3, 4, 6])):
+        lines = train(lab, training__steps=steps, validation__freq=3)["lines"]
+        assert [line["step"] for line in lines if "val_loss" in line] == validated
+
+
 def changed_on_the_way(assets, folder, first, others):
     """Goes on from step 2 of a run of ``first`` with other settings, and has them from step 1.
 
