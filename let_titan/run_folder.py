@@ -13,7 +13,7 @@ from let_titan.data.files import data_fingerprint
 from let_titan.errors import RunError
 from let_titan.outcome import outcome
 from let_titan.record import MetricsFile
-from let_titan.runs import COMPLETED, EVALUATIONS, starts_of
+from let_titan.runs import COMPLETED, EVALUATIONS, kind_of, starts_of
 from let_titan.summary import surroundings, write_summary
 from let_titan.teacher_cost import TeacherCost, cost_at_start
 from let_titan.tokenizer import fingerprint
@@ -62,12 +62,15 @@ class RunFolder:
         earlier = json.loads(self._path.read_text()) if goes_on else {}
         lines = self.file.lines() if step > 0 else []
         self.cost = cost_at_start(step, tokens, teacher, earlier, lines)
-        this = {"step": step, "world_size": self.file.world_size}
+        here = kind_of(self.facts.get("hardware", {}))
+        this = {"step": step, "world_size": self.file.world_size, "hardware": here}
         starts = [{**this, "teacher_cost": dataclasses.asdict(self.cost)}]
         if goes_on:
             # Past s_stop no teacher is loaded any more: its facts are still the run's.
             self.facts["teacher"] = teacher or earlier["teacher"]
-            starts = [start for start in starts_of(earlier) if start["step"] < step] + starts
+            before = {"hardware": kind_of(earlier.get("hardware", {}))}  # of a version without
+            kept = (start for start in starts_of(earlier) if start["step"] < step)
+            starts = [{**before, **start} for start in kept] + starts
         self.facts["starts"] = starts
         if step == 0:
             set_aside(self._path.parent)

@@ -23,6 +23,9 @@ EVALUATIONS = "evaluations.jsonl"
 CLOCK = "clock.jsonl"
 """The time at which each checkpoint was saved, ``step`` and ``elapsed_s`` a line."""
 
+KIND = ("device", "device_name", "cpu", "cpu_threads")
+"""Of summary.json's ``hardware``, what times depend on beside the number of devices."""
+
 SUMMARY_KEYS = ("config", "hardware", "let_plan", "parameters", "versions")
 
 
@@ -103,6 +106,26 @@ def is_complete(folder: Path) -> bool:
     """Whether ``folder`` has a run that came to its last step: a signal may end one before."""
     summary = folder / "summary.json"
     return summary.is_file() and json.loads(read_text(summary))["exit_state"] == COMPLETED
+
+
+def kind_of(hardware: dict[str, Any]) -> dict[str, Any]:
+    """Returns what of summary.json's ``hardware`` is of ``KIND``."""
+    return {key: hardware[key] for key in KIND if key in hardware}
+
+
+def stretches(summary: dict[str, Any]) -> list[tuple[int, int, dict[str, Any]]]:
+    """Returns (step, devices, kind) of all that a run was trained on in turn, after that step.
+
+    A start on what the one before had continues its stretch. A start that says nothing of its kind
+    had that of the whole run, as summaries once said it.
+    """
+    whole = kind_of(summary.get("hardware", {}))
+    found: list[tuple[int, int, dict[str, Any]]] = []
+    for start in starts_of(summary):
+        on = start["world_size"], start.get("hardware") or whole
+        if not found or found[-1][1:] != on:
+            found.append((start["step"], *on))
+    return found
 
 
 def starts_of(summary: dict[str, Any]) -> list[dict[str, Any]]:

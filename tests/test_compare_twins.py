@@ -14,6 +14,7 @@ from let_titan.compare.trace import Trace
 from tests.handmade import (
     BASELINE,
     BETTER,
+    DEVICES,
     SECONDS,
     STUDENT,
     TEACHER,
@@ -96,6 +97,27 @@ def test_other_hardware_withholds_times_alone_unless_allowed(tmp_path):
     assert result.target.costs["flops"].speed_up.value == pytest.approx(1.0)
     (result,) = compare([let], [baseline], ["hardware"]).results
     assert result.untimed is None and result.target.costs["seconds"].speed_up is not None
+
+
+def test_hardware_that_a_resume_changed_withholds_times_too(tmp_path):
+    """The last start's alone would pass: both ended on one thread."""
+    baseline, let = twins(tmp_path, BASELINE, BETTER)
+    threads = {"device": "cpu", "cpu_threads": 8}
+    first, second = ({"step": s, "world_size": DEVICES} for s in (0, 20))
+    let.summary["starts"] = [first, second]
+    assert compare([let], [baseline]).results[0].untimed is None  # as earlier versions left it
+    let.summary["starts"] = [{**first, "hardware": threads}, second]
+    (result,) = compare([let], [baseline]).results
+    assert "hardware.cpu_threads (1 in baseline, [8, 1] in let)" in result.untimed
+    assert result.target.costs["seconds"].speed_up is None
+    later = {**second, "step": 30}
+    baseline.summary["starts"] = [{**first, "hardware": threads}, later]
+    (result,) = compare([let], [baseline]).results
+    assert (
+        "steps after which the hardware changed ([30] in baseline, [20] in let)" in result.untimed
+    )
+    let.summary["starts"][1] = later
+    assert compare([let], [baseline]).results[0].untimed is None
 
 
 def test_a_run_whose_clock_does_not_count_is_left_out_of_times_alone(tmp_path):

@@ -203,6 +203,22 @@ def test_every_start_is_kept_until_a_run_begins_anew(tmp_path):
         assert found == [(start, 2) for start in starts]
 
 
+def test_every_start_says_what_it_ran_on(tmp_path):
+    def start(step, **hardware):
+        facts = {"hardware": {**hardware, "memory_gib": 1.0}}
+        RunFolder(MetricsFile(tmp_path / "metrics.jsonl", 2), facts).begin(step, None)
+        return [each["hardware"] for each in read_summary(tmp_path)["starts"]]
+
+    old, new = {"device": "cpu", "cpu_threads": 1}, {"device": "cuda", "device_name": "H200"}
+    assert start(0, **old) == [old]
+    assert start(4, **new) == [old, new]
+    summary = read_summary(tmp_path)
+    for each in summary["starts"]:  # as an earlier version left them
+        del each["hardware"]
+    (tmp_path / "summary.json").write_text(json.dumps(summary))
+    assert start(6, **old) == [new, new, old]  # all that can be known
+
+
 COMPUTING = {"placement": "replicate", "flops_per_token": 5}
 READING = {"placement": "cache", "flops_per_token": 0}
 

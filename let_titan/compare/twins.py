@@ -5,7 +5,7 @@ from itertools import groupby
 from typing import Any
 
 from let_titan.compare.arms import TEACHER, Arm, differing
-from let_titan.runs import Run, starts_of
+from let_titan.runs import KIND, Run, stretches
 
 STRICT = {
     "student": ("config.model.flavor", "parameters.total", "parameters.blocks"),
@@ -24,28 +24,40 @@ STRICT = {
 }
 """Without these a comparison of losses means nothing."""
 
-HARDWARE = (
-    *(f"hardware.{key}" for key in ("device", "device_name", "cpu", "cpu_threads")),
-    "devices by start",
-)
-"""Without these a comparison of times means nothing."""
+CHANGES = "steps after which the hardware changed"
+
+HARDWARE = (*(f"hardware.{key}" for key in KIND), "devices by start", CHANGES)
+"""Without these a comparison of times means nothing; of each start, since a resume may change them.
+"""
 
 OVERRIDES = (*(name.replace(" ", "-") for name in STRICT), "hardware")
 INTENDED = ("let", "distill", "teacher")
 
 
 def fact(run: Run, path: str) -> Any:
-    """As ``Run.fact``, and two that are made up of several.
+    """As ``Run.fact``, and some that are made up of several.
 
-    "validated sequences"; "devices by start", equal sizes in a row counted once, since a resume may
-    change them.
+    "validated sequences"; of ``HARDWARE``, what stretch after stretch was trained on: equal values
+    in a row are counted once, and a kind of hardware that never changed is no list.
     """
-    if path == "devices by start":
-        return [size for size, _ in groupby(s["world_size"] for s in starts_of(run.summary))]
+    if path in HARDWARE:
+        return hardware_fact(run, path)
     if path != "validated sequences":
         return run.fact(path)
     steps, rows = (run.fact(f"config.validation.{key}") for key in ("steps", "local_batch_size"))
     return None if None in (steps, rows) else steps * rows
+
+
+def hardware_fact(run: Run, path: str) -> Any:
+    """Returns a fact of ``HARDWARE``."""
+    found = stretches(run.summary)
+    if path == CHANGES:
+        return [step for step, *_ in found[1:]]
+    if path == "devices by start":
+        return [size for size, _ in groupby(devices for _, devices, _ in found)]
+    key = path.rpartition(".")[2]
+    values = [value for value, _ in groupby(kind.get(key) for *_, kind in found)]
+    return values if len(values) > 1 else values[0]
 
 
 def unlike(runs: Sequence[Run], paths: Sequence[str]) -> list[str]:
