@@ -4,6 +4,7 @@ import json
 import math
 
 import pytest
+import torch
 
 from let_titan.config import LetConfigManager
 from let_titan.errors import RunError
@@ -12,6 +13,9 @@ from let_titan.probe.proposal import evidence_of, propose
 from let_titan.probe.trials import BASELINE, Trial, candidates
 from let_titan.train import LetTrainer
 from tests.support import write_toml
+
+GOES_ON = ["--checkpoint.enable", "--checkpoint.initial_load_path", "some"]
+GOES_ON += ["--checkpoint.no-initial_load_model_only"]
 
 
 def in_this_process(args, log):
@@ -84,6 +88,26 @@ def test_a_trial_has_its_own_s_stop_whatever_the_command_line_says(flags, lab, c
     assert "2, 0.0, 0.25" in capsys.readouterr().err
 
 
+def test_trials_begin_with_the_weights_that_the_run_loads_and_save_nothing(lab):
+    """From a checkpoint whose weights are zero the first loss is that of a guess, ln(320)."""
+    saved = {"checkpoint__enable": True, "checkpoint__folder": "saved"}
+    trainer = LetTrainer(lab.config(None, training__steps=1, **saved))
+    with torch.no_grad():
+        trainer.model_parts[0].output.weight.zero_()
+    trainer.checkpointer.save(0, last_step=True)
+    trainer.close()
+    path = str(lab.folder / "run" / "saved" / "step-0")
+    saved["checkpoint__initial_load_path"] = path
+    file = write_toml(lab.folder / "run.toml", lab.sections({}, training__steps=40, **saved))
+    args = ["--job.config_file", str(file), "--steps", "4", "--blocks", "1"]
+    assert main(args, in_this_process) == 0
+    for name in (BASELINE, "k1"):
+        folder = lab.folder / "run" / "probe" / name
+        first = json.loads((folder / "metrics.jsonl").read_text().splitlines()[0])
+        assert first["loss"] == pytest.approx(math.log(320), abs=1e-3)
+        assert not (folder / "saved").exists()
+
+
 def trial(block, angles, states=None, ratio=0.2, loss=5.0):
     states = states or [0.1 * i for i in range(len(angles))]
     looks = [
@@ -142,6 +166,7 @@ def test_candidates_are_shares_of_the_student(lab):
         ({}, ["--blocks", "one"], "must be numbers with commas"),
         ({}, ["--blocks", "5"], "--blocks 5 must lie between 1 and 4"),
         ({"lambda_0": 0.0}, [], "has no alignment"),
+        ({}, GOES_ON, "goes on at the checkpoint's step"),
         ({"pairs": ["last:2:1"]}, [], "fixes the blocks"),
         ({"alpha": 0.5}, ["--steps", "4"], "let.alpha = 0.5"),
     ],

@@ -23,6 +23,7 @@ from let_titan.probe.trials import (
     BASELINE,
     Train,
     arguments,
+    begins_with_weights,
     candidates,
     in_processes,
     run_trial,
@@ -126,6 +127,11 @@ def check(own: argparse.Namespace, config: LetJobConfig) -> None:
         raise ConfigError(
             "The config has no alignment: set let.enable = true and let.lambda_0, and leave "
             "[distill] out."
+        )
+    if begins_with_weights(config) and not config.checkpoint.initial_load_model_only:
+        raise ConfigError(
+            "checkpoint.initial_load_model_only = false goes on at the checkpoint's step, and the "
+            "probe trains the first ones: set it to true, or leave initial_load_path out."
         )
     if config.let.pairs:
         raise ConfigError(

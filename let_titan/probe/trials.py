@@ -65,6 +65,7 @@ def arguments(config: LetJobConfig, steps: int, block: int, folder: Path) -> lis
     """Returns what makes a trial of the config: keys of the command line, which win over the file.
 
     The learning rate is that of the whole run's first steps, and lambda stays what it is at first.
+    Weights that the run would load are loaded, and nothing is saved.
 
     Args:
         config: the run's own.
@@ -86,10 +87,21 @@ def arguments(config: LetJobConfig, steps: int, block: int, folder: Path) -> lis
             "let.schedule": "constant",
             "let.diagnostics_freq": str(max(1, steps // LOOKS)),
         }
-    off = ["let.auto-stop", "validation.enable", "checkpoint.enable", "export.enable"]
-    off += ["metrics.enable-wandb"] if block else ["metrics.enable-wandb", "let.enable"]
+    off = ["let.auto-stop", "validation.enable", "export.enable", "metrics.enable-wandb"]
+    off += [] if block else ["let.enable"]
+    off += [] if begins_with_weights(config) else ["checkpoint.enable"]
     flags = [f"--{section}.no-{name}" for section, _, name in (key.partition(".") for key in off)]
+    if begins_with_weights(config):
+        flags.append("--checkpoint.load-only")
+        keys["checkpoint.load_step"] = "-1"  # a step of the run's own checkpoints, else
     return [*flags, *(part for key, value in keys.items() for part in (f"--{key}", value))]
+
+
+def begins_with_weights(config: LetJobConfig) -> bool:
+    """Whether the run's first steps are of a checkpoint's weights and not of random ones."""
+    checkpoint = config.checkpoint
+    given = checkpoint.initial_load_path or checkpoint.initial_load_in_hf
+    return checkpoint.enable and bool(given)
 
 
 def in_processes(count: int) -> Train:
