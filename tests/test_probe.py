@@ -108,6 +108,34 @@ def test_trials_begin_with_the_weights_that_the_run_loads_and_save_nothing(lab):
         assert not (folder / "saved").exists()
 
 
+def leave(losses):
+    """Returns what writes a trial's lines, with a look a step."""
+
+    def train(args, log):
+        found = {"block_cosine": [[0.1] * 4], "grad_cosine": [0.01], "grad_ratio": [0.05]}
+        lines = [{"step": step, "loss": loss} for step, loss in enumerate(losses, start=1)]
+        lines += [{"step": line["step"], "diagnostics": found} for line in lines]
+        folder = log.with_suffix("")
+        folder.mkdir()
+        (folder / "metrics.jsonl").write_text("".join(json.dumps(x) + "\n" for x in lines))
+
+    return train
+
+
+def test_a_step_that_was_left_out_has_no_loss_and_a_failed_probe_can_be_repeated(lab, capsys):
+    file = write_toml(lab.folder / "run.toml", lab.sections({}, training__steps=40))
+    args = ["--job.config_file", str(file), "--steps", "10", "--blocks", "1", "--json"]
+    assert main(args, leave([5.0] * 8 + [None, None])) == 1
+    assert "baseline from 9 on has a finite loss: lower" in capsys.readouterr().err
+    out = lab.folder / "run" / "probe"
+    assert "from 9 on has" in (out / "failed").read_text()
+    assert main(args, leave([5.0] * 8 + [4.0, None])) == 0
+    assert json.loads(capsys.readouterr().out)["baseline_loss"] == 4.0
+    (aside,) = out.parent.glob("probe.failed.*")
+    assert (aside / BASELINE).is_dir() and not (out / "failed").exists()
+    assert main(args, leave([5.0] * 10)) == 2  # a probe that came to its end stays
+
+
 def trial(block, angles, states=None, ratio=0.2, loss=5.0):
     states = states or [0.1 * i for i in range(len(angles))]
     looks = [
@@ -149,8 +177,9 @@ def test_s_stop_is_where_auto_stop_would_have_ended_it():
 def test_a_look_without_an_angle_does_not_count():
     seen = evidence_of(trial(2, [None, 0.2, 0.2]), Trial(BASELINE, 0, 5.5, []), 0.0, 0.001)
     assert seen.grad_cosine == pytest.approx(0.2) and math.isfinite(seen.grad_cosine_error)
-    with pytest.raises(ValueError, match="Block 2 has no look with two gradients"):
-        evidence_of(trial(2, [None]), Trial(BASELINE, 0, 5.5, []), 0.0, 0.001)
+    for angles, looks in (([None], "no"), ([None, 0.2], "1")):
+        with pytest.raises(ValueError, match=f"Block 2 has {looks} look with two gradients"):
+            evidence_of(trial(2, angles), Trial(BASELINE, 0, 5.5, []), 0.0, 0.001)
 
 
 def test_candidates_are_shares_of_the_student(lab):
@@ -162,7 +191,8 @@ def test_candidates_are_shares_of_the_student(lab):
 @pytest.mark.parametrize(
     ("let", "flags", "sentence"),
     [
-        ({}, ["--steps", "0"], "must be at least 1"),
+        ({}, ["--steps", "1"], "of one look no error can be told"),
+        ({}, ["--nproc", "0"], "must be at least 1"),
         ({}, ["--blocks", "one"], "must be numbers with commas"),
         ({}, ["--blocks", "5"], "--blocks 5 must lie between 1 and 4"),
         ({"lambda_0": 0.0}, [], "has no alignment"),

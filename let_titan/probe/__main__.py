@@ -9,15 +9,18 @@ import argparse
 import json
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from let_titan.checks import find_mistakes
 from let_titan.config import LetConfigManager, LetJobConfig
 from let_titan.config.manager import without_keys
 from let_titan.errors import ConfigError, exit_code, writing
 from let_titan.plan import aligns
-from let_titan.probe.proposal import baseline_of, evidence_of, propose
+from let_titan.probe.proposal import Evidence, Proposal, baseline_of, evidence_of, propose
 from let_titan.probe.table import show
 from let_titan.probe.trials import (
     BASELINE,
@@ -28,6 +31,9 @@ from let_titan.probe.trials import (
     in_processes,
     run_trial,
 )
+
+FAILED = "failed"
+"""In the folder of a probe that did not come to its end: why."""
 
 
 def main(args: list[str] | None = None, train: Train | None = None) -> int:
@@ -68,25 +74,59 @@ def probe(own: argparse.Namespace, rest: list[str], train: Train) -> None:
     check(own, config)
     blocks = candidates(config, [int(x) for x in own.blocks.split(",") if x])
     out = own.out or Path(config.job.dump_folder) / "probe"
-    if out.exists():
+    if out.exists() and not (out / FAILED).is_file():
         raise ConfigError(f"{str(out)!r} exists: remove it, or choose another folder by --out.")
-    names = {0: BASELINE, **{block: f"k{block}" for block in blocks}}
     shared = without_keys(rest, {"let.s_stop", "let.s_stop_fraction"})  # a trial has its own
     runs = {
-        block: [*shared, *arguments(config, own.steps, block, out / name)]
-        for block, name in names.items()
+        block: [*shared, *arguments(config, own.steps, block, out / name_of(block))]
+        for block in (0, *blocks)
     }
     for args in runs.values():
         for mistake in find_mistakes(LetConfigManager().parse_args(args), own.nproc):
             raise mistake
+    set_failed_aside(out)
     out.mkdir(parents=True)
+    with marking(out):
+        report, evidence, proposal = look(own, config, runs, out, train)
+    if own.json:
+        print(json.dumps(report, indent=2))
+    else:
+        show(evidence, proposal, own.steps)
+
+
+def set_failed_aside(out: Path) -> None:
+    """Renames what a probe that failed left, so that the same command can be given again."""
+    if out.exists():
+        with writing(out):
+            out.replace(out.with_name(f"{out.name}.failed.{time.time_ns()}"))
+
+
+@contextmanager
+def marking(out: Path) -> Iterator[None]:
+    """Leaves a mark in ``out`` where the probe fails; one that still runs must not be set aside."""
+    try:
+        yield
+    except BaseException as error:
+        with suppress(OSError):  # what stopped the probe is to be told, not this
+            (out / FAILED).write_text(f"{error or type(error).__name__}\n")
+        raise
+
+
+def look(
+    own: argparse.Namespace,
+    config: LetJobConfig,
+    runs: dict[int, list[str]],
+    out: Path,
+    train: Train,
+) -> tuple[dict[str, Any], list[Evidence], Proposal]:
+    """Trains ``runs``, arguments by block, below ``out`` and draws from them; writes probe.json."""
     trials = []
     for number, (block, args) in enumerate(runs.items(), start=1):
         begun = time.perf_counter()
-        trials.append(run_trial(train, args, own.steps, block, out / names[block]))
+        trials.append(run_trial(train, args, own.steps, block, out / name_of(block)))
         took = time.perf_counter() - begun
         print(
-            f"{number} of {len(runs)}: {names[block]}, {own.steps} steps in {took:.0f} s",
+            f"{number} of {len(runs)}: {name_of(block)}, {own.steps} steps in {took:.0f} s",
             file=sys.stderr,
         )
     let = config.let
@@ -97,7 +137,7 @@ def probe(own: argparse.Namespace, rest: list[str], train: Train) -> None:
         if trial is not baseline
     ]
     proposal = propose(evidence, let.lambda_0, own.target_ratio, own.steps)
-    report = {
+    report: dict[str, Any] = {
         "steps": own.steps,
         "lambda_0": let.lambda_0,
         "target_ratio": own.target_ratio,
@@ -107,10 +147,11 @@ def probe(own: argparse.Namespace, rest: list[str], train: Train) -> None:
     }
     with writing(out / "probe.json"):
         (out / "probe.json").write_text(json.dumps(report, indent=2) + "\n")
-    if own.json:
-        print(json.dumps(report, indent=2))
-    else:
-        show(evidence, proposal, own.steps)
+    return report, evidence, proposal
+
+
+def name_of(block: int) -> str:
+    return f"k{block}" if block else BASELINE
 
 
 def check(own: argparse.Namespace, config: LetJobConfig) -> None:
@@ -119,8 +160,11 @@ def check(own: argparse.Namespace, config: LetJobConfig) -> None:
     Raises:
         ConfigError: names the value and the cure.
     """
-    if own.steps < 1 or own.nproc < 1 or not own.target_ratio > 0:
-        raise ConfigError("--steps and --nproc must be at least 1, and --target-ratio above 0.")
+    if own.steps < 2 or own.nproc < 1 or not own.target_ratio > 0:
+        raise ConfigError(
+            "--nproc must be at least 1, --steps 2 (of one look no error can be told), and "
+            "--target-ratio above 0."
+        )
     if not all(part.isdecimal() for part in own.blocks.split(",") if part):
         raise ConfigError(f"--blocks {own.blocks} must be numbers with commas, e.g. 2,3,6.")
     if not aligns(config):

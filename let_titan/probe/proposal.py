@@ -65,13 +65,13 @@ def evidence_of(trial: Trial, baseline: Trial, threshold: float, gain: float) ->
         threshold, gain: auto stop's (let.auto_stop_cosine, let.auto_stop_gain).
 
     Raises:
-        ValueError: no look has an angle (a gradient was zero throughout).
+        ValueError: fewer than two looks have an angle (a gradient was zero, or --steps is short).
     """
     found = [look for _, look in trial.looks if math.isfinite(number(look["grad_cosine"][0]))]
-    if not found:
+    if len(found) < 2:
         raise ValueError(
-            f"Block {trial.block} has no look with two gradients: raise --steps, or let.lambda_0 "
-            "above 0."
+            f"Block {trial.block} has {len(found) or 'no'} look with two gradients, and an error "
+            "takes two: raise --steps, or let.lambda_0 above 0."
         )
     angles = [look["grad_cosine"][0] for look in found]
     states = [look["block_cosine"][0][trial.block - 1] for look in found]
@@ -79,7 +79,7 @@ def evidence_of(trial: Trial, baseline: Trial, threshold: float, gain: float) ->
     return Evidence(
         block=trial.block,
         grad_cosine=fmean(angles),
-        grad_cosine_error=stdev(angles) / math.sqrt(len(angles)) if len(angles) > 1 else math.inf,
+        grad_cosine_error=stdev(angles) / math.sqrt(len(angles)),
         grad_ratio=median(look["grad_ratio"][0] for look in found),
         cosine_first=states[0],
         cosine_last=states[-1],

@@ -10,7 +10,7 @@ from typing import Any
 
 from let_titan.config import LetJobConfig
 from let_titan.errors import ConfigError, RunError
-from let_titan.runs import read_lines
+from let_titan.runs import is_number, read_lines
 from let_titan.student.flavors import FLAVORS
 
 SHARES = (1 / 16, 1 / 8, 1 / 4, 1 / 2)
@@ -131,10 +131,19 @@ def run_trial(train: Train, args: list[str], steps: int, block: int, folder: Pat
         steps: of the run.
         block: k, or 0 for the baseline.
         folder: its dump folder; the log is beside it.
+
+    Raises:
+        RunError: it failed, or has no finite loss at its end.
     """
     train(args, folder.with_suffix(".log"))
     lines = read_lines(folder / "metrics.jsonl")
-    losses = [line["loss"] for line in lines if "loss" in line]
     looks = [(line["step"], line["diagnostics"]) for line in lines if "diagnostics" in line]
-    last = max(1, round(END * steps))
-    return Trial(folder.name, block, fmean(losses[-last:]), looks)
+    first = steps - max(1, round(END * steps)) + 1
+    losses = [line.get("loss") for line in lines if line["step"] >= first]
+    finite = [loss for loss in losses if is_number(loss)]  # a step may have been left out
+    if not finite:
+        raise RunError(
+            f"No step of {folder} from {first} on has a finite loss: lower optimizer.lr or "
+            "let.lambda_0, or look at the data."
+        )
+    return Trial(folder.name, block, fmean(finite), looks)
