@@ -128,9 +128,10 @@ class RunFolder:
             self.file.note_saved(step)
 
     def note_auto_stop(self, step: int, reason: str) -> None:
-        """Notes why ``step`` is the last with a teacher."""
+        """Notes why ``step`` is the last with a teacher, after it became the plan's s_stop."""
         if self.file is not None:
             self.file.note_auto_stop(step, reason)
+            self._write("running")  # a run that is killed never comes to its end's summary
             logger.info(f"Step {step} is s_stop: {reason}.")
 
     def _write(self, exit_state: str) -> None:

@@ -92,8 +92,15 @@ def train(lab, let, told=None, **changes):
     }
     let = {"auto_stop": True, "diagnostics_freq": 1, "s_stop": PLANNED, **let}
     trainer = LetTrainer(lab.config(let, training__steps=STEPS, **saved, **validation, **changes))
-    tell = trainer.dataloader.teacher_left
-    trainer.dataloader.teacher_left = lambda: (told.append(trainer.step), tell())
+    tell, summary = trainer.dataloader.teacher_left, lab.folder / "run" / "summary.json"
+
+    def teacher_left():
+        told.append(trainer.step)
+        if trainer.step == PATIENCE:  # the summary does not wait for the run's end
+            assert json.loads(summary.read_text())["let_plan"]["s_stop"] == PATIENCE
+        tell()
+
+    trainer.dataloader.teacher_left = teacher_left
     try:
         trainer.train()
         trainer.run_folder.end("completed")
