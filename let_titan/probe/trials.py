@@ -138,12 +138,11 @@ def run_trial(train: Train, args: list[str], steps: int, block: int, folder: Pat
     train(args, folder.with_suffix(".log"))
     lines = read_lines(folder / "metrics.jsonl")
     looks = [(line["step"], line["diagnostics"]) for line in lines if "diagnostics" in line]
-    first = steps - max(1, round(END * steps)) + 1
-    losses = [line.get("loss") for line in lines if line["step"] >= first]
+    losses = [line["loss"] for line in lines if "loss" in line][-max(1, round(END * steps)) :]
     finite = [loss for loss in losses if is_number(loss)]  # a step may have been left out
     if not finite:
         raise RunError(
-            f"No step of {folder} from {first} on has a finite loss: lower optimizer.lr or "
+            f"No loss of the last {len(losses)} in {folder} is finite: lower optimizer.lr or "
             "let.lambda_0, or look at the data."
         )
     return Trial(folder.name, block, fmean(finite), looks)
