@@ -126,6 +126,46 @@ def test_a_model_too_large_for_the_gpus_is_a_mistake(lab, capsys, monkeypatch):
     assert "shard over more GPUs" in capsys.readouterr().err
 
 
+def priced(capsys, *arguments):
+    """Returns the report of the tiny run on two GPUs."""
+    code = main([*arguments, "--world-size", "2", "--json"])
+    told = json.loads(capsys.readouterr().out)
+    return code, told
+
+
+def test_what_is_offloaded_does_not_fill_the_gpu(lab, capsys, monkeypatch):
+    arguments = write(lab)
+    _, told = priced(capsys, *arguments)
+    memory = told["price"]["memory_bytes_per_gpu"]
+    fits = replace(A100, memory_bytes=memory["total"] - memory["weights"])
+    monkeypatch.setitem(GPUS, "a100", fits)
+    code, told = priced(capsys, *arguments, "--training.enable_cpu_offload")
+    found = told["price"]["memory_bytes_per_gpu"]
+    assert code == 0 and found["weights"] == found["gradients"] == found["adam"] == 0
+    assert found["activations"] == memory["activations"]
+    assert found["total"] == memory["activations"] + memory["buffers"]
+    (warning,) = told["warnings"]
+    assert "lie in the memory of its host, which was not checked" in warning
+    monkeypatch.setitem(GPUS, "a100", replace(A100, memory_bytes=1))
+    code, told = priced(capsys, *arguments, "--training.enable_cpu_offload")
+    assert code == 2 and "The teacher and what lasts beside it take" in told["mistakes"][0]
+
+
+def test_a_checkpoint_has_the_size_of_its_dtype(lab, capsys):
+    sizes = {}
+    for dtype in ("float32", "bfloat16"):
+        saved = ["--checkpoint.enable", "--training.dtype", dtype]
+        price = priced(capsys, *write(lab), *saved)[1]["price"]
+        sizes[dtype] = price["checkpoints"]["bytes_each"] / price["student"]["parameters"]
+    assert sizes == {"float32": 12, "bfloat16": 6}
+
+
+def test_a_memory_budget_is_said_to_be_priced_without(lab, capsys):
+    budget = ["--activation_checkpoint.mode", "memory_budget", "--compile.enable"]
+    _, told = priced(capsys, *write(lab), *budget)
+    assert any('"memory_budget" is priced as "none"' in each for each in told["warnings"])
+
+
 def test_too_large_a_batch_is_a_warning(lab, capsys):
     huge = ["--training.local_batch_size", "500000", "--world-size", "1"]
     assert main([*write(lab), *huge]) == 0

@@ -4,6 +4,8 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+from torchtitan.config import TORCH_DTYPE_MAP
+
 from let_titan.config import LetJobConfig
 from let_titan.disk import existing_parent
 from let_titan.plan import LetPlan
@@ -37,6 +39,39 @@ def memory_advice(config: LetJobConfig, gpu: Gpu, memory: StepMemory) -> Iterato
         )
 
 
+def too_large(config: LetJobConfig, gpu: Gpu, memory: StepMemory) -> Iterator[str]:
+    """What lasts is exact, so a run in which it does not fit cannot be."""
+    if memory.lasting <= gpu.memory_bytes:
+        return
+    offloads = config.training.enable_cpu_offload
+    parts = (
+        "The teacher and what lasts beside it take"
+        if offloads
+        else ("Weights, gradients, Adam and teacher take")
+    )
+    yield (
+        f"{parts} {gib(memory.lasting)} on each GPU, and {gpu.name} has {gib(gpu.memory_bytes)}: "
+        "shard over more GPUs."
+    )
+
+
+def offload_note(n_bytes: int) -> str:
+    return (
+        f"training.enable_cpu_offload = true: weights, gradients and Adam of a GPU, {gib(n_bytes)} "
+        "at most, lie in the memory of its host, which was not checked, and not in the sum; the "
+        "tokens/s and GPU-hours do not count their way to the GPU and back."
+    )
+
+
+def checkpointing_advice(config: LetJobConfig) -> Iterator[str]:
+    """Only the compiler knows what it would compute again."""
+    if config.activation_checkpoint.mode == "memory_budget":
+        yield (
+            'activation_checkpoint.mode = "memory_budget" is priced as "none": the activations '
+            "will be fewer, by as much as the compiler decides."
+        )
+
+
 def batch_key(config: LetJobConfig) -> str:
     """Names what activations grow with: in a pipeline it is the microbatch."""
     if config.parallelism.pipeline_parallel_degree > 1:
@@ -48,10 +83,11 @@ def batch_key(config: LetJobConfig) -> str:
 def checkpoint_bytes(config: LetJobConfig, parameters: int) -> tuple[int, int]:
     """Returns the bytes of one checkpoint and of all that lie on the disk at a time.
 
-    Weights and Adam's two moments in training.dtype's 4 bytes; one more than are kept lies there
-    while the newest is written.
+    Weights and Adam's two moments in training.dtype; one more than are kept lies there while the
+    newest is written.
     """
-    checkpoint, one = config.checkpoint, 12 * parameters
+    checkpoint = config.checkpoint
+    one = 3 * TORCH_DTYPE_MAP[config.training.dtype].itemsize * parameters
     saved = -(-config.training.steps // checkpoint.interval)
     kept = checkpoint.keep_latest_k + 1 if checkpoint.keep_latest_k else saved
     return one, one * min(kept, saved)

@@ -15,20 +15,22 @@ from let_titan.config import LetJobConfig
 from let_titan.plan import LetPlan, resolve_plan
 from let_titan.preflight.advice import (
     checkpoint_bytes,
+    checkpointing_advice,
     disk_advice,
     memory_advice,
+    offload_note,
     s_stop_advice,
+    too_large,
 )
 from let_titan.preflight.cache import cache_advice, cache_facts
 from let_titan.preflight.cost import Cost, busy_share
 from let_titan.preflight.findings import Findings, look, uses_float8, vocabulary_of
 from let_titan.preflight.gpus import GPUS, GPUS_PER_NODE, Gpu
-from let_titan.preflight.memory import StepMemory, measure_step
+from let_titan.preflight.memory import StepMemory, measure_step, offloaded
 from let_titan.preflight.pipeline import measure_pipeline
 from let_titan.preflight.reading import NOT_MEASURED, TeacherReading, measure_reading
 from let_titan.preflight.student import Student, build_student, whole_student
 from let_titan.preflight.teacher import price_teacher, with_head
-from let_titan.preflight.units import gib
 from let_titan.preflight.world import fake_world, is_replicated
 from let_titan.student.flavors import FLAVORS
 
@@ -80,6 +82,10 @@ def examine(
     plan = resolve_plan(config)
     reading = reading_of(config, plan, findings)
     student, teacher, ranks = measure(config, world_size, plan, per_node)
+    on_host = max(rank.weights + rank.gradients + rank.adam for rank in ranks)
+    if config.training.enable_cpu_offload:
+        findings.warnings.append(offload_note(on_host))
+        ranks = [offloaded(rank) for rank in ranks]
     memory = max(ranks, key=lambda rank: rank.total)
     cost = cost_of(config, world_size, plan, gpu, student, teacher_flops(teacher, reading), mfu)
     cache = cache_facts(config, teacher, cost)
@@ -199,14 +205,10 @@ def advise(
     cache: dict[str, Any] | None,
 ) -> None:
     """Adds what follows from the sizes."""
-    exact = memory.lasting
-    if exact > gpu.memory_bytes:
-        findings.mistakes.append(
-            f"Weights, gradients, Adam and teacher take {gib(exact)} on each GPU, and {gpu.name} "
-            f"has {gib(gpu.memory_bytes)}: shard over more GPUs."
-        )
+    findings.mistakes += too_large(config, gpu, memory)
     findings.warnings += [
         *s_stop_advice(config, plan),
+        *checkpointing_advice(config),
         *memory_advice(config, gpu, memory),
         *disk_advice(config, student.parameters),
         *cache_advice(config, cache),

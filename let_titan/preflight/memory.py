@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, TypeVar
 
 import torch
@@ -58,6 +58,15 @@ class StepMemory:
     def lasting(self) -> int:
         """All but the activations, which are an estimate."""
         return self.total - self.activations
+
+
+def offloaded(memory: StepMemory) -> StepMemory:
+    """Returns what of it stays on the GPU under training.enable_cpu_offload.
+
+    FSDP holds this rank's shards of weights, gradients and Adam's moments in the host's memory; the
+    weights that it gathers are counted with the activations.
+    """
+    return replace(memory, weights=0, gradients=0, adam=0)
 
 
 def flash_attention(
