@@ -14,7 +14,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
+from rich.console import Console, Group
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
@@ -40,6 +40,9 @@ class Watched:
 
     Args:
         folder: the run's; it need not exist yet.
+
+    Attributes:
+        problem: why what is there cannot be read, in a sentence.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -48,6 +51,7 @@ class Watched:
         self.validation: list[Line] = []
         self.skipped = 0
         self.summary: dict[str, Any] = {}
+        self.problem: str | None = None
         self._seen: Any = None
         self._written = 0.0  # when metrics.jsonl was, in seconds since the epoch
 
@@ -59,9 +63,18 @@ class Watched:
             if stamps == self._seen:
                 return
             lines = read_lines(files[0])
-            self.summary = json.loads(files[1].read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+            summary = json.loads(files[1].read_text(encoding="utf-8"))
+            if not isinstance(summary, dict):
+                raise ValueError(f"{files[1]} holds no summary: resume the run, which writes it.")
+        except json.JSONDecodeError as error:
+            # Copied over a network it may be half there for a moment; the last one is shown on.
+            if not self.summary:
+                self.problem = f"{files[1]} is not JSON ({error.msg})."
             return
+        except (OSError, ValueError) as error:
+            self.problem = str(error) if isinstance(error, ValueError) else self.problem
+            return
+        self.problem, self.summary = None, summary
         self._seen, self._written = stamps, stamps[0][-1] / 1e9
         self.train, self.validation = sort_lines(lines)
         self.skipped = sum("nonfinite" in line for line in lines)
@@ -72,7 +85,7 @@ class Watched:
 
     @property
     def exit_state(self) -> str:
-        return self.summary.get("exit_state", "not started")
+        return self.summary.get("exit_state", "unreadable" if self.problem else "not started")
 
     @property
     def done(self) -> bool:
@@ -203,8 +216,8 @@ def column(run: Watched, baseline: Watched | None, now: float) -> dict[str, str 
     }
 
 
-def view(runs: Sequence[Watched], baseline: Watched | None, now: float) -> Table:
-    """Returns a table with a run a column, which fits a narrow terminal.
+def view(runs: Sequence[Watched], baseline: Watched | None, now: float) -> Group:
+    """Returns a table with a run a column, which fits a narrow terminal, and what is to be said.
 
     What no run has is left out, so that many runs fit a low one.
     """
@@ -217,10 +230,16 @@ def view(runs: Sequence[Watched], baseline: Watched | None, now: float) -> Table
         if all(str(cells[key]) in ("-", "0") for cells in columns):
             continue
         table.add_row(Text(key, style="dim"), *(cells[key] for cells in columns))
-    if baseline is not None:
-        table.caption = f"in brackets: against {baseline.name} at the same step"
-        table.caption_justify = "left"
-    return table
+    told = [baseline_note(baseline)] if baseline is not None else []
+    also = [] if baseline is None or baseline in runs else [baseline]
+    told += [f"{run.name}: {run.problem}" for run in (*runs, *also) if run.problem]
+    return Group(table, *(Text(each, style="table.caption") for each in told))
+
+
+def baseline_note(baseline: Watched) -> str:
+    if not baseline.summary:
+        return f"{baseline.folder}, to compare with, is {baseline.exit_state}"
+    return f"in brackets: against {baseline.name} at the same step"
 
 
 def find_baseline(runs: Sequence[Watched]) -> Watched | None:
@@ -261,7 +280,8 @@ def main(args: list[str] | None = None) -> int:
     options = parser.parse_args(args)
     console = Console()
     once = options.once or not console.is_terminal
-    missing = [path for path in options.runs if not path.is_dir()]
+    given = [*options.runs, *([options.baseline] if options.baseline else [])]
+    missing = [path for path in given if not path.is_dir()]
     if missing and once:
         print(f"let_titan.watch: {missing[0]} is no folder: give job.dump_folder.", file=sys.stderr)
         return 2

@@ -180,6 +180,53 @@ def test_once_and_mistakes(folder, tmp_path, capsys):
     assert "20 of 40" in capsys.readouterr().out
     assert main([str(tmp_path / "none"), "--once"]) == 2
     assert "none is no folder" in capsys.readouterr().err
+    assert main([str(folder), "--once", "--baseline", str(tmp_path / "typo")]) == 2
+    assert "typo is no folder" in capsys.readouterr().err
+
+
+def damage_a_line(folder):
+    lines = (folder / "metrics.jsonl").read_text().splitlines()
+    lines[2] = "garbage"
+    (folder / "metrics.jsonl").write_text("\n".join(lines) + "\n")
+
+
+@pytest.mark.parametrize(
+    ("damage", "sentence"),
+    [
+        (damage_a_line, "metrics.jsonl, line 3, is not JSON (Expecting value): remove that line."),
+        (lambda run: (run / "summary.json").write_text("[]"), "summary.json holds no summary"),
+        (lambda run: (run / "summary.json").write_text("{"), "summary.json is not JSON"),
+    ],
+    ids=["line", "list", "half"],
+)
+def test_what_cannot_be_read_is_said(damage, sentence, folder):
+    whole = Watched(folder)
+    whole.refresh()
+    text, damaged = (folder / "metrics.jsonl").read_text(), Watched(folder)
+    damage(folder)
+    damaged.refresh()
+    assert damaged.exit_state == "unreadable" and sentence in shown_of(damaged)
+    whole.refresh()
+    assert whole.exit_state == "running"  # what was read before is shown on
+    if damage is damage_a_line:
+        assert sentence in shown_of(whole)
+        (folder / "metrics.jsonl").write_text(text)
+        whole.refresh()
+        assert whole.problem is None
+
+
+def test_a_baseline_that_has_not_started_is_compared_with_by_nobody(folder, tmp_path):
+    run, other = Watched(folder), Watched(tmp_path / "later")
+    run.refresh()
+    other.refresh()
+    text = shown_of(run, other)
+    assert "later, to compare with, is not started" in text and "in brackets" not in text
+
+
+def shown_of(run, baseline=None):
+    console = Console(file=io.StringIO(), width=400)
+    console.print(view([run], baseline, time.time()))
+    return " ".join(console.file.getvalue().split())
 
 
 @pytest.mark.parametrize(
