@@ -29,10 +29,15 @@ def seen_from(mesh):
     return mine[0].unsqueeze(1) >= funcol.all_gather_tensor(mine[0].contiguous(), 0, mesh)
 
 
+def whole(x, mesh):
+    """Gathers [B, H, S / cp, D] to [B, H, S, D]; torch 2.12 compiles that along axis 0 alone."""
+    return funcol.all_gather_tensor_autograd(x.movedim(2, 0).contiguous(), 0, mesh).movedim(0, 2)
+
+
 def attention(q, k, v, *, mesh, seen, scale=None, enable_gqa=False, is_causal=True):
     """Causal attention of this rank's queries [B, H, S / cp, D] to all ranks' keys."""
     assert is_causal
-    k, v = (funcol.all_gather_tensor_autograd(x.contiguous(), 2, mesh) for x in (k, v))
+    k, v = (whole(x, mesh) for x in (k, v))
     return F.scaled_dot_product_attention(
         q, k, v, attn_mask=seen, scale=scale, enable_gqa=enable_gqa
     )
