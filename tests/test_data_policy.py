@@ -36,6 +36,7 @@ def test_validation_by_hash_is_disjoint_and_all_there_is(tmp_path):
         ({"weights": ["Github:-1"]}, "data.weights has 'Github:-1'"),
         ({"weights": ["Github:nan"]}, "data.weights has 'Github:nan'"),
         ({"weights": [":1"]}, "data.weights has ':1'"),
+        ({"weights": ["Github:0", "Github:2"]}, "data.weights names 'Github' twice"),
         ({"validation_fraction": 1.0}, "data.validation_fraction = 1.0"),
         ({"lanes": -1}, "data.lanes = -1"),
         ({"max_document_mib": 0}, "data.max_document_mib = 0"),

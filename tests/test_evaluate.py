@@ -283,3 +283,12 @@ def test_compare_shows_what_was_evaluated_of_two_checkpoints(assets, tmp_path, c
     bits = texts[-1]["perplexity"]["Test"]["bits_per_byte"]
     assert (found["Test"].run.value, found["Test"].baseline.value) == (bits, 9.0)
     assert {row.step for row in found.values()} == {MADE_STEPS[-1]}
+
+
+def test_a_split_in_two_formats_is_told(tmp_path):
+    for name in ("train-0.parquet", "train-1.jsonl", "validation.jsonl"):
+        (tmp_path / name).touch()
+    with pytest.raises(ConfigError, match=r"files of train in several formats \(\.jsonl, \.parq"):
+        offline.splits_of(tmp_path)
+    (tmp_path / "train-0.parquet").unlink()
+    assert set(offline.splits_of(tmp_path)) == {"train", "validation"}

@@ -87,10 +87,20 @@ def policy_of(data: Data, validation: bool) -> Policy:
     return Policy(
         data.bad_lines,
         data.max_document_mib * 2**20,
-        dict(parse_weight(text) for text in data.weights),
+        weights_of(data.weights),
         data.validation_fraction,
         validation,
     )
+
+
+def weights_of(texts: list[str]) -> dict[str, float]:
+    """Reads data.weights; a set with two of them would have the last in silence."""
+    found: dict[str, float] = {}
+    for name, weight in map(parse_weight, texts):
+        if name in found:
+            raise ConfigError(f"data.weights names {name!r} twice: give each set one weight.")
+        found[name] = weight
+    return found
 
 
 def parse_weight(text: str) -> tuple[str, float]:

@@ -56,12 +56,22 @@ def write_offline(data: Path, out: Path) -> list[str]:
 
 
 def splits_of(folder: Path) -> dict[str, list[Path]]:
-    """Returns a task's files by split, of one format each."""
+    """Returns a task's files by split, of one format each.
+
+    Raises:
+        ConfigError: a split has files of several.
+    """
     found = {}
     for split in SPLITS:
         files = sorted(f for f in folder.glob(f"{split}*") if f.suffix in FORMATS)
+        formats = sorted({f.suffix for f in files})
+        if len(formats) > 1:
+            raise ConfigError(
+                f"{str(folder)!r} has files of {split} in several formats ({', '.join(formats)}), "
+                "and which belong together is not known: keep those of one."
+            )
         if files:
-            found[split] = [f for f in files if f.suffix == files[0].suffix]
+            found[split] = files
     return found
 
 
