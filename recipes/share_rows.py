@@ -79,7 +79,7 @@ def pipeline_ways(teacher: Teacher, tokens: torch.Tensor, dims: ParallelDims) ->
     }
 
 
-AXES = {"tp": ("tensor-parallel", tensor_ways), "pp": ("pipeline's", pipeline_ways)}
+AXES = {"tp": ("tensor-parallel", tensor_ways), "pp": ("pipeline", pipeline_ways)}
 """{axis of the mesh: what its ranks are called, their ways}."""
 
 
