@@ -8,7 +8,7 @@ import argparse
 import os
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 
@@ -63,12 +63,7 @@ def tokenize(
     policy, totals = policy_of(data, validation=False), Counter[str]()
     make_folder(out)
     targets = shard_paths(files, out)
-    if list(targets) != sorted(targets):
-        print(
-            "The text's folders are read one after the other and their shards by name, in another "
-            "order: for the same sequences make the shards of each folder in one of its own.",
-            file=sys.stderr,
-        )
+    tell_order(targets)
     with tqdm(unit=" documents", unit_scale=True, disable=None) as bar:
         for i, (path, file) in enumerate(targets.items()):
             bar.set_description(f"{file.name} ({i + 1} of {len(targets)})")
@@ -97,6 +92,17 @@ def tokenize(
                     bar.update(len(batch))
                     give_back_free_pages()
     return totals
+
+
+def tell_order(targets: Iterable[Path]) -> None:
+    """Says so where shards will not be read in the order of the text, which ``targets`` have."""
+    in_order = list(targets)
+    if in_order != sorted(in_order):
+        print(
+            "The text's folders are read one after the other and their shards by name, in another "
+            "order: for the same sequences make the shards of each folder in one of its own.",
+            file=sys.stderr,
+        )
 
 
 def second_reading(
