@@ -2,14 +2,12 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Literal
 
 from let_titan.config import Let, LetJobConfig
 from let_titan.errors import ConfigError
+from let_titan.ranges import Layer
 from let_titan.schedule import lambda_at
 from let_titan.student.flavors import FLAVORS
-
-Layer = int | Literal["last", "middle"]
 
 TEACHER_LETTERS = {"L": "last", "M": "middle"}
 """What the first letter of a pairing's name stands for."""

@@ -1,9 +1,13 @@
-"""The numbers that a key may take. Standard library only."""
+"""The values that keys may take. Standard library only."""
 
 import math
 from dataclasses import dataclass
+from typing import Literal
 
 from let_titan.errors import ConfigError
+
+Layer = int | Literal["last", "middle"]
+"""Of a teacher: the output of a block, from 1, or of the last one after the final norm."""
 
 
 @dataclass(frozen=True)

@@ -10,14 +10,14 @@ from torchtitan.config import JobConfig
 from torchtitan.models.llama3.model.state_dict_adapter import Llama3StateDictAdapter
 from torchtitan.protocols.train_spec import TrainSpec, register_train_spec
 
+from let_titan.build_data import build_dataloader, register_pile
 from let_titan.checks import MODEL_NAME
 from let_titan.config import LetJobConfig
-from let_titan.data.build import build_dataloader, register_pile
-from let_titan.metrics import build_let_metrics_processor
+from let_titan.let.teacher_tokenizer import teacher_text_of_run
+from let_titan.run.metrics import build_let_metrics_processor
 from let_titan.student import FLAVORS, LetTransformer, parallelize_student
 from let_titan.student.pipeline import build_loss, pipeline_student
-from let_titan.teacher_tokenizer import teacher_text_of_run
-from let_titan.tokenizer import RunTokenizer, load_tokenizer
+from let_titan.tokenizer.build import RunTokenizer, load_tokenizer
 from let_titan.upstream import is_registered
 from let_titan.validator import build_let_validator
 

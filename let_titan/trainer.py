@@ -8,20 +8,20 @@ from typing import Any
 import torch
 from torchtitan.train import Trainer
 
-from let_titan.auto_stop import AutoStop
 from let_titan.batch import Batch
-from let_titan.cache_of_run import RunCache
 from let_titan.checkpoint.manager import LetCheckpointManager
 from let_titan.checks import exported_folder
 from let_titan.config import LetJobConfig
 from let_titan.data.loader import PileLoader
-from let_titan.figures import let_figures
 from let_titan.guard import StepGuard
-from let_titan.phase import LetPhase
+from let_titan.let.auto_stop import AutoStop
+from let_titan.let.cache import RunCache
+from let_titan.let.phase import LetPhase
+from let_titan.let.salt_choice import chosen
 from let_titan.plan import LetPlan, resolve_plan
 from let_titan.rank_loss import RankLoss
-from let_titan.run_folder import RunFolder, describe_run
-from let_titan.salt_choice import chosen
+from let_titan.run.figures import let_figures
+from let_titan.run.folder import RunFolder, describe_run
 from let_titan.spec import register
 from let_titan.state_cache import uses_cache
 from let_titan.stop import StopRequest

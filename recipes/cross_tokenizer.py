@@ -38,10 +38,10 @@ from let_titan.data.policy import policy_of
 from let_titan.data.settings import Data
 from let_titan.data.teacher_text import TeacherText
 from let_titan.data.tokenize import text_batches
+from let_titan.let.targets import Counts, count
 from let_titan.preflight.gpus import GPUS, Gpu
 from let_titan.preflight.student import whole_student
-from let_titan.summary import surroundings, write_summary
-from let_titan.targets import Counts, count
+from let_titan.run.summary import surroundings, write_summary
 
 RESULTS = Path(__file__).parent / "results" / "cross_tokenizer"
 STUDENT = "1.4B"

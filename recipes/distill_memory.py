@@ -23,7 +23,7 @@ from overhead.peak import peak_bytes, reset_peak
 from torchtitan.components.loss import cross_entropy_loss
 
 from let_titan.distill import Distillation
-from let_titan.summary import surroundings
+from let_titan.run.summary import surroundings
 
 RESULTS = Path(__file__).parent / "results" / "distill_memory"
 WEIGHT, TEMPERATURE = 0.5, 2.0

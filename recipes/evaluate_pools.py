@@ -27,7 +27,7 @@ from pools.rebuild import science_rows, winogrande_pairs
 
 from let_titan.evaluate.offline import write_offline
 from let_titan.evaluate.tasks import SEED
-from let_titan.summary import surroundings
+from let_titan.run.summary import surroundings
 
 RESULTS = Path(__file__).parent / "results" / "evaluate_pools"
 POOLS = Path("outputs") / "pools"

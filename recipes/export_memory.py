@@ -29,9 +29,9 @@ from let_titan.checkpoint.checksums import ChecksumWriter, read_metadata
 from let_titan.device import peak_resident_bytes
 from let_titan.export.shape import parameter_shapes
 from let_titan.export.weights import WeightStream
+from let_titan.run.summary import surroundings
 from let_titan.student import FLAVORS, LetModelArgs
-from let_titan.summary import surroundings
-from let_titan.tokenizer import fingerprint, load_tokenizer
+from let_titan.tokenizer.build import fingerprint, load_tokenizer
 
 RESULTS = Path(__file__).parent / "results" / "export"
 SEQ_LEN = 2048

@@ -29,7 +29,7 @@ from kills.plan import POINTS, Trial, plan_trial
 from kills.ranks import launch, until_it_ends
 
 from let_titan.checkpoint.folders import whole_checkpoints
-from let_titan.summary import surroundings
+from let_titan.run.summary import surroundings
 
 
 @dataclass

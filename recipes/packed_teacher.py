@@ -24,7 +24,7 @@ from pair.batches import BATCH, SEQ_LEN, batches_of, reading_of
 
 from let_titan.batch import TeacherBatch, taken_out
 from let_titan.data.files import file_digests
-from let_titan.summary import surroundings, write_summary
+from let_titan.run.summary import surroundings, write_summary
 from let_titan.teacher import Teacher, load_teacher
 from let_titan.teacher.rows import end_to_end, positions_read, side_by_side
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from let_titan.preflight.units import gib
-from let_titan.summary import surroundings
+from let_titan.run.summary import surroundings
 
 ROOT = Path(__file__).parents[1]
 OUT = Path(__file__).parent / "results" / "preflight"

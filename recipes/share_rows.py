@@ -32,8 +32,8 @@ from torchtitan.distributed import ParallelDims
 from transformers import LlamaConfig, LlamaModel
 
 from let_titan.alignment import rows_of_this_rank, share_of_batch
-from let_titan.pipeline_rows import PipelineRows
-from let_titan.summary import surroundings
+from let_titan.let.pipeline_rows import PipelineRows
+from let_titan.run.summary import surroundings
 from let_titan.teacher.model import Teacher
 
 OUT = Path(__file__).parent / "results" / "share_rows"

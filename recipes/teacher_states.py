@@ -17,7 +17,7 @@ import torch
 from lab.corpus import documents
 from tokenizers import Tokenizer
 
-from let_titan.summary import surroundings
+from let_titan.run.summary import surroundings
 from let_titan.teacher import load_teacher
 
 ROOT = Path(__file__).resolve().parents[1]

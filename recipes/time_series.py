@@ -26,7 +26,7 @@ from series.training import Arm, Training
 from tqdm import tqdm
 
 from let_titan.compare.result import as_tree
-from let_titan.summary import surroundings, write_summary
+from let_titan.run.summary import surroundings, write_summary
 
 RESULTS = Path(__file__).parent / "results" / "time_series"
 

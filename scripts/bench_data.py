@@ -27,15 +27,15 @@ from torchtitan.components.dataloader import ParallelAwareDataloader
 from torchtitan.hf_datasets import DatasetConfig
 from torchtitan.hf_datasets.text_datasets import DATASETS, HuggingFaceTextDataset
 
-from let_titan.data.build import pile_loader
+from let_titan.build_data import pile_loader
 from let_titan.data.files import data_files, file_digests
 from let_titan.data.lanes import TOKENISE_AT_ONCE
 from let_titan.data.policy import policy_of
 from let_titan.data.settings import Data
 from let_titan.data.tokenize import main as tokenize
 from let_titan.data.tokenize import text_batches
-from let_titan.summary import surroundings, write_summary
-from let_titan.tokenizer import document_encoder, load_tokenizer
+from let_titan.run.summary import surroundings, write_summary
+from let_titan.tokenizer.build import document_encoder, load_tokenizer
 
 SEQ_LEN, BATCH = 2048, 8
 

@@ -107,7 +107,7 @@ def main() -> None:
             print(found[-1], flush=True)
     print(table(found))
     if args.out:
-        from let_titan.summary import surroundings, write_summary
+        from let_titan.run.summary import surroundings, write_summary
 
         write_summary(args.out / "tokenize.json", {**facts, **surroundings(), "runs": found})
         (args.out / "tokenize.md").write_text(table(found) + "\n")

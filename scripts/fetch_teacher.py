@@ -94,7 +94,7 @@ def convert() -> None:
         return
     print(f"fetch_teacher: converting to {CONVERTED}, which takes half a minute")
     try:
-        from let_titan.teacher.sources import convert_gguf  # late: it imports torch
+        from let_titan.teacher.convert import convert_gguf  # late: it imports torch
 
         convert_gguf(GGUF, CONVERTED)
     except ImportError as error:

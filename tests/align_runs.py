@@ -9,7 +9,7 @@ from let_titan.checks import find_mistakes
 from let_titan.data.teacher_text import TeacherText
 from let_titan.data.tokenize import main as tokenize
 from let_titan.spec import build_loader
-from let_titan.tokenizer import load_tokenizer
+from let_titan.tokenizer.build import load_tokenizer
 from let_titan.train import LetTrainer
 from tests.support import gradients, logged, of_all_stages, weights
 

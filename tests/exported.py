@@ -9,7 +9,7 @@ from transformers import AutoModelForCausalLM
 from let_titan.checkpoint.checksums import ChecksumWriter
 from let_titan.export.weights import on_one_process
 from let_titan.student import FLAVORS, LetTransformer
-from let_titan.tokenizer import fingerprint, load_tokenizer
+from let_titan.tokenizer.build import fingerprint, load_tokenizer
 from tests.conftest import VOCAB
 
 

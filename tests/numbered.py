@@ -5,8 +5,8 @@ import json
 
 import numpy as np
 
+from let_titan.data.corpus import Corpus
 from let_titan.data.files import data_files
-from let_titan.data.lanes import Corpus
 from let_titan.data.lines import read_lines
 from let_titan.data.loader import PileLoader
 from let_titan.data.policy import Policy

@@ -5,8 +5,9 @@ from collections import Counter
 
 import numpy as np
 
+from let_titan.data.corpus import Corpus
 from let_titan.data.files import data_files
-from let_titan.data.lanes import Corpus, Lane
+from let_titan.data.lanes import Lane
 from let_titan.data.policy import Policy
 from let_titan.data.reading import read_file
 

@@ -25,7 +25,7 @@ from torchtitan.train import Trainer
 from let_titan.checks import check_config
 from let_titan.collectives import gathered
 from let_titan.config import LetConfigManager, LetJobConfig
-from let_titan.record import VALIDATION_KEY
+from let_titan.run.record import VALIDATION_KEY
 from let_titan.train import LetTrainer
 
 SEQ_LEN = 64

@@ -11,9 +11,9 @@ from transformers import AutoModel
 
 from let_titan.data.align import Special, Twin
 from let_titan.data.teacher_text import TeacherText
-from let_titan.encoder import load_encoder
 from let_titan.teacher import read_encoder
-from let_titan.tokenizer import load_tokenizer
+from let_titan.tokenizer.build import load_tokenizer
+from let_titan.tokenizer.encoder import load_encoder
 from let_titan.train import LetTrainer
 from tests.align_runs import LET, aligned, end_to_end, equal, loader_of, shards
 from tests.conftest import TEXTS, make_tokenizer

@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
-from let_titan import tiktoken_files
 from let_titan.data.align import NO_TARGET, Slice, Special, Twin, of_slice, row_of
 from let_titan.data.teacher_text import TeacherText, changed_text
-from let_titan.encoder import encoder_of_tokenizer, load_encoder
-from let_titan.tiktoken_files import RANKS
+from let_titan.tokenizer import tiktoken_files
+from let_titan.tokenizer.encoder import encoder_of_tokenizer, load_encoder
+from let_titan.tokenizer.tiktoken_files import RANKS
 from tests.conftest import TEXTS, make_tokenizer
 from tests.tiktoken_files import llama_3_file, openai_file
 

@@ -6,8 +6,8 @@ import shutil
 from hypothesis import given
 from hypothesis import strategies as st
 
-from let_titan.auto_stop import PATIENCE, AutoStop
 from let_titan.checks import find_mistakes
+from let_titan.let.auto_stop import PATIENCE, AutoStop
 from let_titan.plan import LetPlan, Pair
 from let_titan.train import LetTrainer
 from tests.support import weights

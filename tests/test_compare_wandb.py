@@ -9,8 +9,8 @@ from let_titan.compare.__main__ import main
 from let_titan.compare.publish import publish
 from let_titan.compare.result import compare
 from let_titan.compare.sources import load
+from let_titan.run.wandb import WandbFiles, as_logged
 from let_titan.runs import FILES, Run, read_lines
-from let_titan.wandb_run import WandbFiles, as_logged
 from tests.handmade import BASELINE, BETTER, evaluate, shifted, write_run
 from tests.wandb_records import wandb_records
 from tests.wandb_server import serving

@@ -11,10 +11,10 @@ import zstandard
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from let_titan.data.build import build_dataloader, register_pile
+from let_titan.build_data import build_dataloader, register_pile
 from let_titan.data.files import data_files, data_fingerprint, file_digests
 from let_titan.errors import ConfigError
-from let_titan.tokenizer import load_tokenizer, token_bytes
+from let_titan.tokenizer.build import load_tokenizer, token_bytes
 from let_titan.train import LetTrainer, run
 
 JARGON = "assets/jargon/{}.jsonl.zst"

@@ -11,8 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from let_titan.data.corpus import parts_of
 from let_titan.data.files import File, data_files
-from let_titan.data.lanes import Lane, parts_of
+from let_titan.data.lanes import Lane
 from let_titan.data.policy import Policy
 from let_titan.errors import ConfigError
 from tests.numbered import batch_ids, corpus, iter_lane, loader, take, write_corpus

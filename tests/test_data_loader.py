@@ -16,13 +16,14 @@ from tokenizers.pre_tokenizers import ByteLevel
 from torchtitan.hf_datasets import DatasetConfig
 from torchtitan.hf_datasets.text_datasets import DATASETS, HuggingFaceTextDataset
 
+from let_titan.data.corpus import Corpus
 from let_titan.data.files import corpus_digest, data_files
-from let_titan.data.lanes import Corpus, Lane, Place
+from let_titan.data.lanes import Lane, Place
 from let_titan.data.lines import read_lines
 from let_titan.data.loader import PileLoader, merged
 from let_titan.data.policy import Policy
 from let_titan.errors import ConfigError
-from let_titan.tokenizer import document_encoder, load_tokenizer
+from let_titan.tokenizer.build import document_encoder, load_tokenizer
 from tests.numbered import (
     LENGTH,
     SHUFFLED,

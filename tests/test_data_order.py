@@ -5,15 +5,15 @@ from types import SimpleNamespace
 import pytest
 import zstandard
 
-from let_titan.data.build import pile_loader
+from let_titan.build_data import pile_loader
+from let_titan.data.corpus import Corpus
 from let_titan.data.documents import Document, text_hash
 from let_titan.data.files import File
-from let_titan.data.lanes import Corpus
 from let_titan.data.lines import read_lines
 from let_titan.data.policy import Policy
 from let_titan.data.settings import Data
 from let_titan.errors import ConfigError
-from let_titan.tokenizer import load_tokenizer
+from let_titan.tokenizer.build import load_tokenizer
 
 OTHER = {
     "add_bos": False,

@@ -11,8 +11,8 @@ from huggingface_hub import HfFileSystem
 from huggingface_hub.errors import OfflineModeIsEnabled
 
 from let_titan.data import remote
+from let_titan.data.corpus import Corpus
 from let_titan.data.files import data_files
-from let_titan.data.lanes import Corpus
 from let_titan.data.loader import PileLoader
 from let_titan.data.policy import Policy
 from let_titan.data.reading import read_file

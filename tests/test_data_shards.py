@@ -11,13 +11,13 @@ import pyarrow.ipc
 import pytest
 import zstandard
 
-from let_titan.data.build import build_dataloader, build_validation_dataloader
+from let_titan.build_data import build_dataloader, build_validation_dataloader
 from let_titan.data.lines import Line
 from let_titan.data.shards import open_shard, read_header, read_shard
 from let_titan.data.tokenize import main
 from let_titan.errors import ConfigError
 from let_titan.teacher import read_encoder
-from let_titan.tokenizer import load_tokenizer
+from let_titan.tokenizer.build import load_tokenizer
 from tests.conftest import TEXTS
 from tests.support import cut_documents
 

@@ -12,7 +12,7 @@ from transformers import AutoModel, AutoModelForCausalLM, GPT2Config, GPTNeoXCon
 from let_titan.checks import check_config, find_mistakes
 from let_titan.distill import Distillation
 from let_titan.errors import ConfigError
-from let_titan.summary import surroundings
+from let_titan.run.summary import surroundings
 from let_titan.teacher import read_head
 from let_titan.train import LetTrainer
 from tests.context_parallel import checked, stand_in

@@ -22,12 +22,13 @@ from torchtitan.models.llama3 import Transformer
 from transformers import AutoModel, AutoModelForCausalLM
 
 from let_titan.checks import find_mistakes
+from let_titan.data.corpus import Corpus
 from let_titan.data.files import data_files
-from let_titan.data.lanes import Corpus, Lane
+from let_titan.data.lanes import Lane
 from let_titan.data.lines import read_lines
 from let_titan.data.policy import Policy
 from let_titan.document_mask import dense_mask
-from let_titan.record import VALIDATION_KEY
+from let_titan.run.record import VALIDATION_KEY
 from let_titan.student import FLAVORS
 from let_titan.teacher import load_teacher
 from let_titan.train import LetTrainer

@@ -14,11 +14,11 @@ from tokenizers import (
 )
 from transformers import AutoConfig, AutoTokenizer
 
-from let_titan.encoder import load_encoder
 from let_titan.export.folder import export
 from let_titan.export.source import find_source
-from let_titan.tokenizer import embedding_size, fingerprint, load_tokenizer
-from let_titan.tokenizer_match import PROBES
+from let_titan.tokenizer.build import embedding_size, fingerprint, load_tokenizer
+from let_titan.tokenizer.encoder import load_encoder
+from let_titan.tokenizer.match import PROBES
 from tests.conftest import TEXTS, make_tokenizer
 from tests.exported import same_logits, student, write_run
 

@@ -15,10 +15,10 @@ from torch.utils.data import DataLoader, IterableDataset
 from torchtitan.hf_datasets import DatasetConfig
 from torchtitan.hf_datasets.text_datasets import DATASETS
 
-from let_titan.data.build import build_dataloader, build_validation_dataloader
+from let_titan.build_data import build_dataloader, build_validation_dataloader
 from let_titan.helpers import born_deaf, make_workers_deaf, serve_rank, serve_rank_as_worker
 from let_titan.stop import SIGNALS, StopRequest
-from let_titan.tokenizer import load_tokenizer
+from let_titan.tokenizer.build import load_tokenizer
 from tests.numbered import write_corpus
 
 FORK = multiprocessing.get_context("fork")

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from torchtitan.components.tokenizer import HuggingFaceTokenizer
 
-from let_titan.tokenizer import fingerprint, load_tokenizer
+from let_titan.tokenizer.build import fingerprint, load_tokenizer
 from tests.conftest import TEXTS
 from tests.handmade import BASELINE, BETTER, write_run
 
@@ -113,7 +113,7 @@ def test_memory_is_given_back(size):
 
 LEAN = """
 import sys
-from let_titan.encoder import load_encoder
+from let_titan.tokenizer.encoder import load_encoder
 
 texts = sys.stdin.read().split("\\0")
 encoder = load_encoder(sys.argv[1])

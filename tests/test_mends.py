@@ -18,9 +18,9 @@ from torchtitan.hf_datasets.text_datasets import DATASETS
 import let_titan.student.model
 import let_titan.student.parallelize
 from let_titan.checks import check_config
-from let_titan.metrics import LetMetricsProcessor
 from let_titan.preflight.student import whole_student
 from let_titan.preflight.world import fake_world
+from let_titan.run.metrics import LetMetricsProcessor
 from let_titan.student import parallelize_student
 from let_titan.student.parallelize import part_compile_caches
 from let_titan.student.pipeline import PipelineLoss, build_loss

@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel
 
 from let_titan.evaluate.perplexity import main, show
 from let_titan.evaluate.windows import Packed
-from let_titan.tokenizer import load_tokenizer, token_bytes
+from let_titan.tokenizer.build import load_tokenizer, token_bytes
 from tests.conftest import TEXTS, VOCAB
 from tests.resumed import STEPS, train
 from tests.support import SEQ_LEN, Lab, cut_documents

@@ -11,7 +11,7 @@ from torchtitan.distributed import ParallelDims
 from torchtitan.tools import utils as titan_utils
 
 from let_titan.alignment import Alignment, cosine_alignment
-from let_titan.build_alignment import build_distillation
+from let_titan.let.build import build_distillation
 from let_titan.plan import LetPlan, resolve_plan
 from let_titan.preflight import examine
 from let_titan.preflight.findings import vocabulary_of

@@ -20,7 +20,7 @@ from safetensors.torch import load_file
 from let_titan.compare import files
 from let_titan.config import LetConfigManager
 from let_titan.runs import is_complete
-from let_titan.tiktoken_files import RANKS
+from let_titan.tokenizer.tiktoken_files import RANKS
 
 RECIPES = Path(__file__).parents[1] / "recipes"
 

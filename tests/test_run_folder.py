@@ -8,8 +8,8 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from let_titan.outcome import outcome
-from let_titan.record import MetricsFile
-from let_titan.run_folder import RunFolder
+from let_titan.run.folder import RunFolder
+from let_titan.run.record import MetricsFile
 from let_titan.train import LetTrainer, run
 
 TRAIN_KEYS = {
@@ -147,7 +147,7 @@ def test_resume_cuts_what_lies_past_the_checkpoint(tmp_path):
 def test_the_clock_goes_on_from_the_checkpoint_not_from_the_last_line(tmp_path, monkeypatch):
     """Logged every 100th step and stopped after every 95th, a run has all its seconds."""
     now = [0.0]
-    monkeypatch.setattr("let_titan.record.time.perf_counter", lambda: now[0])
+    monkeypatch.setattr("let_titan.run.record.time.perf_counter", lambda: now[0])
     metrics = dict.fromkeys(("loss_metrics/global_avg_loss", "throughput(tps)"), 1.0)
     for start in (0, 95, 190, 285, 190):  # killed at last, and started again from step 190
         file = MetricsFile(tmp_path / "metrics.jsonl", world_size=1)

@@ -123,7 +123,7 @@ def read_in_training(lab, **layout):
 
     trainer.post_dataloading_process = noting
     try:
-        with mock.patch("let_titan.salt_choice.sequence_scores", scores):
+        with mock.patch("let_titan.let.salt_choice.sequence_scores", scores):
             trainer.train()
         return ids, rows
     finally:

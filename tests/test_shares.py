@@ -9,8 +9,8 @@ from torchtitan.distributed import ParallelDims
 from torchtitan.distributed.context_parallel import cp_shard
 
 from let_titan.alignment import all_rows, rows_of_this_rank, share_of_batch, sharing_axes
-from let_titan.pipeline_rows import PipelineRows, ranks_where
-from let_titan.summary import surroundings
+from let_titan.let.pipeline_rows import PipelineRows, ranks_where
+from let_titan.run.summary import surroundings
 from tests.support import run_world
 
 S, WIDTH = 16, 3

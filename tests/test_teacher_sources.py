@@ -41,7 +41,7 @@ def play_hub(monkeypatch, tmp_path, answers: bool, snapshot: Path) -> list[dict]
     """Lets ``snapshot`` be what the hub has of any id; returns the keywords it is asked with."""
     asked: list[dict] = []
     monkeypatch.setenv("LET_TITAN_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr("let_titan.teacher.sources.hub_answers", lambda: answers)
+    monkeypatch.setattr("let_titan.teacher.hub.answers", lambda: answers)
     monkeypatch.setattr(
         "huggingface_hub.snapshot_download",
         lambda checkpoint, **keywords: (asked.append(keywords), str(snapshot))[1],
@@ -82,7 +82,6 @@ def test_every_call_to_the_hub_has_the_revision(lab, assets, tmp_path, monkeypat
 
     monkeypatch.setattr("let_titan.teacher.sources.AutoConfig.from_pretrained", read_config)
     monkeypatch.setattr("let_titan.teacher.tokens.cached_file", cached_file)
-    monkeypatch.setattr("let_titan.teacher.tokens.sources.hub_answers", lambda: True)
     at = {"teacher__checkpoint": "owner/name", "teacher__revision": "v1.0"}
     for tokenizer in ("same", "align"):
         trainer = LetTrainer(lab.config({}, **at, teacher__tokenizer=tokenizer))
@@ -97,7 +96,7 @@ def test_every_call_to_the_hub_has_the_revision(lab, assets, tmp_path, monkeypat
 
 def test_a_hub_out_of_reach_with_nothing_cached_is_told(tmp_path, monkeypatch):
     monkeypatch.setenv("LET_TITAN_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr("let_titan.teacher.sources.hub_answers", lambda: False)
+    monkeypatch.setattr("let_titan.teacher.hub.answers", lambda: False)
     assert read_tokenizer("owner/name-that-nobody-has") is None
     with pytest.raises(ConfigError, match="cannot be downloaded"):
         prepare_teacher("owner/name-that-nobody-has")

@@ -15,15 +15,15 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer
 from transformers import AutoConfig, AutoTokenizer
 
-from let_titan import tiktoken_files
 from let_titan.checks import find_mistakes
-from let_titan.encoder import cut_blanks
 from let_titan.errors import ConfigError
 from let_titan.export.folder import export
 from let_titan.export.source import find_source
-from let_titan.tiktoken_files import RANKS, address, is_tiktoken, read_ranks
-from let_titan.tokenizer import fingerprint, load_tokenizer, token_bytes
-from let_titan.tokenizer_match import PROBES, Reading, check_same_tokenizer
+from let_titan.tokenizer import tiktoken_files
+from let_titan.tokenizer.build import fingerprint, load_tokenizer, token_bytes
+from let_titan.tokenizer.encoder import cut_blanks
+from let_titan.tokenizer.match import PROBES, Reading, check_same_tokenizer
+from let_titan.tokenizer.tiktoken_files import RANKS, address, is_tiktoken, read_ranks
 from tests.conftest import TEXTS
 from tests.exported import same_logits, student, write_run
 from tests.test_run_folder import leave

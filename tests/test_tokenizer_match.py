@@ -11,7 +11,7 @@ from let_titan.checks import find_mistakes
 from let_titan.errors import ConfigError
 from let_titan.teacher import read_tokenizer
 from let_titan.teacher.gguf_file import tokenizer_of_gguf
-from let_titan.tokenizer_match import CURE, check_same_tokenizer
+from let_titan.tokenizer.match import CURE, check_same_tokenizer
 
 SMOLLM = Path("assets/teachers/smollm2-135m")
 GGUF = Path("assets/teachers/SmolLM2-135M-Instruct.Q4_1.gguf")

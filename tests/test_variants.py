@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from let_titan.checks import check_config, find_mistakes
-from let_titan.metrics import curves
+from let_titan.run.metrics import curves
 from let_titan.train import LetTrainer
 from tests.context_parallel import checked, stand_in
 from tests.layouts import CP, DDP, FSDP, HSDP, MICRO_1, MICRO_2, MICRO_8, PP, READ_BY_ALL, TP

@@ -7,9 +7,9 @@ import torch
 import wandb
 from torchtitan.distributed import ParallelDims
 
-from let_titan.metrics import LetMetricsProcessor
+from let_titan.run.metrics import LetMetricsProcessor
+from let_titan.run.wandb import wandb_names
 from let_titan.train import run
-from let_titan.wandb_run import wandb_names
 from tests.wandb_records import wandb_records
 
 

@@ -5,11 +5,11 @@ from let_titan.config import LetJobConfig
 from let_titan.data.files import PILE, data_files
 from let_titan.data.shards import SUFFIX, read_header
 from let_titan.data.teacher_text import check_spelling
-from let_titan.encoder import Encoder
 from let_titan.errors import ConfigError
 from let_titan.teacher import read_encoder
 from let_titan.teacher.sources import read_config
-from let_titan.tokenizer import encoder_of, load_tokenizer
+from let_titan.tokenizer.build import encoder_of, load_tokenizer
+from let_titan.tokenizer.encoder import Encoder
 
 KEY = 'teacher.tokenizer = "align"'
 

@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
+from let_titan.build_data import build_dataloader
 from let_titan.checks.checkpoint import resume_step
 from let_titan.checks.layout import data_parallel_degrees, global_batch_size
 from let_titan.checks.mistakes import Mistakes, raised_by
 from let_titan.config import LetJobConfig
-from let_titan.data.build import build_dataloader
 from let_titan.data.files import PILE
 from let_titan.data.loader import PileLoader
 from let_titan.errors import ConfigError
@@ -20,7 +20,7 @@ from let_titan.state_cache import (
     uses_cache,
 )
 from let_titan.teacher.sources import plan_fetch, read_config
-from let_titan.tokenizer import load_tokenizer
+from let_titan.tokenizer.build import load_tokenizer
 
 KEY = "teacher.cache"
 

@@ -5,12 +5,13 @@ from pathlib import Path
 from torchtitan.config.job_config import Validation
 from torchtitan.hf_datasets.text_datasets import DATASETS
 
+from let_titan.build_data import check_dataset
 from let_titan.checks.mistakes import Mistakes, raised_by
 from let_titan.config import LetJobConfig, Training
-from let_titan.data.build import check_dataset
 from let_titan.data.files import PILE
 from let_titan.errors import ConfigError
-from let_titan.teacher.sources import hub_answers, looks_like_a_path
+from let_titan.teacher import hub
+from let_titan.teacher.sources import looks_like_a_path
 
 OF_THE_HUB = ("c4", "c4_test", "c4_validation")
 """torchtitan's own data sets, which are folders. What a user has registered may be a file."""
@@ -43,7 +44,7 @@ def dataset_mistakes(config: LetJobConfig, part: Training | Validation, section:
         return
     source = path or DATASETS[name].path
     here = Path(source).is_dir() or (name not in OF_THE_HUB and Path(source).exists())
-    if not here and (looks_like_a_path(source) or not hub_answers()):
+    if not here and (looks_like_a_path(source) or not hub.answers()):
         yield ConfigError(
             f"{section}.dataset = {name!r} is read from {source!r}, which is no folder here and "
             f"no data set of a hub within reach: give {section}.dataset_path, or local files with "

@@ -2,11 +2,11 @@
 
 from let_titan.checks.mistakes import Mistakes, raised_by
 from let_titan.config import LetJobConfig
-from let_titan.encoder import cut_mistakes
 from let_titan.errors import ConfigError, NotFoundHere
 from let_titan.student.flavors import FLAVORS
-from let_titan.tiktoken_files import is_tiktoken
-from let_titan.tokenizer import has_tokenizer, load_tokenizer
+from let_titan.tokenizer.build import has_tokenizer, load_tokenizer
+from let_titan.tokenizer.encoder import cut_mistakes
+from let_titan.tokenizer.tiktoken_files import is_tiktoken
 from let_titan.upstream import converter_names
 
 MODEL_NAME = "let_llama"

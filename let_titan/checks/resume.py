@@ -18,7 +18,7 @@ from let_titan.data.files import data_fingerprint
 from let_titan.errors import ConfigError
 from let_titan.plan import LetPlan
 from let_titan.runs import EVALUATIONS, is_complete, read_lines
-from let_titan.tokenizer import fingerprint, load_tokenizer
+from let_titan.tokenizer.build import fingerprint, load_tokenizer
 
 IN_CHECKPOINTS = {
     "procrustes": "fitted",

@@ -16,9 +16,9 @@ from let_titan.errors import ConfigError
 from let_titan.plan import LetPlan
 from let_titan.teacher import check_part, check_teacher, check_weights, read_tokenizer
 from let_titan.teacher.sources import looks_like_a_path
-from let_titan.tiktoken_files import is_tiktoken
-from let_titan.tokenizer import embedding_size, load_tokenizer
-from let_titan.tokenizer_match import Reading, check_same_tokenizer
+from let_titan.tokenizer.build import embedding_size, load_tokenizer
+from let_titan.tokenizer.match import Reading, check_same_tokenizer
+from let_titan.tokenizer.tiktoken_files import is_tiktoken
 
 
 def needs_teacher(config: LetJobConfig, plan: LetPlan | None) -> bool:

@@ -31,7 +31,8 @@ from torchtitan.tools.logging import logger
 
 from let_titan.collectives import gathered
 from let_titan.data.align import TeacherRow, joined
-from let_titan.data.lanes import Corpus, Place
+from let_titan.data.corpus import Corpus
+from let_titan.data.lanes import Place
 from let_titan.data.share import Batch, Deal, Share
 from let_titan.errors import ConfigError, telling
 from let_titan.helpers import born_deaf, make_workers_deaf

@@ -9,7 +9,8 @@ from typing import Any
 
 from torch.utils.data import IterableDataset, get_worker_info
 
-from let_titan.data.lanes import Corpus, Lane, Place, Sequence
+from let_titan.data.corpus import Corpus
+from let_titan.data.lanes import Lane, Place, Sequence
 from let_titan.errors import ConfigError
 
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from let_titan.data.align import Slice, Special, TeacherRow, Twin, row_of
-from let_titan.encoder import Encoder
 from let_titan.errors import ConfigError
+from let_titan.tokenizer.encoder import Encoder
 
 ORDINARY = (
     "The quick brown fox doesn't jump; it's 3.14159 or 1,234,567 lazy dogs, they'll say!",

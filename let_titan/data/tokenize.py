@@ -23,8 +23,8 @@ from let_titan.data.settings import Data
 from let_titan.data.shards import SUFFIX, Header, ShardWriter, check_shard, check_text
 from let_titan.data.teacher_text import TeacherText, check_spelling
 from let_titan.disk import make_folder
-from let_titan.encoder import Encoder, load_encoder
 from let_titan.errors import ConfigError, exit_code
+from let_titan.tokenizer.encoder import Encoder, load_encoder
 
 CHARACTERS_AT_ONCE = 2**18
 """Text handed to the tokenizer's threads at once; bounds the memory that its results take."""

@@ -18,7 +18,7 @@ from datasets import load_dataset
 from let_titan.errors import ConfigError, exit_code, writing
 from let_titan.evaluate.tasks import TASKS
 from let_titan.export.folder import check_free
-from let_titan.teacher.sources import write_whole
+from let_titan.teacher.convert import write_whole
 
 ROLES = {"train": "training_split", "validation": "validation_split", "test": "test_split"}
 SPLITS = tuple(ROLES)

@@ -33,7 +33,7 @@ from let_titan.evaluate.models import Model, find_model
 from let_titan.evaluate.record import note
 from let_titan.evaluate.scoring import figures, measure
 from let_titan.evaluate.windows import Packed
-from let_titan.tokenizer import load_tokenizer, token_bytes
+from let_titan.tokenizer.build import load_tokenizer, token_bytes
 
 OVERALL = "overall"
 

@@ -10,7 +10,7 @@ from let_titan.data.files import data_files
 from let_titan.data.policy import Policy
 from let_titan.data.reading import read_file
 from let_titan.data.shards import check_text
-from let_titan.encoder import load_encoder
+from let_titan.tokenizer.encoder import load_encoder
 
 
 @dataclass(frozen=True)

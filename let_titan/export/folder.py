@@ -14,8 +14,8 @@ from let_titan.export.shape import config_json
 from let_titan.export.source import Source
 from let_titan.export.tokens import tokenizer_of, write_tokenizer
 from let_titan.export.weights import WeightStream, check_parameters, embedding_rows, write_shards
-from let_titan.teacher.sources import write_whole
-from let_titan.tokenizer import RunTokenizer, embedding_size
+from let_titan.teacher.convert import write_whole
+from let_titan.tokenizer.build import RunTokenizer, embedding_size
 
 SHARD_GB = 4
 """Largest safetensors file, in 1e9 bytes; it is what an export holds in memory."""

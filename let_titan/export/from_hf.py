@@ -23,7 +23,7 @@ from let_titan.export.folder import check_free
 from let_titan.export.shape import config_json, parameter_shapes
 from let_titan.export.weights import on_one_process
 from let_titan.student import FLAVORS, LetModelArgs
-from let_titan.teacher.sources import write_whole
+from let_titan.teacher.convert import write_whole
 
 EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from let_titan.errors import ConfigError
 from let_titan.export.source import Source
-from let_titan.tokenizer import (
+from let_titan.tokenizer.build import (
     RunTokenizer,
     embedding_size,
     fingerprint,

@@ -14,7 +14,7 @@ from let_titan.preflight.gpus import Gpu
 from let_titan.preflight.teacher import find_teacher
 from let_titan.teacher.facts import TeacherFacts, facts_of, facts_of_folder
 from let_titan.teacher.sources import check_fits
-from let_titan.tokenizer import has_tokenizer, vocab_size
+from let_titan.tokenizer.build import has_tokenizer, vocab_size
 
 
 @dataclass

@@ -17,8 +17,8 @@ from torchtitan.models.attention import ScaledDotProductAttentionWrapper
 from torchtitan.tools import utils as titan_utils
 
 from let_titan.alignment import Alignment, alignment_loss
-from let_titan.build_alignment import build_distillation, build_fit
 from let_titan.config import LetJobConfig
+from let_titan.let.build import build_distillation, build_fit
 from let_titan.plan import LetPlan
 from let_titan.student import LetModelArgs, LetTransformer
 from let_titan.student.pipeline import or_given

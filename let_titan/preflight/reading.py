@@ -5,18 +5,18 @@ from itertools import islice
 
 import torch
 
+from let_titan.build_data import build_dataloader
 from let_titan.config import LetJobConfig
-from let_titan.data.build import build_dataloader
 from let_titan.data.loader import PileLoader
 from let_titan.errors import ConfigError
-from let_titan.targets import Counts, count
+from let_titan.let.targets import Counts, count
+from let_titan.let.teacher_tokenizer import teacher_text
 from let_titan.teacher import read_tokenizer
 from let_titan.teacher.attention import takes_pieces
 from let_titan.teacher.sources import read_config
-from let_titan.teacher_tokenizer import teacher_text
-from let_titan.tiktoken_files import is_tiktoken
-from let_titan.tokenizer import has_tokenizer, load_tokenizer
-from let_titan.tokenizer_match import Reading, check_same_tokenizer
+from let_titan.tokenizer.build import has_tokenizer, load_tokenizer
+from let_titan.tokenizer.match import Reading, check_same_tokenizer
+from let_titan.tokenizer.tiktoken_files import is_tiktoken
 
 SAMPLE = 2**16
 """Tokens of the student's that are looked at, or one batch."""

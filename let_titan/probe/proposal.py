@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from statistics import fmean, median, stdev
 from typing import Any
 
-from let_titan.auto_stop import AutoStop
+from let_titan.let.auto_stop import AutoStop
 from let_titan.probe.trials import BASELINE, Trial
 
 

@@ -7,7 +7,7 @@ from torchtitan.config import JobConfig
 from torchtitan.models.llama3 import TransformerModelArgs
 from torchtitan.models.llama3.model.args import RoPEScalingArgs
 
-from let_titan.tokenizer import vocab_size
+from let_titan.tokenizer.build import vocab_size
 
 
 @dataclass

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from let_titan.errors import ConfigError
-from let_titan.plan import Layer
+from let_titan.ranges import Layer
 from let_titan.teacher.attention import is_eager
 from let_titan.teacher.fetch import is_missing
 from let_titan.teacher.keys import stored_keys

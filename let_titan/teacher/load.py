@@ -14,13 +14,13 @@ from torch.distributed.device_mesh import DeviceMesh
 from torch.overrides import TorchFunctionMode
 from transformers import AutoConfig, AutoModel
 
-from let_titan.plan import Layer
+from let_titan.ranges import Layer
 from let_titan.teacher.attention import attention_of
 from let_titan.teacher.float8 import float8_linears
+from let_titan.teacher.hub import commit_of
 from let_titan.teacher.keys import stored_keys
 from let_titan.teacher.model import ResolvedLayer, Teacher, block_list, flops_per_token
 from let_titan.teacher.placement import place
-from let_titan.teacher.sources import commit_of
 
 logger = logging.getLogger(__name__)
 

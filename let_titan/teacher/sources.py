@@ -1,37 +1,19 @@
-"""Where a teacher comes from: a hub id, a local folder or a GGUF file; always to safetensors.
-
-GGUF files and ``.bin`` weights are converted once into a cache (``$LET_TITAN_CACHE``, else
-``~/.cache/let_titan``), so that every rank can read just its part later.
-"""
+"""Where a teacher comes from: a hub id, a local folder or a GGUF file; always to safetensors."""
 
 import copy
 import functools
-import hashlib
-import os
-import pickle
-import shutil
-import tempfile
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-import torch
 from huggingface_hub.errors import StrictDataclassError
-from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig
+from transformers import AutoConfig, PretrainedConfig
 
 from let_titan.errors import ConfigError, NotFoundHere
+from let_titan.teacher import hub
+from let_titan.teacher.convert import cache_folder, cache_root, convert_bin, convert_gguf
 from let_titan.teacher.fetch import Fetch, fetch_once
-from let_titan.teacher.gguf_file import tokenizer_of_gguf
-from let_titan.teacher.weights import check_weights
-from let_titan.tokenizer_match import CURE
+from let_titan.tokenizer.match import CURE
 
 CAUSAL_LM_ENDINGS = ("ForCausalLM", "LMHeadModel")
-HUB_TIMEOUT_S = 4.0
-
-
-def cache_root() -> Path:
-    """Returns the folder of converted teachers."""
-    return Path(os.environ.get("LET_TITAN_CACHE", "~/.cache/let_titan")).expanduser()
 
 
 def read_config(
@@ -58,7 +40,7 @@ def read_config(
                 path if path.is_dir() else checkpoint,
                 trust_remote_code=trust_remote_code,
                 revision=revision or None,
-                local_files_only=not path.is_dir() and not hub_answers(),
+                local_files_only=not path.is_dir() and not hub.answers(),
             )
     except (OSError, ValueError, KeyError, TypeError, StrictDataclassError) as error:
         if "trust_remote_code" in str(error):
@@ -69,8 +51,8 @@ def read_config(
         reason = " ".join(str(error).strip().splitlines()[:2])
         kind = ConfigError if local else NotFoundHere
         raise kind(
-            f"teacher.checkpoint = {named(checkpoint, revision)} cannot be read ({reason}): give a "
-            "local folder or a .gguf file, or a hub id that this machine can reach."
+            f"teacher.checkpoint = {hub.named(checkpoint, revision)} cannot be read ({reason}): "
+            "give a local folder or a .gguf file, or a hub id that this machine can reach."
         ) from error
     raise ConfigError(
         f"teacher.checkpoint = {checkpoint!r} does not exist: give a hub id, a folder with "
@@ -87,22 +69,6 @@ def config_of_gguf(path: Path, changed: int) -> PretrainedConfig:
         changed: when, in ns.
     """
     return AutoConfig.from_pretrained(path.parent, gguf_file=path.name)
-
-
-@functools.cache
-def hub_answers() -> bool:
-    """Whether the hub can be reached, asked once; if not, only what is cached is looked for.
-
-    Its own client retries for 23 seconds before it gives up, for minutes where nothing answers
-    (measured with huggingface_hub 2.4).
-    """
-    from huggingface_hub import constants, get_session
-
-    try:
-        get_session().head(constants.ENDPOINT, timeout=HUB_TIMEOUT_S)
-    except Exception:  # of requests, httpx or httpx2, by huggingface_hub's version
-        return False
-    return True
 
 
 def looks_like_a_path(checkpoint: str) -> bool:
@@ -201,111 +167,4 @@ def plan_fetch(
         return cache_folder(path), lambda out: convert_bin(path, out, trust_remote_code)
     name = f"{checkpoint}@{revision}" if revision else checkpoint
     folder = cache_root() / name.replace("/", "--")
-    return folder, lambda out: download(checkpoint, out, trust_remote_code, revision)
-
-
-def commit_of(folder: Path) -> str | None:
-    """Returns the hub's commit of a teacher's folder; None where it is no download as it came."""
-    snapshot = folder.resolve()  # models--OWNER--NAME/snapshots/COMMIT
-    return snapshot.name if snapshot.parent.name == "snapshots" else None
-
-
-def named(checkpoint: str, revision: str) -> str:
-    """Returns a checkpoint as a sentence names it, with its revision, if it has one."""
-    return f"{checkpoint!r} at teacher.revision = {revision!r}" if revision else repr(checkpoint)
-
-
-def cache_folder(path: Path) -> Path:
-    """Returns the cache's folder for a local file or folder: another one after each change."""
-    files = sorted(path.iterdir()) if path.is_dir() else [path]
-    stats = [(str(file.resolve()), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
-    digest = hashlib.sha256(repr(stats).encode()).hexdigest()[:12]
-    return cache_root() / f"{path.stem}-{digest}"
-
-
-def download(checkpoint: str, out: Path, trust_remote_code: bool, revision: str) -> None:
-    """Takes a hub id's safetensors, or its ``.bin`` weights where it has none, to ``out``."""
-    from huggingface_hub import snapshot_download
-
-    text = ["*.json", "*.model", "*.txt", *(["*.py"] if trust_remote_code else [])]
-    fetch = functools.partial(
-        snapshot_download,
-        checkpoint,
-        revision=revision or None,
-        local_files_only=not hub_answers(),
-    )
-    try:
-        folder = Path(fetch(allow_patterns=[*text, "*.safetensors"]))
-        if not any(folder.glob("*.safetensors")):
-            folder = Path(fetch(allow_patterns=[*text, "*.bin"]))
-            return convert_bin(folder, out, trust_remote_code)
-    except OSError as error:
-        raise ConfigError(
-            f"teacher.checkpoint = {named(checkpoint, revision)} cannot be downloaded "
-            f"({str(error).splitlines()[0]}): check the name and the network, or give a local "
-            "folder."
-        ) from error
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.unlink(missing_ok=True)  # a link whose target has gone
-    out.symlink_to(folder, target_is_directory=True)
-
-
-def convert_gguf(path: Path, out: Path) -> None:
-    """Writes a GGUF file as a Hugging Face folder (fp32 safetensors, config, tokenizer).
-
-    transformers dequantises on loading and then refuses to save until its quantiser is gone.
-    """
-
-    def convert(folder: Path) -> None:
-        model: Any = AutoModelForCausalLM.from_pretrained(
-            path.parent, gguf_file=path.name, dtype=torch.float32
-        )
-        model.hf_quantizer, model.is_quantized = None, False
-        if hasattr(model.config, "quantization_config"):
-            del model.config.quantization_config
-        model.save_pretrained(folder)
-        tokenizer_of_gguf(path).save_pretrained(folder)
-
-    write_whole(out, convert)
-
-
-def convert_bin(source: Path, out: Path, trust_remote_code: bool = False) -> None:
-    """Writes a folder of ``.bin`` weights, read as weights only, as safetensors."""
-    check_weights(str(source))
-
-    def convert(folder: Path) -> None:
-        try:
-            model = AutoModelForCausalLM.from_pretrained(
-                source,
-                use_safetensors=False,
-                weights_only=True,
-                dtype="auto",
-                trust_remote_code=trust_remote_code,
-            )
-        except (pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
-            raise ConfigError(
-                f"The teacher's *.bin in {str(source)!r} cannot be read as weights only "
-                f"({str(error).strip().splitlines()[0]}): give a teacher with *.safetensors."
-            ) from error
-        model.save_pretrained(folder)
-        for file in source.glob("*token*"):
-            shutil.copy(file, folder)
-
-    write_whole(out, convert)
-
-
-def write_whole(out: Path, write: Callable[[Path], None]) -> None:
-    """Lets ``write`` fill a folder that appears as ``out`` only when it is complete.
-
-    A model is built on the way, so the random state is put back as it was.
-    """
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with (
-        tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as scratch,
-        torch.random.fork_rng(devices=[]),
-    ):
-        folder = Path(scratch) / out.name
-        folder.mkdir()
-        write(folder)
-        if not out.exists():
-            os.replace(folder, out)
+    return folder, lambda out: hub.download(checkpoint, out, trust_remote_code, revision)

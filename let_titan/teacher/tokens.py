@@ -7,10 +7,10 @@ from torchtitan.components.tokenizer import HuggingFaceTokenizer
 from transformers import AutoTokenizer
 from transformers.utils import cached_file
 
-from let_titan.encoder import Encoder, encoder_of_tokenizer, leave_whole
-from let_titan.teacher import sources
+from let_titan.teacher import hub
 from let_titan.teacher.gguf_file import tokenizer_of_gguf
-from let_titan.tokenizer_match import Reading
+from let_titan.tokenizer.encoder import Encoder, encoder_of_tokenizer, leave_whole
+from let_titan.tokenizer.match import Reading
 
 
 def read_tokenizer(
@@ -29,7 +29,7 @@ def read_tokenizer(
     path = Path(checkpoint).expanduser()
     where: dict[str, Any] = {"trust_remote_code": trust_remote_code, "revision": revision or None}
     if not path.exists():
-        where["local_files_only"] = not sources.hub_answers()
+        where["local_files_only"] = not hub.answers()
     try:
         if path.is_file():
             return reading_of(tokenizer_of_gguf(path))

@@ -14,7 +14,7 @@ from let_titan.export.source import Source, find_source
 from let_titan.runs import Run, is_complete, read_lines
 from let_titan.student.model import LetTransformer
 from let_titan.teacher import load_teacher, prepare_teacher, read_head
-from let_titan.tokenizer import vocab_size
+from let_titan.tokenizer.build import vocab_size
 from no_gain.closeness import ceilings, closeness, targets_of
 from no_gain.gradients import (
     cosine,

@@ -20,7 +20,7 @@ from torchtitan.tools.utils import get_peak_flops
 from let_titan.checks import check_config
 from let_titan.config import LetConfigManager, LetJobConfig
 from let_titan.launch import complete_environment
-from let_titan.summary import surroundings
+from let_titan.run.summary import surroundings
 from let_titan.train import LetTrainer
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))

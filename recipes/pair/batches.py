@@ -5,10 +5,10 @@ from types import SimpleNamespace
 from typing import Any
 
 from let_titan.batch import Batch
-from let_titan.data.build import pile_loader
+from let_titan.build_data import pile_loader
 from let_titan.data.settings import Data
 from let_titan.data.teacher_text import TeacherText
-from let_titan.tokenizer import RunTokenizer, encoder_of, load_tokenizer
+from let_titan.tokenizer.build import RunTokenizer, encoder_of, load_tokenizer
 
 SEQ_LEN, BATCH = 2048, 8
 EVERYTHING = 2**62

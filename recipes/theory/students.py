@@ -28,7 +28,7 @@ from let_titan.export.source import Source, find_source
 from let_titan.export.weights import on_one_process
 from let_titan.student.model import LetTransformer
 from let_titan.teacher import Teacher
-from let_titan.tokenizer import vocab_size
+from let_titan.tokenizer.build import vocab_size
 from theory.curvature import Hessian, top_eigenvalues, trace
 
 EIGENVALUES = 3

@@ -7,7 +7,7 @@ from let_titan.data.teacher_text import TeacherText
 from let_titan.plan import resolve_plan
 from let_titan.teacher import read_encoder
 from let_titan.teacher.sources import read_config
-from let_titan.tokenizer import RunTokenizer, encoder_of
+from let_titan.tokenizer.build import RunTokenizer, encoder_of
 
 
 def teacher_text_of_run(config: LetJobConfig, tokenizer: RunTokenizer) -> TeacherText | None:

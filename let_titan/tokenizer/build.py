@@ -8,7 +8,7 @@ import torch
 from tokenizers import Tokenizer
 from torchtitan.components.tokenizer import BaseTokenizer, HuggingFaceTokenizer
 
-from let_titan.encoder import (
+from let_titan.tokenizer.encoder import (
     DocumentEncoder,
     Encoder,
     encoder_of_hugging_face,
@@ -16,10 +16,10 @@ from let_titan.encoder import (
     hugging_face_fingerprint,
     id_count,
 )
-from let_titan.lean_tokenizer import HF_FILES, hugging_face_tokenizer
-from let_titan.pieces import pieces_of_hugging_face, pieces_of_ranks
-from let_titan.tiktoken_files import Ranks, find_ranks, is_tiktoken, read_ranks
-from let_titan.tiktoken_to_hf import hugging_face_form
+from let_titan.tokenizer.lean import HF_FILES, hugging_face_tokenizer
+from let_titan.tokenizer.pieces import pieces_of_hugging_face, pieces_of_ranks
+from let_titan.tokenizer.tiktoken_files import Ranks, find_ranks, is_tiktoken, read_ranks
+from let_titan.tokenizer.tiktoken_to_hf import hugging_face_form
 
 
 class TiktokenTokenizer(BaseTokenizer):

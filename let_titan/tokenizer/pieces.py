@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 from tokenizers import Tokenizer
 
-from let_titan.tiktoken_files import Ranks
+from let_titan.tokenizer.tiktoken_files import Ranks
 
 Pieces = list[bytes]
 """By id; b"" where an id stands for no text."""

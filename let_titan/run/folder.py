@@ -12,12 +12,12 @@ from let_titan.collectives import gathered
 from let_titan.data.files import data_fingerprint
 from let_titan.errors import RunError
 from let_titan.outcome import outcome
-from let_titan.record import MetricsFile
+from let_titan.run.record import MetricsFile
+from let_titan.run.summary import surroundings, write_summary
+from let_titan.run.teacher_cost import TeacherCost, cost_at_start
+from let_titan.run.used_folder import cut, set_aside
 from let_titan.runs import COMPLETED, EVALUATIONS, kind_of, starts_of
-from let_titan.summary import surroundings, write_summary
-from let_titan.teacher_cost import TeacherCost, cost_at_start
-from let_titan.tokenizer import fingerprint
-from let_titan.used_folder import cut, set_aside
+from let_titan.tokenizer.build import fingerprint
 
 PHASES = {"let_phase": "With the teacher", "after": "Without a teacher"}
 

@@ -15,7 +15,7 @@ from torchtitan.components.metrics import BaseLogger
 
 from let_titan.checks.checkpoint import resume_step
 from let_titan.config import LetJobConfig
-from let_titan.record import COST_KEYS, TRAIN_KEYS, VALIDATION_KEY
+from let_titan.run.record import COST_KEYS, TRAIN_KEYS, VALIDATION_KEY
 from let_titan.runs import FILES, Line, read_lines
 from let_titan.wandb_account import PROJECT, is_silent
 

@@ -30,8 +30,9 @@ from let_titan.state_cache import (
     lock,
 )
 from let_titan.teacher import Teacher
+from let_titan.teacher.hub import commit_of
 from let_titan.teacher.load import build_part, describe
-from let_titan.teacher.sources import commit_of, read_config
+from let_titan.teacher.sources import read_config
 
 
 class RunCache:

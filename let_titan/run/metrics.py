@@ -13,8 +13,8 @@ from torchtitan.tools.utils import device_type
 
 from let_titan.config import LetJobConfig
 from let_titan.plan import resolve_plan
-from let_titan.record import MetricsFile
-from let_titan.wandb_run import WandbFiles, wandb_names
+from let_titan.run.record import MetricsFile
+from let_titan.run.wandb import WandbFiles, wandb_names
 
 
 class LetMetricsProcessor(MetricsProcessor):

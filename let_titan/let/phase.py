@@ -12,26 +12,26 @@ from torchtitan.distributed import ParallelDims
 
 from let_titan.alignment import LEARNED, all_rows, map_flops, rows_of_this_rank, share_of_batch
 from let_titan.batch import Batch, taken_out
-from let_titan.build_alignment import (
+from let_titan.collectives import gathered
+from let_titan.config import LetJobConfig
+from let_titan.device import free_cached_memory, memory_gib
+from let_titan.let.build import (
     build_alignment,
     build_diagnostics,
     build_distillation,
     build_fit,
     teaches,
 )
-from let_titan.cache_of_run import RunCache
-from let_titan.collectives import gathered
-from let_titan.config import LetJobConfig
-from let_titan.device import free_cached_memory, memory_gib
-from let_titan.learned_maps import LearnedMaps
-from let_titan.pipeline_rows import PipelineRows, ranks_where
+from let_titan.let.cache import RunCache
+from let_titan.let.learned_maps import LearnedMaps
+from let_titan.let.pipeline_rows import PipelineRows, ranks_where
+from let_titan.let.targets import TargetCount, states_at
+from let_titan.let.teacher import load_head, load_model
 from let_titan.plan import LetPlan, let_in_use
 from let_titan.state_cache import CachedTeacher, WritingTeacher
 from let_titan.student.flavors import FLAVORS
-from let_titan.targets import TargetCount, states_at
 from let_titan.teacher import Teacher, TeacherStates, prepare_teacher
 from let_titan.teacher.placement import leave, processes_per_node, shard_mesh
-from let_titan.teacher_of_run import load_head, load_model
 
 
 class LetPhase:

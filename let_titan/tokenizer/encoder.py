@@ -16,9 +16,9 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from let_titan.errors import ConfigError
-from let_titan.lean_tokenizer import hugging_face_tokenizer
-from let_titan.pieces import Pieces, pieces_of_hugging_face, pieces_of_ranks
-from let_titan.tiktoken_files import Ranks, is_tiktoken, read_ranks
+from let_titan.tokenizer.lean import hugging_face_tokenizer
+from let_titan.tokenizer.pieces import Pieces, pieces_of_hugging_face, pieces_of_ranks
+from let_titan.tokenizer.tiktoken_files import Ranks, is_tiktoken, read_ranks
 
 LONG_BLANK = re.compile(r"\s{100000}")
 """tiktoken 0.14's pattern engine dies of a million blanks in a row: such runs are cut."""

@@ -12,8 +12,8 @@ from typing import Any
 from torchtitan.components.metrics import BaseLogger
 
 from let_titan.errors import writing
+from let_titan.run.used_folder import cut
 from let_titan.runs import CLOCK, read_lines
-from let_titan.used_folder import cut
 
 # our key: the key under which torchtitan's MetricsProcessor (or ours) logs it
 TRAIN_KEYS = {

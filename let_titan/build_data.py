@@ -12,8 +12,8 @@ from torchtitan.hf_datasets.text_datasets import (
 )
 
 from let_titan.config import LetJobConfig
+from let_titan.data.corpus import Corpus
 from let_titan.data.files import PILE, File, corpus_digest, data_files
-from let_titan.data.lanes import Corpus
 from let_titan.data.loader import PileLoader
 from let_titan.data.policy import policy_of
 from let_titan.data.reading import read_file
@@ -23,7 +23,7 @@ from let_titan.data.teacher_text import TeacherText
 from let_titan.errors import ConfigError
 from let_titan.helpers import make_workers_deaf
 from let_titan.plan import aligns
-from let_titan.tokenizer import RunTokenizer, document_encoder, fingerprint
+from let_titan.tokenizer.build import RunTokenizer, document_encoder, fingerprint
 
 
 def register_pile() -> None:

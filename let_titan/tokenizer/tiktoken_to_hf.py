@@ -12,7 +12,7 @@ from unittest import mock
 from tokenizers import Tokenizer
 from transformers.convert_slow_tokenizer import TikTokenConverter
 
-from let_titan.tiktoken_files import LLAMA_3_PATTERN, Ranks
+from let_titan.tokenizer.tiktoken_files import LLAMA_3_PATTERN, Ranks
 
 GPT_2_PATTERN = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 PATTERNS = {

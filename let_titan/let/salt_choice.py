@@ -8,7 +8,7 @@ import torch
 from let_titan.alignment import all_rows, share_of_batch
 from let_titan.batch import Batch
 from let_titan.distill import selected, sequence_scores
-from let_titan.phase import LetPhase
+from let_titan.let.phase import LetPhase
 
 
 def chosen(

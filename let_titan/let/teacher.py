@@ -12,7 +12,7 @@ from let_titan.distill import times_read
 from let_titan.plan import LetPlan
 from let_titan.teacher import Teacher, facts_with_head, load_teacher, read_head
 from let_titan.teacher.float8 import build_float8
-from let_titan.tokenizer import vocab_size
+from let_titan.tokenizer.build import vocab_size
 
 
 def load_model(

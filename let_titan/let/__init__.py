@@ -1,0 +1,1 @@
+"""LET in a run: the teacher beside the student, what it is aligned with, until when."""

@@ -1,0 +1,63 @@
+"""The Hugging Face hub: whether it answers, and what it has of a teacher."""
+
+import functools
+from pathlib import Path
+
+from let_titan.errors import ConfigError
+from let_titan.teacher.convert import convert_bin
+
+TIMEOUT_S = 4.0
+
+
+@functools.cache
+def answers() -> bool:
+    """Whether the hub can be reached, asked once; if not, only what is cached is looked for.
+
+    Its own client retries for 23 seconds before it gives up, for minutes where nothing answers
+    (measured with huggingface_hub 2.4).
+    """
+    from huggingface_hub import constants, get_session
+
+    try:
+        get_session().head(constants.ENDPOINT, timeout=TIMEOUT_S)
+    except Exception:  # of requests, httpx or httpx2, by huggingface_hub's version
+        return False
+    return True
+
+
+def download(checkpoint: str, out: Path, trust_remote_code: bool, revision: str) -> None:
+    """Takes a hub id's safetensors, or its ``.bin`` weights where it has none, to ``out``."""
+    from huggingface_hub import snapshot_download
+
+    text = ["*.json", "*.model", "*.txt", *(["*.py"] if trust_remote_code else [])]
+    fetch = functools.partial(
+        snapshot_download,
+        checkpoint,
+        revision=revision or None,
+        local_files_only=not answers(),
+    )
+    try:
+        folder = Path(fetch(allow_patterns=[*text, "*.safetensors"]))
+        if not any(folder.glob("*.safetensors")):
+            folder = Path(fetch(allow_patterns=[*text, "*.bin"]))
+            return convert_bin(folder, out, trust_remote_code)
+    except OSError as error:
+        raise ConfigError(
+            f"teacher.checkpoint = {named(checkpoint, revision)} cannot be downloaded "
+            f"({str(error).splitlines()[0]}): check the name and the network, or give a local "
+            "folder."
+        ) from error
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.unlink(missing_ok=True)  # a link whose target has gone
+    out.symlink_to(folder, target_is_directory=True)
+
+
+def commit_of(folder: Path) -> str | None:
+    """Returns the hub's commit of a teacher's folder; None where it is no download as it came."""
+    snapshot = folder.resolve()  # models--OWNER--NAME/snapshots/COMMIT
+    return snapshot.name if snapshot.parent.name == "snapshots" else None
+
+
+def named(checkpoint: str, revision: str) -> str:
+    """Returns a checkpoint as a sentence names it, with its revision, if it has one."""
+    return f"{checkpoint!r} at teacher.revision = {revision!r}" if revision else repr(checkpoint)
