@@ -20,6 +20,7 @@ from let_titan.data.reading import read_file
 from let_titan.data.settings import Data
 from let_titan.data.shards import SUFFIX, check_shard, read_header
 from let_titan.data.teacher_text import TeacherText
+from let_titan.data.weights import tell_unknown_sets
 from let_titan.errors import ConfigError
 from let_titan.helpers import make_workers_deaf
 from let_titan.plan import aligns
@@ -55,7 +56,7 @@ def build_dataloader(
         loader = build_text_dataloader(dp_world_size, dp_rank, tokenizer, job_config, infinite)
         make_workers_deaf(loader)
         return loader
-    return pile_loader(
+    loader = pile_loader(
         job_config.data,
         training,
         tokenizer,
@@ -67,6 +68,17 @@ def build_dataloader(
         ranks=dp_world_size,
         infinite=infinite,
     )
+    if dp_rank == 0:
+        look_for_weighed_sets(loader.corpus)
+    return loader
+
+
+def look_for_weighed_sets(corpus: Corpus) -> None:
+    """Warns where the first file knows no set by a name that data.weights has."""
+    policy, file = corpus.policy, corpus.files[0]
+    if policy.weights:
+        lines = corpus.read(file, 0, 0, policy.limit)
+        tell_unknown_sets(policy.weights, file.path, lines, policy.limit)
 
 
 def build_validation_dataloader(

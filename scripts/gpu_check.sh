@@ -22,9 +22,13 @@ if [[ $# -gt 0 ]]; then
     [[ -d $1 ]] || refuse "'$1' is no folder: name one that holds wheels, or none."
     wheels=$(realpath -- "$1") # the caller's folder is meant, not the repository
 fi
+python=${PYTHON:-python3}
+if [[ $python == */* ]]; then
+    python=$(realpath -s -m -- "$python") # not what it links to: an environment's would be its base's
+fi
+out=${OUT:+$(realpath -m -- "$OUT")}
 CDPATH='' cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." # a CDPATH could lead elsewhere
 
-python=${PYTHON:-python3}
 limit=${SECONDS_LEFT:-570}
 
 state=0
@@ -57,5 +61,5 @@ if [[ -d $wheels ]]; then
         refuse "'$wheels' lacks what is named above: add its wheels."
 fi
 
-"$python" recipes/gpu_check.py --seconds $((limit - SECONDS)) ${OUT:+--out "$OUT"} \
+"$python" recipes/gpu_check.py --seconds $((limit - SECONDS)) ${out:+--out "$out"} \
     ${ONLY:+--only "$ONLY"}

@@ -337,12 +337,18 @@ def test_torchtitans_own_data_out_of_reach(name, lab):
         "profiling.enable_profiling",
         "profiling.enable_memory_snapshot",
         "training.gc_debug",
-        "training.enable_cpu_offload",
     ],
 )
 def test_what_needs_a_gpu(key, lab):
     (told,) = sentences(lab.parsed(None, f"--{key}"))
     assert told.startswith(f"{key} = true needs a GPU") and told.endswith("leave it off.")
+
+
+def test_offload_needs_a_gpu_and_shards(lab):
+    told = sentences(lab.parsed(None, "--training.enable_cpu_offload"))
+    assert any("nothing is sharded here" in each for each in told)
+    gpu = [each for each in told if "needs a GPU to offload from" in each]
+    assert HAS_ACCELERATOR or (len(gpu) == 1 and len(told) == 2)
 
 
 def test_damaged_tokenizer_files(lab):

@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 from html.parser import HTMLParser
+from pathlib import Path
 
 import pytest
 
@@ -250,3 +251,18 @@ def test_every_chart_says_what_it_shows(out):
         "let: lambda 0.1 to 0, cosine 0.5 to 0.5, gradient norm 1 to 1;",
     ):
         assert any(part in sentence for sentence in said), (part, said)
+
+
+def test_teachers_that_auto_stop_sent_away_at_steps_of_their_own(tmp_path):
+    runs = {}
+    for name, losses, is_let in (("base", BASELINE, False), ("let", BETTER, True)):
+        runs[name] = [str(write_run(tmp_path / f"{name}-{s}", is_let, losses, s)) for s in (0, 1)]
+    for run, stop in zip(runs["let"], (18, 22), strict=True):
+        summary = Path(run) / "summary.json"
+        facts = json.loads(summary.read_text())
+        facts["let_plan"]["s_stop"] = stop
+        summary.write_text(json.dumps(facts))
+    out = tmp_path / "out"
+    assert main([*runs["let"], "--baseline", *runs["base"], "--out", str(out)]) == 0
+    text = (out / "report.html").read_text()
+    assert "The teacher leaves at step 18 to 22." in text and "(18 to 22)" in text

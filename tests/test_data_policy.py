@@ -4,9 +4,12 @@ from collections import Counter
 
 import pytest
 
+from let_titan.build_data import build_dataloader
 from let_titan.config import Data
 from let_titan.data.policy import policy_of
+from let_titan.data.tokenize import tokenize
 from let_titan.errors import ConfigError
+from let_titan.tokenizer.build import load_tokenizer
 from tests.pile_rows import LINES, ROWS, read
 
 
@@ -27,6 +30,24 @@ def test_validation_by_hash_is_disjoint_and_all_there_is(tmp_path):
     assert not set(train) & set(held)
     assert sorted(train + held) == sorted(2 * [row["text"] for row in ROWS])
     assert len(held) == pytest.approx(200, rel=0.3)
+
+
+@pytest.mark.parametrize("shard", [False, True])
+def test_a_misspelt_set_is_told(shard, lab, tmp_path, caplog):
+    path = tmp_path / "x.jsonl"
+    path.write_bytes(b"".join(LINES))
+    tokenizer = load_tokenizer(str(lab.assets / "tokenizer"))
+    if shard:
+        tokenize(str(path), str(lab.assets / "tokenizer"), tmp_path / "out", Data())
+        path = next((tmp_path / "out").iterdir())
+    for weights, told in (["a:0"], False), (["a:0", "B:2"], True):
+        caplog.clear()
+        config = lab.config(None, training__dataset_path=str(path), data__weights=weights)
+        build_dataloader(1, 0, tokenizer, config)
+        build_dataloader(2, 1, tokenizer, config)  # another rank is silent
+        found = [each for each in caplog.messages if "data.weights" in each]
+        assert len(found) == told
+    assert "names 'B', and none of the first" in found[0] and "('a', 'b')" in found[0]
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import resource
 import shutil
 import signal
 import subprocess
@@ -45,6 +46,21 @@ def corpus(lab):
 def tokenize(lab, *options):
     tokenizer = ["--tokenizer", str(lab.assets / "tokenizer")]
     return main([f"{lab.folder}/text/*", *tokenizer, "--out", f"{lab.folder}/shards", *options])
+
+
+def test_a_full_disk_is_one_sentence_and_leaves_no_torn_file(corpus):
+    """The system lets a process write no file above a size."""
+    small = (resource.RLIMIT_FSIZE, (10_000, 10_000))
+    command = [sys.executable, "-m", "let_titan.data.tokenize", f"{corpus.folder}/text/*"]
+    command += ["--tokenizer", str(corpus.assets / "tokenizer"), "--out", f"{corpus.folder}/shards"]
+    done = subprocess.run(
+        command, capture_output=True, text=True, preexec_fn=lambda: resource.setrlimit(*small)
+    )
+    told = done.stderr.splitlines()[-1]
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert told.startswith("let_titan: ") and "b.jsonl.zst.arrow cannot be written (" in told
+    assert "File too large): make room" in told
+    assert [file.name for file in (corpus.folder / "shards").iterdir()] == ["a.jsonl.arrow"]
 
 
 def config(lab, pattern, **data):

@@ -42,17 +42,18 @@ if [[ $2 == venv ]]; then mkdir -p "${{@: -1}}/bin" && cp "$0" "${{@: -1}}/bin/p
 """
 
 
-def test_wheels_are_looked_for_where_the_caller_is(tmp_path):
+def test_paths_are_those_of_the_caller(tmp_path):
     """An interpreter that finds a GPU and does nothing notes what pip is told."""
     python, log = tmp_path / "python", tmp_path / "log"
     python.write_text(ANY_PYTHON.format(log=log, folder=tmp_path))
     python.chmod(0o755)
     (tmp_path / "my wheels").mkdir()
-    here = {**os.environ, "PYTHON": str(python), "OUT": str(tmp_path)}
+    here = {**os.environ, "PYTHON": "./python", "OUT": "out"}
     command = ["bash", str(ROOT / "scripts" / "gpu_check.sh"), "my wheels"]
     done = subprocess.run(command, cwd=tmp_path, env=here, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert f"--no-index --find-links {tmp_path}/my wheels -r " in log.read_text()
+    assert f" --out {tmp_path}/out" in log.read_text()
 
 
 def part(name, code, at_most=20, at_least=1):

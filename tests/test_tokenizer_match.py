@@ -102,6 +102,15 @@ def test_a_tokenizer_that_cuts_or_fills_documents_is_refused(lab):
     assert 'has a padding, which would change every document: set "padding" to null' in str(told)
 
 
+@pytest.mark.parametrize("reads", ["same", "align"])
+def test_a_teachers_torn_tokenizer_is_told(reads, lab):
+    teacher = shutil.copytree(lab.assets / "teacher", lab.folder / "teacher")
+    (teacher / "tokenizer.json").write_text("{")
+    keys = {"teacher__checkpoint": str(teacher), "teacher__tokenizer": reads}
+    (told,) = find_mistakes(lab.parsed({}, **keys))
+    assert str(told).startswith(f"{str(teacher)!r} holds a tokenizer that cannot be read (")
+
+
 @pytest.mark.skipif(not GGUF.exists(), reason="scripts/fetch_teacher.py was not run")
 def test_the_real_teachers_tokenizer_in_its_two_forms():
     gguf, folder = read_tokenizer(str(GGUF)), read_tokenizer(str(SMOLLM))

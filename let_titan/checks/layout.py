@@ -37,6 +37,11 @@ def layout_mistakes(config: LetJobConfig, world_size: int) -> Mistakes:
             "which goes with no other kind of parallelism: set data_parallel_shard_degree above 1 "
             "for HSDP, or leave the other degrees at 1."
         )
+    if config.training.enable_cpu_offload and is_ddp:
+        yield ConfigError(
+            "training.enable_cpu_offload = true is FSDP2's, and nothing is sharded here: set "
+            "parallelism.data_parallel_shard_degree above 1, or leave it off."
+        )
     micro = config.training.local_batch_size * replicate * shard
     if config.training.global_batch_size > 0 and config.training.global_batch_size % micro:
         yield ConfigError(

@@ -16,9 +16,12 @@ def raised_by(check: Callable[..., object], *args: object) -> Mistakes:
 
 
 def readable(mistakes: Mistakes) -> Mistakes:
-    """Yields ``mistakes``, the last one being that a path could not even be looked at."""
+    """Yields ``mistakes``, the last one being what ended the look at them: a torn file, or a path
+    that could not even be looked at."""
     try:
         yield from mistakes
+    except ConfigError as error:
+        yield error
     except OSError as error:
         yield ConfigError(
             f"{error.filename!r} cannot be read ({error.strerror}): give another path, or mend "

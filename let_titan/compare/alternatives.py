@@ -6,7 +6,7 @@ from let_titan.compare.charts import TEACHERS, series
 from let_titan.compare.phases import FIGURES
 from let_titan.compare.result import ArmResult, Comparison
 from let_titan.compare.rows import Row
-from let_titan.compare.text import interval, show
+from let_titan.compare.text import interval, show, span
 from let_titan.runs import Run
 
 
@@ -46,8 +46,8 @@ def both_panels(
 
 def teacher(comparison: Comparison) -> str:
     """Says when the teachers leave; "" without any."""
-    stops = {arm.runs[0].fact("let_plan.s_stop") for arm in comparison.arms if arm.has_teacher}
-    steps = " or ".join(f"{stop:,}" for stop in sorted(stops))
+    stops = {arm.stops for arm in comparison.arms if arm.has_teacher}
+    steps = " or ".join(map(span, sorted(stops)))
     return f" The teacher leaves at step {steps}." if stops else ""
 
 

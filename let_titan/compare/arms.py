@@ -43,6 +43,12 @@ class Arm:
     def has_teacher(self) -> bool:
         return bool(self.runs[0].summary["let_plan"])
 
+    @property
+    def stops(self) -> tuple[int, ...]:
+        """The last steps with a teacher: one of all seeds, or those that auto stop found."""
+        runs = self.runs if self.has_teacher else []
+        return tuple(sorted({run.fact("let_plan.s_stop") for run in runs}))
+
 
 def setting(run: Run) -> dict[str, Any]:
     """Returns {"section.key": value} of a run's config: what decides it, but for the seed."""

@@ -1,5 +1,6 @@
 """What the comparison's charts share: colours, panels, legend, bands."""
 
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -8,6 +9,7 @@ from matplotlib.figure import Figure
 
 from let_titan.compare.arms import Arm
 from let_titan.compare.result import Comparison
+from let_titan.compare.text import span
 
 COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#b57900", "#2a8fd0", "#785ef0")
 """Of the baseline and the arms, after Okabe and Ito: told apart by the colour-blind, too. Their
@@ -72,17 +74,17 @@ def panels(
 
 def by_step(figure: Figure, axes: Sequence[Axes], comparison: Comparison) -> Figure:
     """Marks the teacher's steps and finishes a chart whose axis is the step."""
-    stops = {arm.runs[0].fact("let_plan.s_stop") for arm in comparison.arms if arm.has_teacher}
+    stops = {arm.stops for arm in comparison.arms if arm.has_teacher}
     words = "teacher leaves" if len(stops) == 1 else "leaves"  # several must stand side by side
     for panel in axes:
-        for stop in stops:
+        for stop in sorted(set(itertools.chain(*stops))):
             panel.axvline(stop, color=MUTED, linewidth=1, linestyle=(0, (4, 3)))
-    for stop in stops:
+    for of_seeds in sorted(stops):
         where = axes[0].get_xaxis_transform()
         axes[0].text(
-            stop,
+            (of_seeds[0] + of_seeds[-1]) / 2,
             1.0,
-            f"{words}\n({stop:,})",
+            f"{words}\n({span(of_seeds)})",
             transform=where,
             ha="center",
             va="bottom",

@@ -1,5 +1,6 @@
 """Figures in words: cells, intervals, tables, the verdict."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from let_titan.compare.arms import Arm
@@ -38,6 +39,12 @@ def show(value: Any) -> str:
     if abs(value) >= 1e11:
         return f"{value:.3e}"
     return f"{value:,.0f}" if isinstance(value, int) or abs(value) >= 1000 else f"{value:.4g}"
+
+
+def span(steps: Sequence[int]) -> str:
+    """Returns "FIRST to LAST" of steps in order, or the only one."""
+    ends = dict.fromkeys((steps[0], steps[-1]))
+    return " to ".join(f"{step:,}" for step in ends)
 
 
 def interval(estimate: Estimate, form: str) -> str:

@@ -1,7 +1,6 @@
 """Which documents are read, and what a bad line does, as [data] asks for it."""
 
 import logging
-import math
 from collections import Counter
 from dataclasses import dataclass, field
 
@@ -9,6 +8,7 @@ from let_titan.data.documents import BadLine, Document, parse, text_hash
 from let_titan.data.files import File
 from let_titan.data.lines import Line
 from let_titan.data.settings import RANGES, Data
+from let_titan.data.weights import weights_of
 from let_titan.errors import ConfigError
 from let_titan.ranges import out_of_range
 
@@ -91,28 +91,3 @@ def policy_of(data: Data, validation: bool) -> Policy:
         data.validation_fraction,
         validation,
     )
-
-
-def weights_of(texts: list[str]) -> dict[str, float]:
-    """Reads data.weights; a set with two of them would have the last in silence."""
-    found: dict[str, float] = {}
-    for name, weight in map(parse_weight, texts):
-        if name in found:
-            raise ConfigError(f"data.weights names {name!r} twice: give each set one weight.")
-        found[name] = weight
-    return found
-
-
-def parse_weight(text: str) -> tuple[str, float]:
-    """Reads "PILE_SET_NAME:WEIGHT"."""
-    name, colon, number = text.rpartition(":")
-    try:
-        weight = float(number)
-    except ValueError:
-        weight = math.nan
-    if not colon or not name or not (math.isfinite(weight) and weight >= 0):
-        raise ConfigError(
-            f"data.weights has {text!r}: write a set's name, a colon and a number >= 0, as in "
-            '"Github:0".'
-        )
-    return name, weight

@@ -24,7 +24,7 @@ import pyarrow.ipc
 from let_titan.data.documents import Document
 from let_titan.data.files import File
 from let_titan.data.lines import Line
-from let_titan.errors import ConfigError
+from let_titan.errors import ConfigError, writing
 
 SUFFIX = ".arrow"
 DOCUMENTS_PER_BATCH = 256
@@ -83,7 +83,8 @@ class ShardWriter:
         self._teacher: list[np.ndarray] = []
 
     def __enter__(self) -> "ShardWriter":
-        self._writer = pyarrow.ipc.new_file(str(self.scratch), self.schema)
+        with writing(self.path):
+            self._writer = pyarrow.ipc.new_file(str(self.scratch), self.schema)
         return self
 
     def add(
@@ -108,7 +109,8 @@ class ShardWriter:
         if TEACHER in self.schema.names:
             columns.append(self._lists(TEACHER, self._teacher))
         batch = pyarrow.record_batch(columns, schema=self.schema)
-        self._writer.write_batch(batch, custom_metadata={CHECKSUM: checksum(batch)})
+        with writing(self.path):
+            self._writer.write_batch(batch, custom_metadata={CHECKSUM: checksum(batch)})
         self._rows, self._teacher = [], []
 
     def _in_type(self, name: str, ids: np.ndarray) -> np.ndarray:
@@ -124,11 +126,15 @@ class ShardWriter:
         return pyarrow.ListArray.from_arrays(ends.astype(np.int32), np.concatenate(ids), type=kind)
 
     def __exit__(self, kind: Any, *rest: Any) -> None:
-        if kind is None and self._rows:
-            self._flush()
-        self._writer.close()
-        if kind is None:
-            self.scratch.replace(self.path)
+        try:
+            if kind is None and self._rows:
+                self._flush()
+            with writing(self.path):
+                self._writer.close()
+                if kind is None:
+                    self.scratch.replace(self.path)
+        finally:
+            self.scratch.unlink(missing_ok=True)  # it may have filled the disk
 
 
 def checksum(batch: pyarrow.RecordBatch) -> bytes:

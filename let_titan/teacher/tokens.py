@@ -3,13 +3,14 @@
 from pathlib import Path
 from typing import Any
 
-from torchtitan.components.tokenizer import HuggingFaceTokenizer
 from transformers import AutoTokenizer
 from transformers.utils import cached_file
 
+from let_titan.errors import ConfigError
 from let_titan.teacher import hub
 from let_titan.teacher.gguf_file import tokenizer_of_gguf
 from let_titan.tokenizer.encoder import Encoder, encoder_of_tokenizer, leave_whole
+from let_titan.tokenizer.lean import hugging_face_tokenizer
 from let_titan.tokenizer.match import Reading
 
 
@@ -25,6 +26,9 @@ def read_tokenizer(
         checkpoint: hub id, local folder or ``.gguf`` file.
         trust_remote_code: allow the checkpoint's own code.
         revision: branch, tag or commit of a hub id; "": its main branch.
+
+    Raises:
+        ConfigError: its tokenizer.json is torn.
     """
     path = Path(checkpoint).expanduser()
     where: dict[str, Any] = {"trust_remote_code": trust_remote_code, "revision": revision or None}
@@ -39,7 +43,7 @@ def read_tokenizer(
             else folder_on_hub(checkpoint, where["local_files_only"], where["revision"])
         )
         if folder is not None and (folder / "tokenizer.json").exists():
-            read = HuggingFaceTokenizer(str(folder))
+            read = hugging_face_tokenizer(str(folder))
             return Reading(read.tokenizer, read.bos_id, read.eos_id)
         if path.is_dir() and not any(
             (path / n).exists() for n in ("vocab.json", "tokenizer.model")
@@ -47,6 +51,8 @@ def read_tokenizer(
             return None
         source = path if path.is_dir() else checkpoint
         return reading_of(AutoTokenizer.from_pretrained(source, **where))
+    except ConfigError:
+        raise
     except (OSError, ValueError, KeyError):
         return None
 
