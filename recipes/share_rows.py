@@ -12,7 +12,6 @@ Writes results.json and report.md to recipes/results/share_rows/.
 """
 
 import argparse
-import json
 import os
 import socket
 import statistics
@@ -28,6 +27,7 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 from overhead.setting import SMOLLM_135M, Shape
+from result_files import write
 from torchtitan.distributed import ParallelDims
 from transformers import LlamaConfig, LlamaModel
 
@@ -174,11 +174,7 @@ def main(args: list[str] | None = None) -> None:
     shape = {"teacher": asdict(SMOLLM_135M), "batch": [ROWS, SEQ_LEN]}
     results = shape | {axis: measure(axis, own.ranks, own.rounds) for axis in AXES}
     where = surroundings()
-    own.out.mkdir(parents=True, exist_ok=True)
-    (own.out / "results.json").write_text(json.dumps({**results, **where}, indent=1) + "\n")
-    text = report(results, where)
-    (own.out / "report.md").write_text(text)
-    print(text)
+    write(own.out, results, where, report(results, where))
 
 
 if __name__ == "__main__":

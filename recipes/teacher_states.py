@@ -8,13 +8,13 @@ coordinate alone. Writes recipes/results/teacher_states/: results.json, report.m
 """
 
 import argparse
-import json
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
 import torch
 from lab.corpus import documents
+from result_files import write
 from tokenizers import Tokenizer
 
 from let_titan.run.summary import surroundings
@@ -94,11 +94,7 @@ def main(args: list[str] | None = None) -> None:
     states = torch.cat([teacher(rows)[0].flatten(0, 1) for rows in tokens.split(8)])
     names = {"teacher": own.teacher.name, "text": Path(own.text).name}
     results, where = names | shares(states), surroundings()
-    own.out.mkdir(parents=True, exist_ok=True)
-    (own.out / "results.json").write_text(json.dumps({**results, **where}, indent=1) + "\n")
-    text = report(results, where)
-    (own.out / "report.md").write_text(text)
-    print(text)
+    write(own.out, results, where, report(results, where))
 
 
 if __name__ == "__main__":

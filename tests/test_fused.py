@@ -7,6 +7,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch._inductor import config as inductor
+from torch._inductor import metrics
 from torch._inductor.utils import run_and_get_code
 
 from let_titan.alignment import cosine_alignment, gradient_of
@@ -115,6 +117,21 @@ def check_one_pass(device: str, n_kernels: int) -> None:
 
 def test_one_pass_over_memory_when_compiled():
     check_one_pass("cpu", 1)
+
+
+@pytest.mark.parametrize("widths", [(256, 72), (72, 256), (64, 64)])
+def test_nothing_waits_in_memory_for_the_second_pass_over_a_token(widths):
+    """Where a CPU's kernel keeps a value, a GPU's, whose passes are loops of their own, stores it.
+
+    Inductor's graph has three sums over a token, the result, the total and its sign.
+    """
+    torch.compiler.reset()
+    metrics.reset()
+    hidden, teacher, mask = states(b=4, s=64, d_m=widths[0], d_t=widths[1])
+    arguments = (torch.randn_like(hidden), torch.tensor(0.1), hidden, teacher, mask)
+    with inductor.patch(force_disable_caches=True):
+        added_gradient(cosine_alignment, "inductor")(*arguments)
+    assert metrics.ir_nodes_pre_fusion == 6
 
 
 @pytest.mark.gpu

@@ -53,7 +53,8 @@ def added_gradient(loss: AlignmentLoss, compile_backend: str | None = None) -> A
     the paper's loss inductor makes one kernel that takes a token's states twice, the second time
     from the cache: one read of them, of the teacher's and of the incoming gradient, and one write,
     3 d_M + d_T elements a token (1.4B under SmolLM-135M in bf16: 13.1 KiB). Nothing else of the
-    states' size is made (tests/test_fused.py), so there is no kernel of our own.
+    states' size is made (tests/test_fused.py; recipes/gpu_kernels.py for a GPU's kernel), so there
+    is none of our own.
 
     Args:
         loss: for example ``cosine_alignment``.

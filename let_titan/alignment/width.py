@@ -9,7 +9,9 @@ def interpolate_width(states: torch.Tensor, width: int) -> torch.Tensor:
     The vector is read as d_T samples of a line, sampled anew at the centres of ``width`` equal
     cells: ``F.interpolate(mode="linear", align_corners=False)``, torch's default (the paper does
     not say which). Written out, since torch's CUDA kernel for it loops over all tokens in a
-    handful of thread blocks.
+    handful of thread blocks. And not as ``torch.lerp``: inductor takes it apart into so many ops
+    that a GPU's kernel would write their result, in fp32, for its second pass over a token
+    (recipes/gpu_kernels.py).
 
     Args:
         states: [B, S, d_T], any float dtype.
@@ -25,5 +27,5 @@ def interpolate_width(states: torch.Tensor, width: int) -> torch.Tensor:
     positions = (centres * (d_t / width) - 0.5).clamp(0, d_t - 1)
     left = positions.long()
     right = (left + 1).clamp(max=d_t - 1)
-    share = (positions - left).to(states.dtype)
-    return torch.lerp(states[..., left], states[..., right], share)
+    share = positions - left
+    return ((1 - share) * states[..., left] + share * states[..., right]).to(states.dtype)
