@@ -13,8 +13,9 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
 from tests.resumed import train
-from tests.support import BACKEND, Lab, do_not_linger, free_port, outside_the_world, set_rank
+from tests.support import Lab
 from tests.teachers import CONFIGS
+from tests.world import BACKEND, do_not_linger, free_port, outside_the_world, set_rank
 
 VOCAB = 320
 TEXTS = [

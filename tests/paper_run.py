@@ -16,7 +16,8 @@ paper.claim()
 import torch.distributed as dist  # noqa: E402
 from torchtitan.tools.utils import device_type  # noqa: E402
 
-from tests.support import Lab, LetTrainer, do_not_linger, free_port, set_rank  # noqa: E402
+from tests.support import Lab, LetTrainer  # noqa: E402
+from tests.world import do_not_linger, free_port, set_rank  # noqa: E402
 
 
 class Watched(LetTrainer):

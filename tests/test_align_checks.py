@@ -12,7 +12,8 @@ from let_titan.preflight.gpus import GPUS
 from let_titan.preflight.table import sections
 from tests.align_runs import LET, aligned, loader_of, shards, told
 from tests.conftest import make_teacher, make_tokenizer
-from tests.support import SEQ_LEN, outside_the_world
+from tests.support import SEQ_LEN
+from tests.world import outside_the_world
 
 
 def test_what_it_does_not_go_with_is_a_sentence(lab, readers):

@@ -6,7 +6,8 @@ from let_titan.checks import find_mistakes
 from tests.align_runs import FIGURES, LET, aligned, run, some_unread
 from tests.context_parallel import checked, stand_in
 from tests.layouts import CP, FSDP, INTERLEAVED, PP, READ_BY_ALL, TP
-from tests.support import Lab, run_world, worst_gradient
+from tests.support import Lab, worst_gradient
+from tests.world import run_world
 
 LAYOUTS = {
     "FSDP2, accumulation": {**FSDP, "training__local_batch_size": 2, "teacher__placement": "shard"},

@@ -16,7 +16,8 @@ from let_titan.train import LetTrainer
 from tests.checkpoints import DAMAGE, LAST, cut, make, steps_of
 from tests.plain import plain_trainer
 from tests.resumed import SAVED, STEPS, train
-from tests.support import Lab, run_world
+from tests.support import Lab
+from tests.world import run_world
 
 
 @pytest.fixture

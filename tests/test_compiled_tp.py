@@ -11,7 +11,7 @@ from let_titan.checks import find_mistakes
 from let_titan.checks.machine import compiled_tensor_parallel_mistakes
 from let_titan.student import probe
 from tests.layouts import COMPILE, FULL_AC, OP_AC, TP
-from tests.support import outside_the_world
+from tests.world import outside_the_world
 
 
 @pytest.fixture(autouse=True)

@@ -34,7 +34,7 @@ from tests.numbered import (
     take,
     write_corpus,
 )
-from tests.support import run_world
+from tests.world import run_world
 
 
 def joined(states):

@@ -17,14 +17,8 @@ from let_titan.teacher import read_head
 from let_titan.train import LetTrainer
 from tests.context_parallel import checked, stand_in
 from tests.layouts import CP, DDP, FSDP, MICRO_2, TP, WHOLE_LOGITS
-from tests.support import (
-    Lab,
-    one_step,
-    relative_error,
-    run_world,
-    use_fixed_batches,
-    worst_gradient,
-)
+from tests.support import Lab, one_step, relative_error, use_fixed_batches, worst_gradient
+from tests.world import run_world
 
 SHAPE = {"num_hidden_layers": 1, "num_attention_heads": 2, "vocab_size": 40}
 FULL_AC_COMPILE = {"activation_checkpoint__mode": "full", "compile__enable": True}

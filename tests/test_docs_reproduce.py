@@ -17,7 +17,7 @@ from let_titan.export.__main__ import parse as parse_export
 from let_titan.preflight import examination, examine
 from let_titan.preflight.gpus import GPUS
 from let_titan.preflight.memory import StepMemory
-from tests.support import outside_the_world
+from tests.world import outside_the_world
 
 PAGE = Path("docs/reproduce-the-paper.md")
 PRICED = Path("recipes/results/preflight/results.json")

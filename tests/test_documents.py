@@ -34,9 +34,10 @@ from let_titan.teacher import load_teacher
 from let_titan.train import LetTrainer
 from tests.conftest import VOCAB
 from tests.numbered import encode, loader, write_corpus
-from tests.support import Lab, gradients, logged, relative_error, run_world, weights, worst_gradient
+from tests.support import Lab, gradients, logged, relative_error, weights, worst_gradient
 from tests.teachers import CONFIGS
 from tests.test_alignment import reference
+from tests.world import run_world
 
 LET = {"k": 2, "lambda_0": 0.5, "s_stop": 4}
 KEPT_APART = {"data__document_attention": True, "training__seq_len": 96}

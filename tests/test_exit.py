@@ -12,7 +12,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from tests.support import Lab, free_port, write_toml
+from tests.support import Lab, write_toml
+from tests.world import free_port
 
 # name: (changes to a config that is right, arguments, what the sentence says)
 MISTAKES = {

@@ -15,7 +15,8 @@ from let_titan.export.folder import export
 from let_titan.export.source import find_source
 from let_titan.train import LetTrainer, main
 from tests.exported import same_logits, student
-from tests.support import Lab, free_port, of_all_stages, run_world, weights
+from tests.support import Lab, of_all_stages, weights
+from tests.world import free_port, run_world
 
 STEPS = 2
 SAVED = {"checkpoint__enable": True, "training__steps": STEPS, "training__local_batch_size": 2}

@@ -11,7 +11,8 @@ from safetensors import torch as safetensors
 from let_titan.errors import RunError
 from let_titan.guard import ranges
 from let_titan.train import LetTrainer, run
-from tests.support import Lab, run_world, weights
+from tests.support import Lab, weights
+from tests.world import run_world
 
 SAVED = {"checkpoint__enable": True, "checkpoint__interval": 2}
 

@@ -12,7 +12,8 @@ from let_titan.checks import check_config
 from tests.context_parallel import checked, stand_in
 from tests.layouts import CASES, CP, NODE_SIZE, committed, promised, rows, write
 from tests.ring import ring_on_a_cpu
-from tests.support import Lab, one_step, run_world, worst_gradient
+from tests.support import Lab, one_step, worst_gradient
+from tests.world import run_world
 
 LOGGED = ("loss_metrics/global_avg_loss", "grad_norm", "let/align_loss", "let/align_cosine")
 VALIDATION = {

@@ -27,15 +27,8 @@ from let_titan.student.pipeline import PipelineLoss, build_loss
 from let_titan.train import LetTrainer
 from tests.context_parallel import checked, stand_in
 from tests.layouts import CP, DDP, FSDP, GRAPHS, MICRO_8, PP, TP, WHOLE_LOGITS
-from tests.support import (
-    FixedBatches,
-    Lab,
-    one_step,
-    outside_the_world,
-    relative_error,
-    run_world,
-    worst_gradient,
-)
+from tests.support import FixedBatches, Lab, one_step, relative_error, worst_gradient
+from tests.world import outside_the_world, run_world
 
 LAYOUTS = {
     "pipeline": {**PP, **MICRO_8},

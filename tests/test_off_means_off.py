@@ -7,7 +7,8 @@ import torch
 
 from let_titan.train import LetTrainer
 from tests.plain import plain_trainer
-from tests.support import Lab, logged, run_world, weights
+from tests.support import Lab, logged, weights
+from tests.world import run_world
 
 KEYS = ("loss_metrics/global_avg_loss", "grad_norm", "lr", "n_tokens_seen")
 SCHEME = {"model__init_scheme": "torchtitan"}

@@ -6,7 +6,8 @@ import pytest
 
 from let_titan.train import LetTrainer
 from tests.layouts import FSDP, PP, TP
-from tests.support import Lab, of_all_stages, relative_error, run_world, weights
+from tests.support import Lab, of_all_stages, relative_error, weights
+from tests.world import run_world
 
 RUN = {
     "training__global_batch_size": 8,

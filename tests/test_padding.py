@@ -20,16 +20,10 @@ from let_titan.train import LetTrainer
 from tests.conftest import VOCAB
 from tests.layouts import FSDP, TP, WHOLE_LOGITS
 from tests.resumed import STEPS, train
-from tests.support import (
-    Lab,
-    one_step,
-    outside_the_world,
-    relative_error,
-    run_world,
-    worst_gradient,
-)
+from tests.support import Lab, one_step, relative_error, worst_gradient
 from tests.test_distill import rkd
 from tests.test_layouts import LOGGED, config_of
+from tests.world import outside_the_world, run_world
 
 VOCABULARY_SIZED = ("tok_embeddings.weight", "output.weight")
 

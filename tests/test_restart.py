@@ -10,7 +10,8 @@ import time
 import psutil
 import pytest
 
-from tests.support import Lab, free_port, write_toml
+from tests.support import Lab, write_toml
+from tests.world import free_port
 
 STEPS, INTERVAL = 120, 20
 

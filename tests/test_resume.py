@@ -9,7 +9,8 @@ import torch
 from let_titan.errors import ConfigError
 from tests.checkpoints import cut
 from tests.resumed import S_STOP, STEPS, assert_resumes_exactly, train, uninterrupted_and_resumed
-from tests.support import Lab, run_world
+from tests.support import Lab
+from tests.world import run_world
 
 CHANGED = {
     "optimizer__lr": 3e-3,

@@ -14,8 +14,9 @@ from let_titan.distill import selected, sequence_scores
 from let_titan.distill.select import best_of
 from let_titan.train import LetTrainer
 from tests.layouts import TP
-from tests.support import Lab, run_world, weights
+from tests.support import Lab, weights
 from tests.test_distill import rkd
+from tests.world import run_world
 
 SALT = {"distill__method": "salt", "distill__n_kd": 2, "distill__select_of": 3}
 

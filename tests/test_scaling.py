@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import scaling
 
-from tests.support import outside_the_world
+from tests.world import outside_the_world
 
 RESULTS = Path(__file__).parents[1] / "recipes" / "results"
 

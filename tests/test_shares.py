@@ -11,7 +11,7 @@ from torchtitan.distributed.context_parallel import cp_shard
 from let_titan.alignment import all_rows, rows_of_this_rank, share_of_batch, sharing_axes
 from let_titan.let.pipeline_rows import PipelineRows, ranks_where
 from let_titan.run.summary import surroundings
-from tests.support import run_world
+from tests.world import run_world
 
 S, WIDTH = 16, 3
 AXES = {8: ["tp", "cp"], 4: ["tp", "cp"], 6: ["tp"], 2: ["tp"], 1: []}

@@ -18,7 +18,8 @@ from let_titan.state_cache import StateFiles, lock
 from let_titan.train import LetTrainer
 from tests.conftest import make_teacher, make_tokenizer
 from tests.layouts import FSDP, MICRO_2, PP, SHARD, TP
-from tests.support import Lab, of_all_stages, outside_the_world, run_world, weights
+from tests.support import Lab, of_all_stages, weights
+from tests.world import outside_the_world, run_world
 
 WIDTH, SEQ_LEN, STEPS, S_STOP = 48, 64, 4, 3
 MADE = {"training__steps": STEPS, "checkpoint__enable": True, "checkpoint__interval": 2}

@@ -18,7 +18,8 @@ import let_titan.train
 from let_titan.checkpoint.folders import whole_checkpoints
 from let_titan.train import LetTrainer, run
 from tests.resumed import SAVED, train
-from tests.support import Lab, free_port, run_world, write_toml
+from tests.support import Lab, write_toml
+from tests.world import free_port, run_world
 
 SPARSE = {"checkpoint__interval": 1000}
 

@@ -13,8 +13,9 @@ from transformers import AutoModelForCausalLM
 
 from let_titan.teacher.model import block_list
 from let_titan.teacher.placement import ranks_of_node, shards
-from tests.support import relative_error, run_world
+from tests.support import relative_error
 from tests.teachers import BF16_ERROR, CONFIGS, LAYERS, load, tokens, untouched
+from tests.world import run_world
 
 
 @pytest.mark.parametrize("name", CONFIGS)

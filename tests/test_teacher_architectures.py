@@ -26,8 +26,9 @@ from let_titan.teacher import check_part
 from let_titan.teacher.attention import is_eager
 from let_titan.train import LetTrainer
 from tests.preflighted import A100
-from tests.support import outside_the_world, relative_error, run_world
+from tests.support import relative_error
 from tests.teachers import SIZES, load, tokens
+from tests.world import outside_the_world, run_world
 
 EAGER = {
     "bloom": BloomConfig(

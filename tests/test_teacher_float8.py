@@ -17,16 +17,10 @@ from let_titan.preflight.gpus import GPUS
 from let_titan.teacher import load_teacher
 from let_titan.teacher.float8 import build_float8
 from let_titan.train import LetTrainer
-from tests.support import (
-    cosine,
-    outside_the_world,
-    relative_error,
-    run_world,
-    use_fixed_batches,
-    worst_gradient,
-)
+from tests.support import cosine, relative_error, use_fixed_batches, worst_gradient
 from tests.teachers import CONFIGS, tokens
 from tests.test_gradients import alignment_only
+from tests.world import outside_the_world, run_world
 
 EMULATED = ["--teacher.float8", "--quantize.linear.float8.emulate"]
 CONVERTED = {"llama": 28, "opt": 24, "gpt_neox": 16}  # of 4 blocks: 7, 6 and 4 each

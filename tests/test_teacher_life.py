@@ -14,7 +14,8 @@ from torch.distributed.checkpoint import FileSystemReader
 from torch.distributed.tensor import DTensor
 
 from let_titan.train import LetTrainer
-from tests.support import Lab, clean_name, run_world, use_fixed_batches
+from tests.support import Lab, clean_name, use_fixed_batches
+from tests.world import run_world
 
 
 def life(assets, folder, placement, compiled):

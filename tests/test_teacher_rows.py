@@ -14,8 +14,9 @@ from transformers import AutoModel, AutoModelForCausalLM, MistralConfig
 from let_titan.teacher import load_teacher
 from let_titan.teacher.attention import Pieces, causal_pieces, takes_pieces
 from let_titan.teacher.rows import positions_read, read_rows
-from tests.support import relative_error, run_world
+from tests.support import relative_error
 from tests.teachers import CONFIGS, LAYERS, SIZES, load
+from tests.world import run_world
 
 SLIDING = MistralConfig(
     **SIZES,

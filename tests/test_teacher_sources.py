@@ -16,8 +16,9 @@ from let_titan.errors import ConfigError
 from let_titan.teacher import check_teacher, prepare_teacher, read_tokenizer
 from let_titan.teacher.fetch import fetch_once
 from let_titan.train import LetTrainer
-from tests.support import relative_error, run_world
+from tests.support import relative_error
 from tests.teachers import BF16_ERROR, CONFIGS, load, tokens, untouched
+from tests.world import run_world
 
 TIMEOUT = timedelta(seconds=2)
 GGUF = Path("assets/teachers/SmolLM2-135M-Instruct.Q4_1.gguf")  # scripts/fetch_teacher.py brings it

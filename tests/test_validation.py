@@ -9,7 +9,8 @@ from torchtitan.components.loss import IGNORE_INDEX
 from let_titan.data.validation import share
 from let_titan.run.record import VALIDATION_KEY
 from let_titan.train import LetTrainer
-from tests.support import Lab, logged, run_world
+from tests.support import Lab, logged
+from tests.world import run_world
 
 LAYOUTS = {
     "fsdp": {},

@@ -10,16 +10,9 @@ from let_titan.run.metrics import curves
 from let_titan.train import LetTrainer
 from tests.context_parallel import checked, stand_in
 from tests.layouts import CP, DDP, FSDP, HSDP, MICRO_1, MICRO_2, MICRO_8, PP, READ_BY_ALL, TP
-from tests.support import (
-    Lab,
-    gradients,
-    of_all_stages,
-    run_world,
-    use_fixed_batches,
-    weights,
-    worst_gradient,
-)
+from tests.support import Lab, gradients, of_all_stages, use_fixed_batches, weights, worst_gradient
 from tests.whole_runs import trained
+from tests.world import run_world
 
 MOMENTS = {"teacher_norm": "standardize", "width_map": "orthogonal", "loss": "smooth_l1"}
 TWO_PAIRS = {"pairs": ["L2E", "M2L:0.5"], "teacher_norm": "center", "loss": "logsum"}

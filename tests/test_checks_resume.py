@@ -1,0 +1,243 @@
+"""Checks of what a run goes on from: the run's folder, its checkpoints, initial weights."""
+
+import json
+import shutil
+
+import pytest
+
+from let_titan.checks import is_over
+from let_titan.train import LetTrainer
+from tests.checkpoints import make
+from tests.support import Lab, sentences
+
+S_STOP = 2
+SAVED = {"checkpoint__enable": True, "checkpoint__interval": 1, "checkpoint__keep_latest_k": 0}
+
+
+@pytest.fixture(scope="module")
+def run(assets, tmp_path_factory):
+    """A finished run of 2 steps: step-1 is a whole checkpoint, step-2 holds the model alone."""
+    lab = Lab(assets, tmp_path_factory.mktemp("saved"))
+    short = {**SAVED, "training__steps": 2, "checkpoint__last_save_model_only": True}
+    trainer = LetTrainer(lab.config({"s_stop": S_STOP}, **short))
+    trainer.train()
+    trainer.run_folder.end("completed")
+    trainer.close()
+    return lab.folder / "run"
+
+
+@pytest.fixture
+def resumed(lab, run):
+    """Returns the mistakes of a config that goes on from step 1 of a copy of ``run``."""
+    shutil.copytree(run, lab.folder / "run")
+
+    def mistakes(*args, **changes):
+        settings = {**SAVED, "checkpoint__load_step": 1, **changes}
+        return sentences(lab.parsed({"s_stop": S_STOP}, *args, **settings))
+
+    return mistakes
+
+
+def test_more_steps_and_another_learning_rate_are_allowed(resumed):
+    assert resumed(training__steps=60, optimizer__lr=1e-4) == []
+
+
+def test_a_step_that_is_not_there(resumed, lab):
+    (told,) = resumed(checkpoint__load_step=5)
+    assert "load_step = 5 is not in" in told and "it holds the steps 1, 2" in told
+    (told,) = resumed(checkpoint__load_step=5, job__dump_folder=str(lab.folder / "new"))
+    assert "it holds none" in told
+
+
+def test_a_checkpoint_of_the_model_alone(resumed):
+    (told,) = resumed(checkpoint__load_step=-1, training__steps=60)
+    assert "without optimizer, lr_scheduler, dataloader, train_state" in told
+    assert "checkpoint.last_save_model_only = false" in told
+
+
+def test_a_complete_run_of_the_model_alone_is_over(resumed, lab):
+    again = {"checkpoint__load_step": -1, "training__steps": 2}
+    assert resumed(**again) == [] and is_over(lab.parsed({}, **SAVED, training__steps=2))
+    path = lab.folder / "run" / "summary.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "exit_state": "running"}))
+    (told,) = resumed(**again)
+    assert "holds the model alone" in told
+
+
+def test_a_save_for_hugging_face_is_called_so(resumed, lab):
+    folder = lab.folder / "run" / "checkpoint" / "step-2"
+    shutil.rmtree(folder)
+    make(folder, "model-00001-of-00001.safetensors", "model.safetensors.index.json")
+    again = {"checkpoint__load_step": -1, "training__steps": 2}
+    assert resumed(**again) == [] and is_over(lab.parsed({}, **SAVED, training__steps=2))
+    (told,) = resumed(checkpoint__load_step=-1)
+    assert "was saved for Hugging Face (checkpoint.last_save_in_hf), the model alone" in told
+
+
+def test_fewer_steps_than_were_trained(resumed, lab):
+    checkpoints = lab.folder / "run" / "checkpoint"
+    shutil.copytree(checkpoints / "step-1", checkpoints / "step-5")
+    (told,) = resumed(checkpoint__load_step=-1, training__steps=4)
+    assert "goes on from step 5, which is past training.steps = 4: set 5 or more, or" in told
+    assert "checkpoint.load_step = 2 to go back, or choose another job.dump_folder" in told
+    assert resumed(checkpoint__load_step=-1, training__steps=5) == []
+
+
+def test_without_its_train_state_nothing_goes_on(resumed):
+    """It would count from 0 and save into folders that are whole."""
+    (told,) = resumed(checkpoint__exclude_from_loading=["optimizer", "train_state"])
+    assert "checkpoint.exclude_from_loading has 'train_state': choose from model, optimi" in told
+
+
+def test_another_teacher(resumed, lab):
+    another = shutil.copytree(lab.assets / "teacher", lab.folder / "another")
+    (told,) = resumed(teacher__checkpoint=str(another))
+    assert "its teacher was " in told and f"set teacher.checkpoint = '{lab.assets}/teacher'" in told
+    moved = shutil.copytree(lab.assets / "teacher", lab.folder / "elsewhere" / "teacher")
+    assert resumed(teacher__checkpoint=str(moved)) == []
+    sentence = "its teacher was its revision '': set teacher.revision = '', or"
+    assert [told for told in resumed(teacher__revision="v2") if sentence in told]
+
+
+def test_a_run_with_a_teacher_becomes_no_baseline_before_s_stop(resumed, lab, run):
+    told = "goes on from step 1, and it has a teacher until step 2, while this config is a baseline"
+    for off in ({"let__enable": False}, {"let__lambda_0": 0.0}):
+        (sentence,) = resumed(**off)
+        assert told in sentence
+    checkpoints = lab.folder / "run" / "checkpoint"
+    shutil.copytree(checkpoints / "step-1", checkpoints / "step-3")  # past s_stop
+    assert resumed(let__enable=False, checkpoint__load_step=3) == []
+
+
+def test_a_baseline_becomes_no_run_with_a_teacher(resumed, lab):
+    path = lab.folder / "run" / "summary.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "let_plan": None}))
+    (told,) = resumed()
+    assert "goes on from step 1, and it was a baseline until there" in told
+    assert resumed(let__enable=False) == []
+
+
+def test_other_pairs(resumed):
+    (told,) = resumed(let__k=3)
+    assert "its pairs (teacher's layer:block) were last:2: set let.k = 2 and teacher.l" in told
+    (told,) = resumed(let__pairs=["last:2:0.5", "last:3:0.5"])
+    assert "were last:2: set let.k = 2 and teacher.layer = last, or choose" in told
+    assert resumed(let__pairs=["last:2:0.5"]) == []  # another weight
+
+
+def test_another_student(resumed):
+    flavor, sizes = resumed(model__flavor="demo")
+    assert "its student is a 'debug': set model.flavor = 'debug'" in flavor
+    assert "checkpoint of another model: tok_embeddings.weight has shape [320, 64] there" in sizes
+
+
+def test_another_theta(resumed):
+    (told,) = resumed(model__rope_theta=5e5)
+    assert "its student's RoPE has theta 10000.0: set model.rope_theta = 10000.0" in told
+
+
+def other_tokenizer(resumed, folder):
+    """Returns what is said of it alone, without a teacher, whose tokenizer would differ, too."""
+    told = resumed(model__hf_assets_path=str(folder), let__lambda_0=0.0)
+    return [sentence for sentence in told if "has a teacher until" not in sentence]
+
+
+def test_another_tokenizer(resumed, lab):
+    folder = lab.folder / "tokenizer"
+    shutil.copytree(lab.assets / "tokenizer", folder)
+    assert other_tokenizer(resumed, folder) == []  # only moved
+    tokenizer = json.loads((folder / "tokenizer.json").read_text())
+    merges = tokenizer["model"]["merges"]
+    merges[0], merges[1] = merges[1], merges[0]
+    (folder / "tokenizer.json").unlink()  # another name is not in the cache of tokenizers
+    folder = folder.rename(lab.folder / "other")
+    (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
+    (told,) = other_tokenizer(resumed, folder)
+    assert "its tokenizer is another one: set model.hf_assets_path" in told
+
+
+def test_other_data(resumed, lab):
+    moved = shutil.copy(lab.assets / "train.jsonl", lab.folder)
+    assert resumed(training__dataset_path=str(moved)) == []
+    other = {"training__dataset_path": str(lab.assets / "validation.jsonl")}
+    (told,) = resumed(**other)
+    assert "with other files than now" in told
+    assert resumed(**other, checkpoint__exclude_from_loading=["dataloader"]) == []
+
+
+def test_other_attention(resumed):
+    sentence = "student attended across documents: set data.document_attention = false"
+    assert [told for told in resumed(data__document_attention=True) if sentence in told]
+    assert not [told for told in resumed() if sentence in told]
+
+
+def test_a_run_that_goes_on_keeps_its_s_stop(resumed):
+    (told,) = resumed("--let.s_stop", "5", training__steps=60)
+    assert "s_stop was 2 and would become 5: pass --let.s_stop 2" in told
+
+
+def test_another_batch(resumed):
+    (told,) = resumed(training__local_batch_size=2)
+    assert "steps have 4 sequences, and now would have 2: set training.global_batch_size" in told
+    assert resumed(training__local_batch_size=2, training__global_batch_size=4) == []
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"config": 3}'])
+def test_a_damaged_summary(text, resumed, lab):
+    (lab.folder / "run" / "summary.json").write_text(text)
+    (told,) = resumed()
+    assert "summary.json' is damaged or of another program" in told
+
+
+@pytest.mark.parametrize("name", ["metrics.jsonl", "evaluations.jsonl"])
+@pytest.mark.parametrize(("text", "what"), [("{", "is not JSON"), ("3", "has no step")])
+def test_damaged_lines(name, text, what, resumed, lab):
+    path = lab.folder / "run" / name
+    path.write_text('{"step": 1, "loss": 1.0}\n' + text)
+    if what == "is not JSON":
+        assert resumed() == []  # a kill tears the last line
+    path.write_text('{"step": 1, "loss": 1.0}\n' + text + "\n")
+    (told,) = resumed()
+    assert told.startswith(f"{path}, line 2, {what}") and told.endswith("remove that line.")
+    assert resumed(checkpoint__enable=False, checkpoint__load_step=-1) == []  # nothing reads it
+
+
+@pytest.mark.parametrize("content", [b"", b"\x80", b"nonsense"])
+def test_damaged_metadata(content, resumed, lab):
+    (lab.folder / "run" / "checkpoint" / "step-1" / ".metadata").write_bytes(content)
+    (told,) = resumed()
+    assert "step-1/.metadata' is damaged: restore it, or move step-1 away" in told
+
+
+def test_an_initial_checkpoint(run, lab):
+    def started(path, **changes):
+        path = {"checkpoint__initial_load_path": str(path)}
+        return sentences(lab.parsed({}, **SAVED, **path, **changes))
+
+    step = run / "checkpoint" / "step-2"
+    assert started(step) == []
+    (told,) = started(step, model__flavor="demo")
+    assert "checkpoint of another model" in told
+    (told,) = started(step, checkpoint__initial_load_model_only=False)
+    assert "holds the model alone" in told
+    for wrong in (run / "none", step.parent):
+        (told,) = started(wrong)
+        assert "is no checkpoint (it has no .metadata)" in told
+    (told,) = started(run, checkpoint__initial_load_in_hf=True)
+    assert "holds no *.safetensors" in told
+    checkpoints = lab.folder / "run" / "checkpoint"
+    (checkpoints / "step-5").mkdir(parents=True)  # torn: it goes at the start
+    assert started(step) == []
+    (checkpoints / "abandoned-1").mkdir()
+    (told,) = started(step)
+    assert "would not be loaded" in told and "remove that folder" in told
+
+
+def test_a_seed_checkpoint_is_never_overwritten(resumed, lab):
+    folder = lab.folder / "run" / "checkpoint"
+    seed = {"checkpoint__create_seed_checkpoint": True, "checkpoint__load_step": -1}
+    assert resumed(**seed) == []
+    shutil.copytree(folder / "step-1", folder / "step-0")
+    (told,) = resumed(**seed)
+    assert "would overwrite" in told and "step-0" in told
+    assert resumed(checkpoint__load_step=0) == []
