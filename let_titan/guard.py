@@ -1,11 +1,13 @@
 """Once a step, over all ranks: is every loss and gradient finite, and was the run asked to stop?
 
 One all-gather of three numbers a rank, before the optimizer applies anything: what is not finite
-never reaches the weights, and all ranks stop at the same step. Its price is that the CPU waits for
-the backward pass; torchtitan waits once a step, too, to count valid tokens.
+never reaches the weights, and all ranks stop at the same step. Gradients are judged by the norm
+that clips them, without another pass over them. The price is that the CPU waits for the backward
+pass; torchtitan waits once a step, too, to count valid tokens.
 """
 
 from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ from torch.optim import Optimizer
 from torchtitan.tools.logging import logger
 
 from let_titan.errors import RunError
+from let_titan.upstream import clipping_by
 
 
 class StepGuard:
@@ -53,6 +56,14 @@ class StepGuard:
         self.skipped = None
         self._losses: list[torch.Tensor] = []
 
+    def clipping(self) -> AbstractContextManager[None]:
+        """While active, a train step's clipping tells its norm."""
+        return clipping_by(self._clip)
+
+    def _clip(self, clip: Callable[..., torch.Tensor], *args: Any, **options: Any) -> torch.Tensor:
+        self._norm = clip(*args, **options)
+        return self._norm
+
     def note_loss(self, loss: torch.Tensor) -> None:
         """Takes a microbatch's loss on this rank, before any reduction over ranks."""
         self._losses.append(local(loss.detach()))
@@ -63,12 +74,14 @@ class StepGuard:
         Raises:
             RunError: on all ranks, when a step is not finite and none more may be left out.
         """
-        flags = self._gather().tolist()
-        self.stop = any(asked for *_, asked in flags)
-        bad_loss = [rank for rank, (bad, _, _) in enumerate(flags) if bad]
-        bad_gradient = [rank for rank, (_, bad, _) in enumerate(flags) if bad]
-        if not bad_loss and not bad_gradient:
+        loss = torch.stack(self._losses).sum().to(self.device)
+        norm = self._norm.to(self.device)
+        asked = torch.tensor(self.asked_to_stop(), device=self.device)
+        bad_loss, bad_norm, stops = self._gather(~loss.isfinite(), ~norm.isfinite(), asked)
+        self.stop = bool(stops)
+        if not bad_loss and not bad_norm:
             return
+        bad_gradient = self._ranks_of_bad_gradients()
         self._n_skipped += 1
         found = f"Step {self.step}: {describe(bad_loss, bad_gradient)}"
         if self._n_skipped > self.max_skips:
@@ -77,16 +90,24 @@ class StepGuard:
         self.skipped = {"loss_ranks": bad_loss, "gradient_ranks": bad_gradient}
         optimizer.zero_grad()
 
-    def _gather(self) -> torch.Tensor:
-        """Returns [ranks, 3]: loss not finite, gradient not finite, asked to stop."""
-        gradients = [local(p.grad) for p in self.parameters if p.grad is not None]
-        norm = nn.utils.get_total_norm(gradients).to(self.device)
-        loss = torch.stack(self._losses).sum().to(self.device)
-        asked = torch.tensor(self.asked_to_stop(), device=self.device)
-        mine = torch.stack((~loss.isfinite(), ~norm.isfinite(), asked)).int()
-        gathered = mine.new_empty(dist.get_world_size() * 3)
+    def _ranks_of_bad_gradients(self) -> list[int]:
+        """Returns the ranks that hold one which is not finite: clipped by such a norm, it still is.
+
+        None does where all are finite and their squares' sum is not.
+        """
+        bad = torch.tensor(False, device=self.device)
+        for gradient in (local(p.grad) for p in self.parameters if p.grad is not None):
+            bad |= ~gradient.isfinite().all().to(self.device)
+        (ranks,) = self._gather(bad)
+        return ranks
+
+    def _gather(self, *flags: torch.Tensor) -> list[list[int]]:
+        """Returns the ranks on which each flag, a bool [], is set."""
+        mine = torch.stack(flags).int()
+        gathered = mine.new_empty(dist.get_world_size() * len(flags))
         dist.all_gather_into_tensor(gathered, mine)
-        return gathered.view(-1, 3)
+        of_ranks = gathered.view(-1, len(flags)).T.tolist()
+        return [[rank for rank, set_here in enumerate(flag) if set_here] for flag in of_ranks]
 
     def _cure(self) -> str:
         last = self.last_checkpoint()
@@ -104,6 +125,8 @@ def describe(bad_loss: list[int], bad_gradient: list[int]) -> str:
     """Says which ranks' losses or gradients are not finite."""
     if bad_loss:
         return f"the loss is not finite on rank {ranges(bad_loss)}"
+    if not bad_gradient:
+        return "the norm of all gradients is not finite, though each of them is"
     return f"the gradient is not finite on rank {ranges(bad_gradient)}"
 
 

@@ -108,7 +108,7 @@ class LetTrainer(Trainer):
         if self.rank_loss is not None:
             self.rank_loss.begin()
         self._microbatch = 0
-        with self.phase.maps.clipping():
+        with self.phase.maps.clipping(), self.guard.clipping():
             super().train_step(self.phase.watched(data_iterator, self.step))
         if self.guard.skipped is not None:
             self.run_folder.note_nonfinite(self.step, self.guard.skipped)

@@ -78,6 +78,28 @@ def test_without_a_checkpoint_it_says_so(lab):
     assert "There is no checkpoint yet" in error
 
 
+def test_gradients_whose_norm_alone_is_not_finite(lab):
+    trainer = LetTrainer(lab.config({"s_stop": 4}, training__max_norm=1.0))
+    trainer.model_parts[0].norm.weight.register_hook(
+        lambda gradient: torch.full_like(gradient, 3e38) if trainer.step == 2 else gradient
+    )
+    seen, error = watched(trainer)
+    assert error.startswith("Step 2: the norm of all gradients is not finite, though each of them")
+    assert equal(seen[2], seen[1])
+
+
+def test_a_finite_step_costs_no_pass_over_the_gradients(lab, monkeypatch):
+    """But clipping's own."""
+    norms, total = [], torch.nn.utils.get_total_norm
+    monkeypatch.setattr(
+        torch.nn.utils, "get_total_norm", lambda *args: norms.append(1) or total(*args)
+    )
+    trainer = LetTrainer(lab.config({"s_stop": 4}))
+    monkeypatch.setattr(trainer.guard, "_ranks_of_bad_gradients", pytest.fail)
+    seen, error = watched(trainer)
+    assert error is None and len(norms) == len(seen) - 1
+
+
 @pytest.mark.parametrize("where", ["loss", "gradient"])
 def test_a_step_is_left_out_and_noted(where, lab):
     config = lab.config({"s_stop": 4}, **SAVED, training__max_nonfinite_steps=1)
