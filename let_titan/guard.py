@@ -74,10 +74,7 @@ class StepGuard:
         Raises:
             RunError: on all ranks, when a step is not finite and none more may be left out.
         """
-        loss = torch.stack(self._losses).sum().to(self.device)
-        norm = self._norm.to(self.device)
-        asked = torch.tensor(self.asked_to_stop(), device=self.device)
-        bad_loss, bad_norm, stops = self._gather(~loss.isfinite(), ~norm.isfinite(), asked)
+        bad_loss, bad_norm, stops = ranks_where(self._gathered(self._flags()))
         self.stop = bool(stops)
         if not bad_loss and not bad_norm:
             return
@@ -90,6 +87,14 @@ class StepGuard:
         self.skipped = {"loss_ranks": bad_loss, "gradient_ranks": bad_gradient}
         optimizer.zero_grad()
 
+    def _flags(self) -> torch.Tensor:
+        """Returns [3]: loss not finite, norm not finite, asked to stop."""
+        loss = torch.stack(self._losses).sum().to(self.device)
+        norm = self._norm.to(self.device)
+        # Made there: the copy of a tensor made here would wait for backward, all that follows too.
+        asked = torch.full((), self.asked_to_stop(), device=self.device)
+        return torch.stack((~loss.isfinite(), ~norm.isfinite(), asked))
+
     def _ranks_of_bad_gradients(self) -> list[int]:
         """Returns the ranks that hold one which is not finite: clipped by such a norm, it still is.
 
@@ -98,16 +103,15 @@ class StepGuard:
         bad = torch.tensor(False, device=self.device)
         for gradient in (local(p.grad) for p in self.parameters if p.grad is not None):
             bad |= ~gradient.isfinite().all().to(self.device)
-        (ranks,) = self._gather(bad)
+        (ranks,) = ranks_where(self._gathered(bad.unsqueeze(0)))
         return ranks
 
-    def _gather(self, *flags: torch.Tensor) -> list[list[int]]:
-        """Returns the ranks on which each flag, a bool [], is set."""
-        mine = torch.stack(flags).int()
-        gathered = mine.new_empty(dist.get_world_size() * len(flags))
+    def _gathered(self, flags: torch.Tensor) -> torch.Tensor:
+        """Returns every rank's ``flags``, bool [n], as int [ranks, n]."""
+        mine = flags.int()
+        gathered = mine.new_empty(dist.get_world_size() * len(mine))
         dist.all_gather_into_tensor(gathered, mine)
-        of_ranks = gathered.view(-1, len(flags)).T.tolist()
-        return [[rank for rank, set_here in enumerate(flag) if set_here] for flag in of_ranks]
+        return gathered.view(-1, len(mine))
 
     def _cure(self) -> str:
         last = self.last_checkpoint()
@@ -119,6 +123,11 @@ class StepGuard:
 
 def local(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+
+
+def ranks_where(flags: torch.Tensor) -> list[list[int]]:
+    """Returns the ranks on which each of n flags, [ranks, n], is set; the host waits for them."""
+    return [[rank for rank, here in enumerate(flag) if here] for flag in flags.T.tolist()]
 
 
 def describe(bad_loss: list[int], bad_gradient: list[int]) -> str:

@@ -78,21 +78,28 @@ def test_a_float8_teacher_keeps_the_alignments_direction(device, recipe, lab):
 
 
 @pytest.mark.parametrize("device", [pytest.param("cuda", marks=pytest.mark.gpu)])
-def test_the_host_does_not_wait_from_the_teachers_forward_to_backwards_end(
+def test_the_host_does_not_wait_from_the_teachers_forward_to_the_guards_answer(
     device, lab, monkeypatch
 ):
     """Eager. In the first step what is made once may be waited for."""
     trainer = LetTrainer(lab.config(LET, **BATCH, **BF16))
-    batches, taken = use_fixed_batches(trainer), trainer.forward_backward_step
+    batches = use_fixed_batches(trainer)
 
-    def watched(**arguments):
-        torch.cuda.set_sync_debug_mode("default" if trainer.step == 1 else "error")
-        try:
-            return taken(**arguments)
-        finally:
-            torch.cuda.set_sync_debug_mode("default")
+    def watch(whose, name):
+        taken = getattr(whose, name)
 
-    monkeypatch.setattr(trainer, "forward_backward_step", watched)
+        def watched(*arguments, **named):
+            torch.cuda.set_sync_debug_mode("default" if trainer.step == 1 else "error")
+            try:
+                return taken(*arguments, **named)
+            finally:
+                torch.cuda.set_sync_debug_mode("default")
+
+        monkeypatch.setattr(whose, name, watched)
+
+    watch(trainer, "forward_backward_step")
+    watch(trainer.guard, "_flags")
+    watch(trainer.guard, "_gathered")
     for step in (1, 2):
         trainer.step = step
         trainer.train_step(batches)

@@ -7,6 +7,7 @@ import pytest
 import torch
 import torch.distributed as dist
 from safetensors import torch as safetensors
+from torchtitan.distributed import utils as dist_utils
 
 from let_titan.errors import RunError
 from let_titan.guard import ranges
@@ -71,6 +72,23 @@ def test_a_run_stops_before_it_takes_harm(where, max_norm, lab):
     assert "--training.max_nonfinite_steps 1 leaves such steps out." in error
     assert len(seen) == 5 and equal(seen[4], seen[3])
     assert [line["step"] for line in metrics(lab)] == [1, 2, 3]
+
+
+def test_the_ranks_are_asked_without_a_copy_from_the_host(lab, monkeypatch):
+    """On a GPU such a copy waits for the whole backward pass (tests/test_gpu.py)."""
+    trainer = LetTrainer(lab.config({}))
+    trainer.guard.begin(1)
+    trainer.guard.note_loss(torch.zeros(()))
+    with trainer.guard.clipping():
+        dist_utils.clip_grad_norm_(trainer.guard.parameters, math.inf)
+    monkeypatch.setattr(torch, "tensor", lambda *_, **__: pytest.fail("a tensor from the host"))
+    flags = []
+    for asked in (False, True):
+        trainer.guard.asked_to_stop = lambda asked=asked: asked
+        flags += trainer.guard._gathered(trainer.guard._flags()).tolist()
+    monkeypatch.undo()
+    trainer.close()
+    assert flags == [[0, 0, 0], [0, 0, 1]]
 
 
 def test_without_a_checkpoint_it_says_so(lab):
