@@ -121,19 +121,22 @@ def main(args: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--out", type=Path, default=RESULTS)
-    parser.add_argument("--tiny", action="store_true", help="shows that the path works")
+    parser.add_argument("--out", type=Path, help=f"folder of the results ({RESULTS})")
+    parser.add_argument("--tiny", action="store_true", help="shows that the path works; with --out")
     parser.add_argument("--report", action="store_true", help="report what is there; train none")
     options = parser.parse_args(args)
+    if options.tiny and options.out is None:
+        parser.error("--tiny would write over the study's own results: name a folder by --out.")
+    out = options.out or RESULTS
     torch.set_num_threads(1)  # models so small gain nothing from a second
     study = TINY if options.tiny else STUDY
     of_seed = len(study.sets) * (1 + len(study.students) * len(study.arms))
-    store = Store(options.out / "runs.jsonl", trains=not options.report)
+    store = Store(out / "runs.jsonl", trains=not options.report)
     try:
         records = list(tqdm(finished(study, store), "runs", of_seed * len(study.seeds)))
         if len(records) < of_seed:
             raise ValueError("not one seed has all its runs yet: run it without --report.")
-        report(study, records, options.out)
+        report(study, records, out)
     except ValueError as error:
         print(f"time_series: {error}", file=sys.stderr)
         return 2

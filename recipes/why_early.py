@@ -1,6 +1,7 @@
 """Why an early layer, why early steps? Deep linear networks, exact Hessians, float64.
 
-    python recipes/why_early.py [--out FOLDER] [--tiny]
+    python recipes/why_early.py [--out FOLDER]
+    python recipes/why_early.py --tiny --out FOLDER    # seconds: the path alone
 
 The questions and what theory predicts stand in theory/minima.py, theory/descent.py and
 theory/along.py; docs/why-early.md says what came out. Writes recipes/results/theory/; minutes on
@@ -55,17 +56,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--out", type=Path, default=RESULTS)
-    parser.add_argument("--tiny", action="store_true", help="shows that the path works")
+    parser.add_argument("--out", type=Path, help=f"folder of the results ({RESULTS})")
+    parser.add_argument("--tiny", action="store_true", help="shows that the path works; with --out")
     options = parser.parse_args()
+    if options.tiny and options.out is None:
+        parser.error("--tiny would write over the theory's own results: name a folder by --out.")
+    out = options.out or RESULTS
     results = run(TINY, range(3, 5)) if options.tiny else run(SETTINGS, DEPTHS)
-    options.out.mkdir(parents=True, exist_ok=True)
-    (options.out / "results.json").write_text(json.dumps(results, indent=1) + "\n")
-    draw_minima(results["minima"], results["spread"], options.out / "minima.png")
-    draw_along(results["along"], options.out / "along.png")
-    draw_kappa(results["descent"], options.out / "kappa.png")
-    draw_steps(results["descent"], options.out / "steps.png")
-    (options.out / "report.md").write_text(as_markdown(results))
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "results.json").write_text(json.dumps(results, indent=1) + "\n")
+    draw_minima(results["minima"], results["spread"], out / "minima.png")
+    draw_along(results["along"], out / "along.png")
+    draw_kappa(results["descent"], out / "kappa.png")
+    draw_steps(results["descent"], out / "steps.png")
+    (out / "report.md").write_text(as_markdown(results))
 
 
 if __name__ == "__main__":

@@ -125,6 +125,8 @@ def test_an_early_block_ends_better_conditioned_than_a_late_one():
 
 
 def test_the_program_leaves_its_results(tmp_path):
+    alone = subprocess.run([sys.executable, PROGRAM, "--tiny"], capture_output=True, text=True)
+    assert alone.returncode == 2 and "name a folder by --out" in alone.stderr
     subprocess.run([sys.executable, PROGRAM, "--tiny", "--out", tmp_path], check=True)
     results = json.loads((tmp_path / "results.json").read_text())
     assert len(results["descent"]) == len(ARMS)

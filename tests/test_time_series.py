@@ -33,6 +33,19 @@ def test_a_stopped_study_goes_on(tmp_path, monkeypatch):
     assert len((tmp_path / "runs.jsonl").read_text().splitlines()) == known + 5
 
 
+def test_a_torn_last_line_is_a_run_to_come(tmp_path):
+    path = tmp_path / "runs.jsonl"
+    with pytest.raises(Unfinished):
+        Store(path, trains=False).finish({"seed": 0}, dict)
+    store = Store(path)
+    whole = [store.finish({"seed": seed}, lambda: {"curve": []}) for seed in (0, 1)]
+    path.write_text(path.read_text()[:-5])
+    read = Store(path, trains=False)
+    assert list(read.records.values()) == whole[:1]
+    Store(path).finish({"seed": 1}, lambda: {"curve": []})
+    assert list(Store(path).records.values()) == whole
+
+
 def record(arm, seed, accuracies, name="a"):
     curve = [[10 * i, accuracy, 1.0] for i, accuracy in enumerate(accuracies)]
     of_student = {"purpose": "student", "student": "S", "arm": arm, "cpu_s": 0.02}
@@ -94,6 +107,12 @@ def test_ranks_and_friedman_over_sets():
 def test_report_of_nothing_tells_the_cure(tmp_path, capsys):
     assert main(["--tiny", "--report", "--out", str(tmp_path)]) == 2
     assert "run it without --report" in capsys.readouterr().err
+
+
+def test_tiny_form_does_not_write_over_the_study(capsys):
+    with pytest.raises(SystemExit):
+        main(["--tiny"])
+    assert "name a folder by --out" in capsys.readouterr().err
 
 
 def test_tiny_form_runs_and_reports(tmp_path):

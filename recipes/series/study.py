@@ -72,13 +72,19 @@ class Unfinished(Exception):
 
 
 class Store:
-    """Finished runs by key, a JSON line each; with ``trains=False`` none is added."""
+    """Finished runs by key, a JSON line each; with ``trains=False`` none is added.
+
+    A last line without its end, which a kill or a full disk leaves, counts as none.
+    """
 
     def __init__(self, path: Path, trains: bool = True) -> None:
         self.path, self.trains = path, trains
         path.parent.mkdir(parents=True, exist_ok=True)
-        lines = path.read_text().splitlines() if path.exists() else []
-        self.records: dict[str, Record] = {r["key"]: r for r in map(json.loads, lines)}
+        text = path.read_text() if path.exists() else ""
+        whole = text[: text.rfind("\n") + 1]
+        if trains and whole != text:
+            path.write_text(whole)
+        self.records: dict[str, Record] = {r["key"]: r for r in map(json.loads, whole.splitlines())}
 
     def finish(self, what: Record, run: Callable[[], Record]) -> Record:
         """Returns the record of the run that ``what`` describes; makes and keeps it if need be."""
