@@ -15,6 +15,7 @@ import argparse
 import json
 import math
 import random
+import shutil
 import subprocess
 import sys
 import time
@@ -50,14 +51,18 @@ def winogrande_parts(found: list[dict[str, Any]], items: int) -> list[Splits]:
 
 
 def write_task(task: str, splits: Splits, folder: Path) -> None:
-    """Writes a folder of offline tasks with one task, unless it is there."""
-    if folder.exists():
-        return
+    """Writes a folder of offline tasks with one task, unless it is there with the same rows."""
     data = folder.with_name(f"{folder.name}-data")
+    texts = {
+        data / task / f"{split}.jsonl": "".join(json.dumps(row) + "\n" for row in content)
+        for split, content in splits.items()
+    }
+    if folder.exists() and all(f.exists() and f.read_text() == text for f, text in texts.items()):
+        return
+    shutil.rmtree(folder, ignore_errors=True)  # the last part of a smaller pool has fewer rows
     (data / task).mkdir(parents=True, exist_ok=True)
-    for split, content in splits.items():
-        lines = "".join(json.dumps(row) + "\n" for row in content)
-        (data / task / f"{split}.jsonl").write_text(lines)
+    for file, text in texts.items():
+        file.write_text(text)
     write_offline(data, folder)
 
 

@@ -75,6 +75,21 @@ def test_parts_make_the_harness_figures_of_all_items(tmp_path, monkeypatch):
     assert "| pool | winogrande | 6 of 10 | acc | 66.7 ± 21.1 | 50.0 |" in evaluate_pools.row(pool)
 
 
+def test_a_last_part_that_has_grown_is_written_anew(tmp_path):
+    rows = [row for pair in winogrande_pairs(many_pairs(3)) for row in pair]
+    evaluated = tmp_path / "part" / "winogrande" / "validation.jsonl"
+
+    def written(count):
+        splits = {"train": rows[-2:], "validation": rows[:count]}
+        evaluate_pools.write_task("winogrande", splits, tmp_path / "part")
+        return [json.loads(line) for line in evaluated.read_text().splitlines()]
+
+    assert written(2) == rows[:2]
+    then = evaluated.stat().st_mtime_ns
+    assert written(2) == rows[:2] and evaluated.stat().st_mtime_ns == then
+    assert written(4) == rows[:4]
+
+
 @pytest.mark.slow
 def test_the_memory_of_an_export_is_measured(tmp_path):
     args = ["--flavor", "debug", "--vocabulary", "320", "--folder", str(tmp_path)]
