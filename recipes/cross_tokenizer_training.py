@@ -103,6 +103,8 @@ def run() -> None:
     parser.add_argument("--list", action="store_true", help="name the runs and train none")
     parser.add_argument("--report", action="store_true", help="report what is there; train none")
     options = parser.parse_args()
+    if unknown := ", ".join(name for name in options.students if name not in RECIPES):
+        parser.error(f"there is no student {unknown}: they are {', '.join(RECIPES)}.")
     flags = [flag for flag in ("list", "report") if getattr(options, flag)]
     for name in options.students or RECIPES:
         main(RECIPES[name], [f"--{flag}" for flag in flags])

@@ -3,16 +3,19 @@
 import importlib
 import json
 import shutil
+import subprocess
 import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import cross_tokenizer_training as training
 import pytest
-from lab import runs
+from lab import launch, runs
 from lab.bad_teachers import drawn_anew, make_worse, with_noise
 from lab.corpus import deal, documents
 from lab.launch import flags, train
+from lab.make_smollm2 import copy_tokenizer
 from lab.recipe import Recipe, main
 from lab.smollm2_arms import STUDENTS
 from safetensors.torch import load_file
@@ -152,6 +155,47 @@ def test_a_run_whose_time_is_over_is_no_finished_one_and_goes_on(place, monkeypa
     main(recipe, ["--minutes", "0"], place)
     assert "The time is over" in capsys.readouterr().out
     assert list((place.lab / "runs").iterdir()) == [folder]
+
+
+def test_a_run_that_is_stopped_has_the_time_to_save(tmp_path, monkeypatch):
+    given = []
+
+    def popen(command, *, cwd, env):
+        given.append(env)
+        return subprocess.Popen(["true"])
+
+    monkeypatch.setattr(launch, "subprocess", SimpleNamespace(Popen=popen))
+    for said in (None, "20"):
+        if said:
+            monkeypatch.setenv("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", said)
+        launch.train(tmp_path, "x.toml", {})
+    assert [env["TORCH_ELASTIC_SHUTDOWN_TIMEOUT"] for env in given] == ["600", "20"]
+
+
+@pytest.mark.parametrize("setting", [runs.LAB, runs.SMOLLM2, runs.GPU], ids=lambda s: s.lab.name)
+def test_what_is_not_made_names_the_program_that_makes_it(setting, tmp_path, capsys):
+    made = Path(setting.root / setting.maker)
+    assert made.exists() and setting.lab.name in made.read_text().replace('" / "', "/")
+    recipe = Recipe("first", "It helps.", "The loss.", {}, (0,), {}, setting)
+    with pytest.raises(SystemExit):
+        main(recipe, ["--list"], replace(setting, lab=tmp_path))
+    assert f"run {setting.maker} first" in capsys.readouterr().err
+
+
+def test_no_job_at_a_time_is_a_mistake(place, capsys):
+    with pytest.raises(SystemExit):
+        main(Recipe("first", "It helps.", "The loss.", {}, (0,), {}), ["--jobs", "0"], place)
+    assert "one run at a time is the least" in capsys.readouterr().err
+
+
+def test_a_tokenizer_that_is_not_there_is_told(lab, tmp_path):
+    folder = lab.assets / "tokenizer"
+    for path, name in ((tmp_path / "r50k_base.tiktoken", ""), (tmp_path, "llama3"), (folder, "")):
+        with pytest.raises(ValueError, match="or NAME=FOLDER"):
+            copy_tokenizer(path, tmp_path / "kept", name)
+    assert not (tmp_path / "kept").exists()
+    copy_tokenizer(folder, tmp_path / "kept", "llama3")
+    assert (tmp_path / "kept" / "llama3" / "tokenizer.json").exists()
 
 
 def test_the_key_is_of_what_is_trained(place, lab):

@@ -1,11 +1,15 @@
 """Starts one training run, as a user would."""
 
 import math
+import os
 import subprocess
 import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
+
+TO_SAVE = {"TORCH_ELASTIC_SHUTDOWN_TIMEOUT": "600"}
+"""Seconds that a torchrun which is told to end leaves its worker, where nothing else is said."""
 
 
 def train(
@@ -27,7 +31,7 @@ def train(
     seconds = end - time.monotonic()
     if seconds <= 0:
         return
-    with subprocess.Popen(command, cwd=root) as process:
+    with subprocess.Popen(command, cwd=root, env=TO_SAVE | os.environ) as process:
         try:
             code = process.wait(None if math.isinf(seconds) else seconds)
         except subprocess.TimeoutExpired:

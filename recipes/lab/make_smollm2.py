@@ -28,9 +28,18 @@ TEACHER = ROOT / "assets" / "teachers" / "smollm2-135m"
 
 
 def copy_tokenizer(path: Path, folder: Path, name: str) -> None:
-    """Copies a *.tiktoken file, or of a folder what makes its tokenizer, as ``folder``/``name``."""
+    """Copies a *.tiktoken file, or of a folder what makes its tokenizer, as ``folder``/``name``.
+
+    Raises:
+        ValueError: there is no such file, no tokenizer.json in the folder, or no name for it.
+    """
+    is_file = path.suffix == ".tiktoken"
+    if not (path if is_file else path / "tokenizer.json").is_file() or not (is_file or name):
+        raise ValueError(
+            f"--tokenizers {path}: give a *.tiktoken file, or NAME=FOLDER with a tokenizer.json."
+        )
     folder.mkdir(parents=True, exist_ok=True)
-    if path.is_file():  # by its name it is known
+    if is_file:  # by its name it is known
         shutil.copyfile(path, folder / path.name)
         return
     (folder / name).mkdir(exist_ok=True)
@@ -52,17 +61,20 @@ def what_runs_read(place: Place) -> dict[str, str]:
     return fingerprints(ROOT, corpus, files)
 
 
-def main() -> None:
+def main(args: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--tokenizers", nargs="*", default=[], help="[NAME=]PATH")
-    options = parser.parse_args()
+    options = parser.parse_args(args)
     for place in PARTS:
         place.lab.mkdir(parents=True, exist_ok=True)
     for named in options.tokenizers:
         name, _, path = named.rpartition("=")
-        copy_tokenizer(Path(path), SMOLLM2.lab / TOKENIZERS, name)
+        try:
+            copy_tokenizer(Path(path), SMOLLM2.lab / TOKENIZERS, name)
+        except ValueError as error:
+            parser.error(str(error))
     make_bad_teachers(TEACHER, SMOLLM2.lab)
     for place in PARTS:
         (place.lab / "lab.json").write_text(json.dumps(what_runs_read(place), indent=2) + "\n")

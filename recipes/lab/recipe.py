@@ -157,6 +157,8 @@ def main(recipe: Recipe, args: list[str] | None = None, place: Place | None = No
         "--minutes", type=float, default=math.inf, help="then runs save their step and stop"
     )
     options = parser.parse_args(args)
+    if options.jobs < 1:
+        parser.error(f"--jobs {options.jobs}: one run at a time is the least.")
     try:
         run(recipe, place, options)
     except NotMade as error:

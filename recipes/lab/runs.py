@@ -24,6 +24,7 @@ from let_titan.runs import FILES, Run, is_complete
 
 ROOT = Path(__file__).resolve().parents[2]
 STUDENT = "recipes/lab/student.toml"
+MAKE_SMOLLM2 = "recipes/lab/make_smollm2.py"
 TOKENIZERS = "tokenizers"
 FILE_KEYS = (*PLACES, "teacher.checkpoint", "teacher.cache")
 """Keys that name files; what these hold counts in their place (a cache holds its teacher's)."""
@@ -37,21 +38,25 @@ class Place:
         config: of the student that all arms train.
         lab: holds lab.json, runs while they train, and tokenizers/ that arms name in the place of
             the config's.
+        maker: the program that writes lab.json.
     """
 
     root: Path = ROOT
     config: str = STUDENT
     lab: Path = ROOT / "outputs" / "lab"
     results: Path = ROOT / "recipes" / "results"
+    maker: str = "recipes/lab/make.py"
 
 
 LAB = Place()
 """The first setting: a teacher and its student, both trained here."""
 
-SMOLLM2 = Place(config="recipes/lab/smollm2.toml", lab=ROOT / "outputs" / "lab_smollm2")
+SMOLLM2 = Place(
+    config="recipes/lab/smollm2.toml", lab=ROOT / "outputs" / "lab_smollm2", maker=MAKE_SMOLLM2
+)
 """The second setting: a student of SmolLM2-135M."""
 
-GPU = Place(config="recipes/lab/gpu.toml", lab=ROOT / "outputs" / "lab_gpu")
+GPU = Place(config="recipes/lab/gpu.toml", lab=ROOT / "outputs" / "lab_gpu", maker=MAKE_SMOLLM2)
 """The setting for one GPU: students of 124M and more under SmolLM2-135M."""
 
 
@@ -89,7 +94,7 @@ def files_read(place: Place, keys: Mapping[str, str]) -> dict[str, str]:
     """
     marker = place.lab / "lab.json"
     if not marker.exists():
-        raise NotMade(f"{marker} is missing: run recipes/lab/make.py first (docs/method-lab.md).")
+        raise NotMade(f"{marker} is missing: run {place.maker} first (docs/method-lab.md).")
     known: dict[str, str] = json.loads(marker.read_text())
     named = {}
     if (teacher := keys.get("teacher.checkpoint")) is not None:
@@ -99,7 +104,7 @@ def files_read(place: Place, keys: Mapping[str, str]) -> dict[str, str]:
         named["tokenizer"] = tokenizer if is_file else f"{tokenizer}/tokenizer.json"
     for path in named.values():
         if path not in known:
-            raise NotMade(f"{marker} knows no {path}: run recipes/lab/make.py.")
+            raise NotMade(f"{marker} knows no {path}: run {place.maker}.")
     read = {
         Path(path).stem: sha
         for path, sha in known.items()
