@@ -159,7 +159,10 @@ def steps_to(level: float, losses: torch.Tensor) -> torch.Tensor:
 
 
 def outcome(arm: Arm, setting: Setting) -> dict[str, Any]:
-    """Returns an arm's steps to each level at its best rate, and the conditioning of its end."""
+    """Returns an arm's steps to each level at its best rate, and the conditioning of its end.
+
+    That is of the last level's best rate: of the smallest where none comes to the level.
+    """
     losses, blocks = train(arm, setting)
     result: dict[str, Any] = {
         "arm": arm.name,

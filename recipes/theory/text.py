@@ -32,6 +32,10 @@ def as_markdown(results: dict[str, Any]) -> str:
         "",
         "## Where descent ends, and after how many steps",
         "",
+        "Condition numbers are those of the learning rate with the fewest steps to 1e-6; of an arm",
+        "that no rate brings there they are those of the smallest, "
+        f"{results['learning_rates'][0]:g}.",
+        "",
     ]
     descent = results["descent"]
     for setting in dict.fromkeys(setting_of(row) for row in descent):
@@ -64,7 +68,7 @@ def last_rates(courses: Sequence[dict[str, Any]]) -> list[str]:
     lines = [
         "The factor by which a step shrinks the loss at the end, predicted by the exact Hessian "
         "(largest (1 - lr mu)^2) and measured; and from which step on the condition number stays "
-        f"below that of {courses[0]['arm']}. One learning rate an arm, its best.",
+        f"below that of {courses[0]['arm']}. One learning rate an arm, as above.",
         "",
         "| L, spread | arm | learning rate | predicted | measured | furthest apart | below from |",
         "|---|---|---|---|---|---|---|",
