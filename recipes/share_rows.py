@@ -171,6 +171,8 @@ def main(args: list[str] | None = None) -> None:
     flags.add_argument("--rounds", type=int, default=7)
     flags.add_argument("--out", type=Path, default=OUT)
     own = flags.parse_args(args)
+    if own.ranks < 2 or ROWS % own.ranks:  # else each rank computes all rows, and nothing is shared
+        flags.error(f"--ranks {own.ranks}: they share {ROWS} rows, so there must be 2 or {ROWS}.")
     shape = {"teacher": asdict(SMOLLM_135M), "batch": [ROWS, SEQ_LEN]}
     results = shape | {axis: measure(axis, own.ranks, own.rounds) for axis in AXES}
     where = surroundings()

@@ -77,6 +77,13 @@ def test_a_pipelines_ranks_hand_their_rows_to_those_that_need_them(tmp_path):
             assert states == (whole if rank in owners else [])
 
 
+@pytest.mark.parametrize("ranks", ["1", "3"])
+def test_ranks_that_cannot_share_the_rows_are_a_mistake(ranks, capsys):
+    with pytest.raises(SystemExit):
+        share_rows.main(["--ranks", ranks])
+    assert "they share 4 rows" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("axis", share_rows.AXES)
 def test_the_recipe_times_two_ways_to_the_same_states(axis):
     """It ends where they differ, as they do if rows or chunks are another's."""
