@@ -20,7 +20,7 @@ from bad_teacher_look.chart import draw
 from bad_teacher_look.figures import figures_of
 from bad_teacher_look.text import as_markdown
 from lab.launch import flags
-from lab.runs import Place
+from lab.runs import Place, check_unchanged
 
 from let_titan.config import LetConfigManager
 from let_titan.probe.trials import BASELINE, Train, Trial, arguments, in_processes, run_trial
@@ -43,15 +43,15 @@ STEPS = 120
 def trained(place: Place, keys: Mapping[str, str], block: int, train: Train, folder: Path) -> Trial:
     """Returns one short run; trains it where it is not there whole."""
     done = folder / "trial.json"
+    whole = ["--job.config_file", str(place.root / place.config), *flags(keys)]
+    config = LetConfigManager().parse_args(whole)
+    wanted = [*whole, *arguments(config, STEPS, block, folder)]
     if not done.exists():
         shutil.rmtree(folder, ignore_errors=True)  # what a kill has left
         folder.parent.mkdir(parents=True, exist_ok=True)
-        rest = ["--job.config_file", str(place.root / place.config), *flags(keys)]
-        config = LetConfigManager().parse_args(rest)
-        trial = run_trial(
-            train, [*rest, *arguments(config, STEPS, block, folder)], STEPS, block, folder
-        )
+        trial = run_trial(train, wanted, STEPS, block, folder)
         done.write_text(json.dumps([trial.loss, trial.looks]))
+    check_unchanged(folder, LetConfigManager().parse_args(wanted))
     loss, looks = json.loads(done.read_text())
     return Trial(folder.name, block, loss, [(step, look) for step, look in looks])
 

@@ -11,12 +11,13 @@ Writes recipes/results/demo_baseline/{results.json,report.md}.
 import argparse
 import itertools
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
-from let_titan.runs import Run, is_complete
+from lab.launch import train
+from lab.runs import is_trained
+
+from let_titan.runs import Run
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIG = "train_configs/demo_baseline.toml"
@@ -34,18 +35,14 @@ LEARNING_RATES = ("1e-3", "3e-3", "6e-3")
 def train_arm(scheme: str, lr: str) -> Run:
     """Trains one arm, unless it has been trained already."""
     folder = RUNS / f"{scheme}-{lr}"
-    if not is_complete(ROOT / folder):
-        arguments = {
-            "job.config_file": CONFIG,
-            "job.dump_folder": str(folder),
-            "model.init_scheme": scheme,
-            "optimizer.lr": lr,
-            "validation.freq": "54",
-        }
-        flags = [item for key, value in arguments.items() for item in (f"--{key}", value)]
-        launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-        command = [*launcher, "--nproc_per_node", "1", "-m", "let_titan.train", *flags]
-        subprocess.run([*command, "--checkpoint.no-enable"], cwd=ROOT, check=True)
+    keys = {
+        "model.init_scheme": scheme,
+        "optimizer.lr": lr,
+        "validation.freq": "54",
+        "checkpoint.enable": "false",
+    }
+    if not is_trained(ROOT, CONFIG, keys, ROOT / folder):
+        train(ROOT, CONFIG, {**keys, "job.dump_folder": str(folder)})
     return Run.load(ROOT / folder)
 
 

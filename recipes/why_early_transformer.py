@@ -16,12 +16,12 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from lab.launch import train
+from lab.runs import is_trained
 from theory.students import angle, curvature, load_student, windows_of
 from theory.transformer_text import write_results
 
 from let_titan.checkpoint.folders import whole_checkpoints
 from let_titan.export.source import find_source
-from let_titan.runs import is_complete
 from let_titan.teacher import load_teacher, prepare_teacher
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -76,10 +76,10 @@ def measured(folder: Path, seed: int) -> list[dict[str, Any]]:
 def run(arm: str, seed: int) -> list[dict[str, Any]]:
     """Trains and measures an arm, or what is left of it."""
     folder = RUNS / f"{arm}-seed{seed}"
-    if not is_complete(folder):
-        let = {"let.s_stop": str(S_STOP)} if arm == "LET" else {}
-        here = {"job.dump_folder": str(folder.relative_to(ROOT)), "debug.seed": str(seed)}
-        train(ROOT, ARMS[arm], {**KEYS, **let, **here})
+    let = {"let.s_stop": str(S_STOP)} if arm == "LET" else {}
+    keys = {**KEYS, **let, "debug.seed": str(seed)}
+    if not is_trained(ROOT, ARMS[arm], keys, folder):
+        train(ROOT, ARMS[arm], {**keys, "job.dump_folder": str(folder.relative_to(ROOT))})
     return [{"arm": arm, "seed": seed, **row} for row in measured(folder, seed)]
 
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+from dataclasses import replace
 
 import fine_tune
 import pytest
@@ -133,6 +134,9 @@ def test_the_program_trains_what_is_missing_and_says_what_came_out(
         fine_tune.main(["--corpus", str(corpus)], place)
         once = list(trained)
         fine_tune.main(["--corpus", str(corpus)], place)
+        slower = replace(protocol, fine_tuning={**protocol.fine_tuning, "optimizer.lr": "1e-5"})
+        with pytest.raises(ValueError, match=r"optimizer.lr = .*1e-05 is asked for now"):
+            fine_tune.main(["--corpus", str(corpus)], replace(place, protocol=slower))
     assert trained == once and len(set(once)) == len(once) >= 8
     results = json.loads((place.results / "results.json").read_text())
     of_start = {(row["arm"], row["seed"], row["step"]): row for row in results["fine_tuning"]}

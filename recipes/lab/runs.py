@@ -20,7 +20,7 @@ from lab.bad_teachers import WEIGHTS
 from lab.launch import flags, train
 from let_titan.compare.arms import BOOKKEEPING, PLACES, flatten, is_idle
 from let_titan.config import LetConfigManager, LetJobConfig
-from let_titan.runs import FILES, Run, is_complete
+from let_titan.runs import FILES, Run, is_complete, read_summary
 
 ROOT = Path(__file__).resolve().parents[2]
 STUDENT = "recipes/lab/student.toml"
@@ -131,15 +131,53 @@ def is_finished(place: Place, keys: Mapping[str, str]) -> bool:
     folder = place.results / "lab" / key_of(place, keys)
     if not all((folder / name).exists() for name in FILES):
         return False
-    then = what_is_trained(json.loads((folder / "summary.json").read_text())["config"])
-    now = json.loads(json.dumps(resolved(place, keys), default=str))
-    for key in then.keys() & now.keys():
-        if then[key] != now[key] and not is_idle(key, now):
-            raise ValueError(
-                f"{folder} was trained with {key} = {then[key]!r}, whose default is {now[key]!r} "
-                "now: state the old value in the lab's student.toml, or remove that folder."
-            )
+    if other := changed(folder, resolved(place, keys)):
+        key, then, now = other
+        raise ValueError(
+            f"{folder} was trained with {key} = {then!r}, whose default is {now!r} "
+            "now: state the old value in the lab's student.toml, or remove that folder."
+        )
     return True
+
+
+def changed(folder: Path, wanted: dict[str, Any]) -> tuple[str, Any, Any] | None:
+    """Returns a key, its value in the run in ``folder`` and the wanted one, if any differ."""
+    then = what_is_trained(read_summary(folder / "summary.json")["config"])
+    now = json.loads(json.dumps(wanted, default=str))
+    differing = (
+        (key, then[key], now[key])
+        for key in then.keys() & now.keys()
+        if then[key] != now[key] and not is_idle(key, now)
+    )
+    return next(differing, None)
+
+
+def check_unchanged(folder: Path, config: LetJobConfig) -> None:
+    """Sees to it that the run in ``folder``, where one was begun, is the one that ``config`` makes.
+
+    Raises:
+        ValueError: it has another value of some key.
+    """
+    if not (folder / "summary.json").exists():
+        return
+    if other := changed(folder, what_is_trained(config.to_dict())):
+        key, then, now = other
+        raise ValueError(
+            f"{folder} was trained with {key} = {then!r}, and {now!r} is asked for now: remove "
+            "that folder, or it would be compared with runs that it does not belong to."
+        )
+
+
+def is_trained(root: Path, config: str, keys: Mapping[str, str], folder: Path) -> bool:
+    """Whether ``folder`` has the run of ``config`` with ``keys`` to its end.
+
+    Raises:
+        ValueError: it has another run.
+    """
+    if (folder / "summary.json").exists():
+        arguments = ["--job.config_file", str(root / config), *flags(keys)]
+        check_unchanged(folder, LetConfigManager().parse_args(arguments))
+    return is_complete(folder)
 
 
 def finish(place: Place, keys: Mapping[str, str], end: float = math.inf) -> bool:

@@ -8,10 +8,11 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from lab.launch import train
+from lab.runs import is_trained
 from theory.students import load_student, nll, windows_of
 
 from let_titan.export.source import Source, find_source
-from let_titan.runs import Run, is_complete, read_lines
+from let_titan.runs import Run, read_lines
 from let_titan.student.model import LetTransformer
 from let_titan.teacher import load_teacher, prepare_teacher, read_head
 from let_titan.tokenizer.build import vocab_size
@@ -48,9 +49,10 @@ class Place:
 def trained(place: Place, arm: str) -> Run:
     """Returns an arm's run; trains it, or what is left of it, where it is not finished."""
     folder, protocol = place.run(arm), place.protocol
-    if not is_complete(folder):
+    keys = {**protocol.keys, **protocol.arms[arm]}
+    if not is_trained(place.root, protocol.config, keys, folder):
         here = {"job.dump_folder": str(folder.relative_to(place.root))}
-        train(place.root, protocol.config, {**protocol.keys, **protocol.arms[arm], **here})
+        train(place.root, protocol.config, {**keys, **here})
     return Run.load(folder)
 
 

@@ -5,8 +5,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from lab.launch import train
+from lab.runs import is_trained
 
-from let_titan.runs import Run, is_complete
+from let_titan.runs import Run
 from transfer.corpus import SEEN
 from transfer.protocol import Protocol
 
@@ -55,7 +56,7 @@ class Place:
 
 def trained(place: Place, folder: Path, keys: Mapping[str, str]) -> Run:
     """Returns the run in ``folder``; trains it, or what is left of it, where it is not finished."""
-    if not is_complete(folder):
+    if not is_trained(place.root, place.protocol.config, keys, folder):
         here = str(folder.relative_to(place.root))  # relative, as summary.json names it
         train(place.root, place.protocol.config, {**keys, "job.dump_folder": here})
     return Run.load(folder)
