@@ -199,6 +199,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, default=RESULTS)
     parser.add_argument("--batches", action="store_true", help="keep what documents have told")
     args = parser.parse_args(arguments)
+    if unnamed := [text for text in args.students if "=" not in text]:
+        parser.error(f"{unnamed[0]}: give each student as NAME=TOKENIZER.")
     os.environ["TOKENIZERS_PARALLELISM"] = "false"  # so that CPU time is one thread's
     students = {"the teacher's own": args.teacher}
     students |= dict(text.split("=", 1) for text in args.students)

@@ -145,6 +145,8 @@ def main(args: list[str] | None = None) -> None:
     parser.add_argument("--pools", type=Path, default=POOLS, help="folder of items and caches")
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the results")
     options = parser.parse_args(args)
+    if options.winogrande < 2:
+        parser.error(f"--winogrande {options.winogrande}: a pair, which stays together, is 2.")
     found = examples(options.pools)
     science = science_rows(found["science"])
     chance = fmean(1 / len(row["choices"]["text"]) for row in science)

@@ -112,6 +112,8 @@ def main(args: list[str] | None = None) -> None:
     configs = sorted((ROOT / "train_configs").glob("*.toml"))
     kept = []
     if own.only:
+        if unknown := set(own.only) - {config.stem for config in configs}:
+            flags.error(f"--only {' '.join(sorted(unknown))}: train_configs/ has no such file.")
         kept = json.loads((own.out / "results.json").read_text())["runs"]
         kept = [run for run in kept if run["config"] not in own.only]
         configs = [config for config in configs if config.stem in own.only]

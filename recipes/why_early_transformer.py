@@ -98,6 +98,8 @@ def main() -> None:
         rows += [row for arm in ARMS for row in run(arm, seed)]
         write_results(rows, S_STOP, find_source(RUNS / f"LET-seed{seed}").summary, RESULTS)
     dist.destroy_process_group()
+    if not rows:
+        parser.error("not one seed has both its arms measured yet: run without --report first.")
 
 
 if __name__ == "__main__":

@@ -25,6 +25,8 @@ def main(args: list[str] | None = None, place: Place | None = None) -> None:
     options = parser.parse_args(args)
     place = place or Place()
     kept = place.results / "results.json"
+    if options.report and not kept.exists():
+        parser.error(f"{kept} is not there yet: run without --report first.")
     if not options.report:
         found = measured(place)
         place.results.mkdir(parents=True, exist_ok=True)

@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 
 import pytest
+from preflight_all import main as preflight_all
 from preflight_all import worlds_of
 
 import let_titan.preflight.examination as examination
@@ -105,6 +106,12 @@ def test_the_header_gives_its_reasons(path):
     if config.let.enable:
         assert f"- k = {config.let.k} of " in reasons
         assert f"s_stop = {config.let.s_stop:,} (15 %)" in reasons
+
+
+def test_a_config_that_is_not_there_is_priced_as_a_mistake(tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        preflight_all(["--only", "let_7b", "let_7bb", "--out", str(tmp_path)])
+    assert "--only let_7bb: train_configs/ has no such file" in capsys.readouterr().err
 
 
 def test_every_shipped_config_was_priced_and_fits():

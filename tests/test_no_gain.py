@@ -116,6 +116,12 @@ def test_the_state_is_the_one_that_the_student_aligns(model):
         torch.testing.assert_close(state_at(model, ids, block), hidden)
 
 
+def test_a_report_of_nothing_tells_the_cure(tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        why_no_gain.main(["--report"], Place(results=tmp_path))
+    assert "run without --report first" in capsys.readouterr().err
+
+
 def test_the_program_says_what_came_out(lab, tmp_path, monkeypatch):
     shape = {"validation__seq_len": 64, "validation__local_batch_size": 4}
     reads = {"validation__enable": True, "validation__dataset": "pile"}

@@ -53,6 +53,12 @@ def test_more_items_begin_with_the_same_ones_and_no_shot_is_evaluated():
     assert shots.isdisjoint(evaluated) and len(shots) == evaluate_pools.SHOTS
 
 
+def test_less_than_a_pair_is_a_mistake(tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        evaluate_pools.main([str(tmp_path), "--winogrande", "1", "--pools", str(tmp_path)])
+    assert "a pair, which stays together, is 2" in capsys.readouterr().err
+
+
 def test_parts_make_the_harness_figures_of_all_items(tmp_path, monkeypatch):
     right = [[1, 1, 0, 1], [0, 1]]
     told = iter(right)

@@ -117,7 +117,7 @@ def main(args: list[str] | None = None) -> None:
         deal(options.corpus, corpus)
         marker.touch()
     if options.retrain:
-        for old in (MADE, *LAB.glob("teacher_*")):
+        for old in (MADE, *LAB.glob("*teacher_*")):  # and their runs, the smaller one's too
             shutil.rmtree(old, ignore_errors=True)
     make_missing(corpus, LAB)
     make_bad_teachers(MADE / "teacher", LAB)
