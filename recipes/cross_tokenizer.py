@@ -206,6 +206,8 @@ def main(arguments: list[str] | None = None) -> None:
     students |= dict(text.split("=", 1) for text in args.students)
     path = args.out / "results.json"
     known = json.loads(path.read_text()) if args.batches else {"pairs": {}}
+    if args.batches and known["teacher"] != Path(args.teacher).name:
+        parser.error(f"--batches: {path} is of {known['teacher']}, another teacher.")
     pairs = {}
     for name, folder in students.items():
         earlier = known["pairs"].get(name)

@@ -145,7 +145,9 @@ def main(args: list[str] | None = None, place: Place | None = None) -> None:
     parser.add_argument("--corpus", required=True, help="glob of files in The Pile's format")
     options = parser.parse_args(args)
     corpus, seeds = place.folder / "corpus", place.protocol.seeds
-    if not (corpus / "complete").exists():
+    if (corpus / "complete").exists():
+        print(f"{corpus} is dealt already: --corpus {options.corpus} is not read.")
+    else:
         deal(options.corpus, corpus, place.protocol.held_out)
         (corpus / "complete").touch()
     runs = {(arm, seed): pretrain(place, arm, seed) for seed in seeds for arm in ARMS}

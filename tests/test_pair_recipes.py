@@ -46,4 +46,7 @@ def test_what_documents_told_is_kept_when_batches_are_read_again(pair, tmp_path)
     assert 0 < tiny["padding_share_side_by_side"] < 1
     assert again["pairs"]["tiny"]["tokens"] > tiny["tokens"]
     assert again["pairs"]["tiny"]["map_ns"] == tiny["map_ns"]
+    with pytest.raises(SystemExit):
+        cross_tokenizer.main([*common[:3], student, *common[4:], "--batches"])
+    assert json.loads(path.read_text()) == again
     assert "batches" in again and "were measured again" in (tmp_path / "report.md").read_text()

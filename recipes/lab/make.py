@@ -113,7 +113,9 @@ def main(args: list[str] | None = None) -> None:
     parser.add_argument("--retrain", action="store_true", help="make tokenizer and teacher anew")
     options = parser.parse_args(args)
     corpus, marker = LAB / "corpus", LAB / "corpus" / "complete"
-    if not marker.exists():
+    if marker.exists():
+        print(f"{corpus} is dealt already: --corpus {options.corpus} is not read.")
+    else:
         deal(options.corpus, corpus)
         marker.touch()
     if options.retrain:
