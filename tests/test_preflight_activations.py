@@ -6,6 +6,7 @@ from unittest import mock
 
 import pytest
 import torch
+from torch import nn
 from torchtitan.components.loss import cross_entropy_loss
 from torchtitan.distributed import ParallelDims
 from torchtitan.tools import utils as titan_utils
@@ -21,7 +22,7 @@ from let_titan.preflight.memory import (
     measure_activations,
     teacher_head,
     tensors_in,
-    use_flash_attention,
+    use_gpu_kernels,
 )
 from let_titan.preflight.student import build_student
 from let_titan.preflight.world import fake_world
@@ -78,7 +79,7 @@ def told(config, kind, precision, flash) -> int:
     """What preflight says of a step's activations on a machine with such devices."""
     plan, model = resolve_plan(config), without_storage(config)
     if flash:
-        use_flash_attention(model)
+        use_gpu_kernels(model)
     with mock.patch.object(titan_utils, "device_type", kind), fake_tensors():
         fill(model, config, plan)
         return measure_activations(model, batch_of(config, plan, 48, ALONE), precision)
@@ -131,6 +132,39 @@ def test_activations_are_what_a_gpu_allocates(mode, lab):
     }
     wanted = taken(config, torch.autocast("cuda", torch.bfloat16))
     assert found == {kind: pytest.approx(wanted, rel=0.1) for kind in found}
+
+
+def saved_bytes(module: nn.Module, states: torch.Tensor) -> int:
+    """What backward will find again, the weight left out."""
+    saved = {}
+
+    def note(tensor):
+        saved[tensor.data_ptr()] = tensor.nbytes
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        module(states).sum().backward()
+    return sum(saved.values()) - module.weight.nbytes
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_norm_keeps_its_input_and_a_number_a_token_as_on_a_gpu(dtype):
+    """There torch has one kernel for it; on a CPU it keeps as much again, in fp32."""
+    norm = nn.RMSNorm(64, dtype=dtype)
+    states = torch.randn(2, 8, 64, dtype=dtype, requires_grad=True)
+    assert saved_bytes(norm, states) >= states.nbytes + 4 * states.numel()
+    use_gpu_kernels(norm)
+    assert saved_bytes(norm, states) == states.nbytes + 4 * 16
+    assert states.grad.shape == states.shape and norm.weight.grad.shape == norm.weight.shape
+
+
+@pytest.mark.filterwarnings("ignore:Mismatch dtype")
+def test_a_norm_whose_weight_has_another_dtype_is_fused_nowhere():
+    norm = nn.RMSNorm(64)
+    states = torch.randn(2, 8, 64, dtype=torch.bfloat16)
+    wanted = norm(states)
+    use_gpu_kernels(norm)
+    assert torch.equal(norm(states), wanted)
 
 
 def test_checkpointing_costs_less_memory_than_none(lab):

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import Any, TypeVar
 
 import torch
@@ -87,11 +88,38 @@ def flash_attention(
     return flash(q, k, v, 0.0, is_causal, scale=scale)[0]
 
 
-def use_flash_attention(model: nn.Module) -> None:
+class _FusedNorm(torch.autograd.Function):
+    """A GPU's RMS norm by its shapes: nothing as large as its input is kept but the input itself.
+
+    On a CPU torch takes it apart into operations of which several keep an fp32 tensor of that size.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, states: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+        scale = torch.empty_like(states[..., :1], dtype=torch.float32)
+        ctx.save_for_backward(states, weight, scale)
+        return torch.empty_like(states)
+
+    @staticmethod
+    def backward(ctx: Any, grad_output: torch.Tensor) -> Any:
+        states, weight, _ = ctx.saved_tensors
+        return torch.empty_like(states), torch.empty_like(weight)
+
+
+def fused_norm(norm: nn.RMSNorm, states: torch.Tensor) -> torch.Tensor:
+    """``norm`` as on a GPU, where torch fuses it if states and weight have one dtype."""
+    if norm.weight.dtype != states.dtype:
+        return nn.RMSNorm.forward(norm, states)
+    return _FusedNorm.apply(states, norm.weight)  # type: ignore[no-untyped-call]
+
+
+def use_gpu_kernels(model: nn.Module) -> None:
     """Leaves context parallelism's hooks in place: they hand the kernel's call to torch's ring."""
     for module in model.modules():
         if isinstance(module, ScaledDotProductAttentionWrapper):
             module.forward = flash_attention  # type: ignore[method-assign]
+        elif isinstance(module, nn.RMSNorm):
+            module.forward = partial(fused_norm, module)  # type: ignore[method-assign]
 
 
 def measure_step(
@@ -134,7 +162,7 @@ def without_storage(
     Returns:
         what ``forward_backward`` did, and the bytes of the tensors that last.
     """
-    use_flash_attention(model)
+    use_gpu_kernels(model)
     with fake_tensors():
         model.to_empty(device=titan_utils.device_type)
         optimizers = build_optimizers([model], config.optimizer, dims)
