@@ -17,13 +17,15 @@ import time
 import tomllib
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 TESTS_NEED = ("pytest>=8", "hypothesis")
 NOT_NEEDED = ("wandb",)
 """Dependencies that nothing here imports, and a GPU's machine may lack: no run asks for wandb."""
+SECONDS = 570
+"""What the parts' limits are made for."""
 TO_STOP = 15
 """Seconds by which a benchmark is told to end before its limit."""
 TO_REPORT = 10
@@ -141,6 +143,15 @@ def stop(process: subprocess.Popen[bytes]) -> None:
     process.wait()
 
 
+def given(parts: Sequence[Part], seconds: float) -> list[Part]:
+    """Returns ``parts`` with more time where there is more: of what is beyond ``SECONDS`` each has
+    its share, and a part for whose end no other waits has all."""
+    if len(parts) == 1:
+        return [replace(parts[0], at_most=int(seconds))]
+    more = max(1.0, seconds / SECONDS)
+    return [replace(part, at_most=int(more * part.at_most)) for part in parts]
+
+
 def check(parts: Sequence[Part], seconds: float, out: Path, machine: Sequence[str]) -> bool:
     """Runs all parts; returns whether none failed and those that are needed are there."""
     end, good = time.monotonic() + seconds, True
@@ -164,7 +175,7 @@ def needs() -> list[str]:
 def main(args: list[str] | None = None) -> int:
     flags = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
     flags.formatter_class = argparse.RawDescriptionHelpFormatter
-    flags.add_argument("--seconds", type=float, default=570)
+    flags.add_argument("--seconds", type=float, default=SECONDS)
     flags.add_argument("--out", type=Path, help="recipes/results/gpu-DEVICE where none is given")
     flags.add_argument("--only", default="", help="the parts whose name has this in it")
     flags.add_argument("--needs", action="store_true", help="print what to install, and end")
@@ -183,7 +194,7 @@ def main(args: list[str] | None = None) -> int:
     out.mkdir(parents=True, exist_ok=True)
     (out / "log.txt").unlink(missing_ok=True)
     machine = [f"`bash scripts/gpu_check.sh` on {device}; torch {torch.__version__}."]
-    return 0 if check(chosen, own.seconds, out, machine) else 1
+    return 0 if check(given(chosen, own.seconds), own.seconds, out, machine) else 1
 
 
 if __name__ == "__main__":

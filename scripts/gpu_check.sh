@@ -6,9 +6,10 @@
 #            Torch (2.11 or later, with CUDA) is not among them: the machine has it. Elsewhere, for
 #            its Python 3.12:  pip download --python-version 3.12 --only-binary=:all: -d WHEELS ...
 # PYTHON=... takes another interpreter than python3; OUT=... another folder of results than
-# recipes/results/gpu-DEVICE; SECONDS_LEFT=... another limit than 570; ONLY=float8 runs the parts
-# whose name has that in it. Python's packages are installed into a temporary environment beside
-# its own; nothing else on the machine changes.
+# recipes/results/gpu-DEVICE; SECONDS_LEFT=... another limit than 570, of which each part has its
+# share; ONLY=float8 runs the parts whose name has that in it, a single one with all the time.
+# Python's packages are installed into a temporary environment beside its own; nothing else on the
+# machine changes.
 set -euo pipefail
 
 # refuse SENTENCE: ends with exit code 2

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from gpu_check import NOT_NEEDED, PARTS, Part, check, files_with_gpu_tests, main, needs
+from gpu_check import NOT_NEEDED, PARTS, Part, check, files_with_gpu_tests, given, main, needs
 from overhead.setting import SETTINGS
 
 from tests import asks_for_gpus
@@ -208,3 +208,16 @@ def test_some_parts_can_be_chosen(word, names, tmp_path, monkeypatch, capsys):
     else:
         main(arguments)
     assert ran == (names or [])
+
+
+@pytest.mark.parametrize(
+    ("parts", "seconds", "limits"),
+    [
+        (PARTS, 570, [200, 250, 120, 240, 150]),
+        (PARTS, 300, [200, 250, 120, 240, 150]),
+        (PARTS, 1140, [400, 500, 240, 480, 300]),
+        (PARTS[2:3], 570, [570]),  # two processes of float8 that compile may want more than 120
+    ],
+)
+def test_parts_have_more_time_where_there_is_more(parts, seconds, limits):
+    assert [part.at_most for part in given(parts, seconds)] == limits
