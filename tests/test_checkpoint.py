@@ -174,6 +174,22 @@ def test_a_stager_that_stages_once_is_made_anew_for_each_save(lab, monkeypatch):
     assert len(folders.whole_checkpoints(lab.folder / "run" / "checkpoint")) > 2
 
 
+def test_the_optimizer_is_waited_for_before_its_step_is_staged(lab, monkeypatch):
+    """A GPU may be at its kernels yet, for which the stager's own stream does not wait."""
+    done = []
+    keys = {"checkpoint__enable": True, "checkpoint__async_mode": "async_with_pinned_mem"}
+    trainer = LetTrainer(lab.config({}, **keys))
+    checkpointer = trainer.checkpointer
+    monkeypatch.setattr(manager, "STAGES_ONCE", False)
+    monkeypatch.setattr(manager, "HAS_ACCELERATOR", True)
+    monkeypatch.setattr(torch.accelerator, "synchronize", lambda: done.append("waited"))
+    monkeypatch.setattr(manager.dcp, "async_save", lambda *_, **__: done.append("staged"))
+    checkpointer.dcp_save({}, str(lab.folder / "step-1"), checkpointer.async_mode)
+    monkeypatch.undo()
+    trainer.close()
+    assert done == ["waited", "staged"]
+
+
 def on_two_ranks(assets, folder):
     """Async on two ranks, then from step 3, then with a shard damaged; rank 0 does the damage."""
     lab, rank = Lab(assets, folder), torch.distributed.get_rank()

@@ -152,6 +152,8 @@ class LetCheckpointManager(CheckpointManager):
             return None
         background: dict[str, Any] = {}
         if async_mode == AsyncMode.ASYNC_WITH_PINNED_MEM:
+            if HAS_ACCELERATOR:  # the stager copies in a stream of its own, which awaits no other
+                torch.accelerator.synchronize()
             if STAGES_ONCE:
                 self.stager.close()
                 self.stager = new_stager()
