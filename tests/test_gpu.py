@@ -39,7 +39,8 @@ def test_bf16_and_checkpointing_stay_close(device, lab):
     assert cosine(found["gradients"], wanted["gradients"]) > 0.999
     assert worst_gradient(found["gradients"], wanted["gradients"]) > 1e-5  # bf16 was on
     for key in LOGGED:
-        assert found["line"][key] == pytest.approx(wanted["line"][key], rel=0.02), key
+        # The alignment of new weights is near zero, and a GPU draws others than a CPU.
+        assert found["line"][key] == pytest.approx(wanted["line"][key], rel=0.02, abs=3e-4), key
 
 
 @pytest.mark.parametrize("device", [pytest.param("cuda", marks=pytest.mark.gpu)])
@@ -49,7 +50,7 @@ def test_compiled_in_fp32_is_eager(device, lab):
     found = one_step(lab.config(LET, **BATCH, **COMPILE))
     assert worst_gradient(found["gradients"], wanted["gradients"]) < 1e-4
     for key in LOGGED:
-        assert found["line"][key] == pytest.approx(wanted["line"][key], rel=1e-4), key
+        assert found["line"][key] == pytest.approx(wanted["line"][key], rel=1e-4, abs=1e-6), key
 
 
 @pytest.mark.parametrize("device", [pytest.param("cuda", marks=pytest.mark.gpu)])
