@@ -86,7 +86,7 @@ def files_with_gpu_tests() -> list[str]:
 TESTS = [sys.executable, "-m", "pytest", "-v", "-m", "gpu", "-rs", "-p", "no:cacheprovider"]
 TESTS += ["--durations=10", *files_with_gpu_tests()]
 PARTS = (
-    Part("tests", TESTS, at_most=200, at_least=30, needed=True),
+    Part("tests", TESTS, at_most=290, at_least=30, needed=True),
     overhead("1.4B", 250, needed=True),
     overhead("1.4B_float8", 120),
     overhead("1.4B", 240, "RKD SALT", "distillation"),

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # What only a GPU can show, within ten minutes on a machine with one GPU and no network: the tests
-# marked gpu, then what LET costs at 1.4B, in bf16 and in float8; with time left distillation, and 350M.
+# marked gpu, then what LET costs at 1.4B; with time left the same in float8, distillation, and 350M.
 # Usage: scripts/gpu_check.sh [WHEELS]
 #   WHEELS   folder of wheels for what this machine's Python lacks; scripts/wheels if it is there.
 #            Torch (2.11 or later, with CUDA) is not among them: the machine has it. Elsewhere, for

@@ -147,8 +147,8 @@ def test_parts_are_real_and_begin_within_ten_minutes():
     assert names[:3] == ["tests", "overhead 1.4B", "overhead 1.4B_float8"]
     assert {part.command[2] for part in PARTS[1:]} <= SETTINGS.keys()
     assert [part.needed for part in PARTS] == [True, True, False, False, False]
-    # They may take all that they are given: the main benchmark and float8 fit all the same.
-    assert sum(part.at_most for part in PARTS[:3]) <= 570
+    # What is needed may take all that it is given; the rest has what that leaves.
+    assert sum(part.at_most for part in PARTS if part.needed) <= 570
     assert len({part.result for part in PARTS}) == len(PARTS)  # none writes over another's
 
 
@@ -213,9 +213,9 @@ def test_some_parts_can_be_chosen(word, names, tmp_path, monkeypatch, capsys):
 @pytest.mark.parametrize(
     ("parts", "seconds", "limits"),
     [
-        (PARTS, 570, [200, 250, 120, 240, 150]),
-        (PARTS, 300, [200, 250, 120, 240, 150]),
-        (PARTS, 1140, [400, 500, 240, 480, 300]),
+        (PARTS, 570, [290, 250, 120, 240, 150]),
+        (PARTS, 300, [290, 250, 120, 240, 150]),
+        (PARTS, 1140, [580, 500, 240, 480, 300]),
         (PARTS[2:3], 570, [570]),  # two processes of float8 that compile may want more than 120
     ],
 )
