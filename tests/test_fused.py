@@ -119,6 +119,9 @@ def test_one_pass_over_memory_when_compiled():
     check_one_pass("cpu", 1)
 
 
+@pytest.mark.skipif(
+    torch.__version__ < (2, 13), reason="on a CPU, and not on a GPU, an older inductor keeps one"
+)
 @pytest.mark.parametrize("widths", [(256, 72), (72, 256), (64, 64)])
 def test_nothing_waits_in_memory_for_the_second_pass_over_a_token(widths):
     """Where a CPU's kernel keeps a value, a GPU's, whose passes are loops of their own, stores it.
