@@ -12,13 +12,9 @@ from types import SimpleNamespace
 import cross_tokenizer_training as training
 import pytest
 from lab import launch, runs
-from lab.bad_teachers import drawn_anew, make_worse, with_noise
-from lab.corpus import deal, documents
 from lab.launch import flags, train
-from lab.make_smollm2 import copy_tokenizer
 from lab.recipe import Recipe, main
 from lab.smollm2_arms import STUDENTS
-from safetensors.torch import load_file
 
 from let_titan.compare import files
 from let_titan.config import LetConfigManager
@@ -188,16 +184,6 @@ def test_no_job_at_a_time_is_a_mistake(place, capsys):
     assert "one run at a time is the least" in capsys.readouterr().err
 
 
-def test_a_tokenizer_that_is_not_there_is_told(lab, tmp_path):
-    folder = lab.assets / "tokenizer"
-    for path, name in ((tmp_path / "r50k_base.tiktoken", ""), (tmp_path, "llama3"), (folder, "")):
-        with pytest.raises(ValueError, match="or NAME=FOLDER"):
-            copy_tokenizer(path, tmp_path / "kept", name)
-    assert not (tmp_path / "kept").exists()
-    copy_tokenizer(folder, tmp_path / "kept", "llama3")
-    assert (tmp_path / "kept" / "llama3" / "tokenizer.json").exists()
-
-
 def test_the_key_is_of_what_is_trained(place, lab):
     teacher = f"{lab.assets}/teacher"
     let = {"let.enable": "true", "let.lambda_0": "0.1", "teacher.checkpoint": teacher}
@@ -282,27 +268,3 @@ def test_the_labs_configs_name_the_labs_files():
         config = LetConfigManager().parse_args(["--job.config_file", f"{RECIPES}/lab/{name}.toml"])
         assert config.training.dataset_path == f"outputs/lab/corpus/{name}.jsonl.zst"
         assert config.validation.dataset_path == "outputs/lab/corpus/validation.jsonl.zst"
-
-
-def test_the_corpus_is_dealt_without_overlap(lab, tmp_path):
-    deal(str(lab.assets / "train.jsonl"), tmp_path / "parts")
-    parts = {
-        name: {d["text"] for d in documents(str(tmp_path / "parts" / f"{name}.jsonl.zst"))}
-        for name in ("teacher", "student", "validation")
-    }
-    assert sum(map(len, parts.values())) == 100  # each is short enough for one piece
-    assert not parts["teacher"] & parts["student"]
-    assert min(len(parts["teacher"]), len(parts["student"])) > 30
-
-
-def test_bad_teachers_are_as_bad_as_said(lab, tmp_path):
-    good = load_file(lab.assets / "teacher" / "model.safetensors")
-    for change, error in ((with_noise(0.3), 0.3), (drawn_anew(), 2**0.5)):
-        make_worse(lab.assets / "teacher", tmp_path / f"bad{error}", change)
-        bad = load_file(tmp_path / f"bad{error}" / "model.safetensors")
-        for name, weight in good.items():
-            if weight.ndim > 1:
-                found = (bad[name] - weight).norm() / weight.norm()
-                assert found.item() == pytest.approx(error, rel=0.1), name
-            else:
-                assert bad[name].equal(weight)

@@ -67,16 +67,7 @@ def tokenize(
     with tqdm(unit=" documents", unit_scale=True, disable=None) as bar:
         for i, (path, file) in enumerate(targets.items()):
             bar.set_description(f"{file.name} ({i + 1} of {len(targets)})")
-            header = Header(
-                file.name,
-                file.size,
-                encoder.fingerprint,
-                encoder.vocab_size,
-                data.add_bos,
-                data.add_eos,
-                data.max_document_mib,
-                *((teacher.teacher.fingerprint, teacher.teacher.vocab_size) if teacher else ()),
-            )
+            header = header_of(file, encoder, data, teacher)
             if path.exists():
                 check_shard(str(path), **header._asdict())
                 continue
@@ -92,6 +83,21 @@ def tokenize(
                     bar.update(len(batch))
                     give_back_free_pages()
     return totals
+
+
+def header_of(file: File, encoder: Encoder, data: Data, teacher: TeacherText | None) -> Header:
+    """Returns what the shard of ``file`` says of itself."""
+    theirs = (teacher.teacher.fingerprint, teacher.teacher.vocab_size) if teacher else ()
+    return Header(
+        file.name,
+        file.size,
+        encoder.fingerprint,
+        encoder.vocab_size,
+        data.add_bos,
+        data.add_eos,
+        data.max_document_mib,
+        *theirs,
+    )
 
 
 def tell_order(targets: Iterable[Path]) -> None:
