@@ -37,6 +37,9 @@ BATCH, SEQ_LEN = 8, 2048
 PAIRS = (
     ("1.4B under SmolLM-135M", 2048, 576, torch.bfloat16, torch.bfloat16),
     ("the same on one GPU, in fp32 under AMP", 2048, 576, torch.float32, torch.bfloat16),
+    ("1.4B under OPT-125M or Pythia-160M", 2048, 768, torch.bfloat16, torch.bfloat16),
+    ("3B under SmolLM-135M", 2560, 576, torch.bfloat16, torch.bfloat16),
+    ("7B under SmolLM-135M", 4096, 576, torch.bfloat16, torch.bfloat16),
     ("7B under Llama-3.2-1B", 4096, 2048, torch.bfloat16, torch.bfloat16),
     ("70B under Llama-3.1-8B", 8192, 4096, torch.bfloat16, torch.bfloat16),
     ("a wider teacher", 576, 2048, torch.bfloat16, torch.bfloat16),
