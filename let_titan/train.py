@@ -55,7 +55,6 @@ def run(config: LetJobConfig) -> str:
         logger.info(f"The run in {config.job.dump_folder} is complete: nothing is left to do.")
         return COMPLETED
     trainer: LetTrainer | None = None
-    exit_state = "failed"
     try:
         with meeting_place():
             trainer = LetTrainer(config)
@@ -74,12 +73,13 @@ def run(config: LetJobConfig) -> str:
                     "nothing is saved (checkpoint.enable = false), and a new start begins anew"
                 )
             logger.info(f"Run {exit_state}: {goes_on}.")
+        trainer.run_folder.end(exit_state)
     except BaseException as error:  # torch's CheckpointException is no Exception
-        exit_state = f"failed: {type(error).__name__}: {error}"
+        if trainer is not None:
+            trainer.run_folder.fail(error)
         raise
     finally:
         if trainer is not None:
-            trainer.run_folder.end(exit_state)
             trainer.close()
     dist.destroy_process_group()
     return exit_state

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -66,7 +67,9 @@ class LetTrainer(Trainer):
         if self.parallel_dims.cp_enabled:
             self.rank_loss = RankLoss(self.parallel_dims)
             self.metrics_processor.largest_loss = self.rank_loss.largest
-        self.run_folder = RunFolder(self.metrics_processor.file, describe_run(self))
+        self.run_folder = RunFolder(
+            Path(job_config.job.dump_folder), self.metrics_processor.file, describe_run(self)
+        )
         self.checkpointer.note_saved = self.run_folder.note_saved
         self.stop_request = StopRequest()
         self.guard = self._build_guard()

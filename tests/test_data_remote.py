@@ -78,6 +78,12 @@ def test_a_server_that_stalls_and_breaks_off_is_asked_again(server):
     assert Flaky.served > 2 * len(Flaky.content) / 200 - 1
 
 
+def test_a_query_is_no_part_of_the_name(server):
+    address = f"{server}/x.jsonl.zst?signature=a/b.parquet"
+    assert data_files(address)[0].name == "x.jsonl.zst"
+    assert read(address) == ([row["text"] for row in ROWS], {})
+
+
 def test_a_dead_server_is_a_sentence_with_the_position(server, monkeypatch):
     files = data_files(f"{server}/x.jsonl.zst")
 

@@ -2,15 +2,20 @@
 
 import json
 import math
+import os
 
 import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from let_titan.errors import ConfigError
 from let_titan.outcome import outcome
 from let_titan.run.folder import RunFolder
 from let_titan.run.record import MetricsFile
 from let_titan.train import LetTrainer, run
+from tests.layouts import FSDP
+from tests.support import Lab
+from tests.world import run_world
 
 TRAIN_KEYS = {
     *("step", "loss", "align_loss", "align_cosine", "lambda", "grad_norm", "lr", "tokens"),
@@ -128,6 +133,39 @@ def test_a_failed_run_says_so(lab, monkeypatch):
     assert summary["final_val_loss"] is not None
 
 
+@pytest.mark.parametrize(
+    ("error", "state"),
+    [
+        (MemoryError("none left"), "failed on rank 1: MemoryError: none left"),
+        (ConfigError("line 3 is no JSON"), "failed on rank 1: ConfigError: line 3 is no JSON"),
+    ],
+)
+def test_the_rank_that_met_the_cause_tells_it(error, state, assets, tmp_path):
+    """Rank 0 learns by a collective that failed, or waits in one until it is killed."""
+    met = run_world(2, fail_on_rank_1, tmp_path, assets, tmp_path, error)
+    assert met == "RuntimeError"  # gloo's
+    assert read_summary(tmp_path / "run")["exit_state"] == state
+    assert not list((tmp_path / "run").glob("*.tmp"))
+
+
+def fail_on_rank_1(assets, folder, error):
+    """Leaves what rank 0 met in the world's result, and the world as main does: at once."""
+    step, rank = LetTrainer.forward_backward_step, torch.distributed.get_rank()
+
+    def fail(trainer, **kwargs):
+        if trainer.step == 3 and rank == 1:
+            raise error
+        return step(trainer, **kwargs)
+
+    LetTrainer.forward_backward_step = fail
+    try:
+        run(Lab(assets, folder).config(None, **FSDP))
+    except Exception as met:
+        if rank == 0:
+            torch.save(type(met).__name__, folder / "result.pt")
+        os._exit(0)
+
+
 def line(step, **more):
     return {"step": step, "loss": 1.0, "elapsed_s": 2.0 * step, **more}
 
@@ -164,7 +202,7 @@ def test_the_clock_goes_on_from_the_checkpoint_not_from_the_last_line(tmp_path, 
 
 
 def begin(folder, step):
-    RunFolder(MetricsFile(folder / "metrics.jsonl", 1), {}).begin(step, None)
+    RunFolder(folder, MetricsFile(folder / "metrics.jsonl", 1), {}).begin(step, None)
 
 
 def test_a_fresh_start_keeps_an_earlier_run_together(tmp_path):
@@ -198,7 +236,7 @@ def test_a_resume_leaves_later_steps_scores_behind(tmp_path):
 
 def test_every_start_is_kept_until_a_run_begins_anew(tmp_path):
     for step, starts in ((0, [0]), (4, [0, 4]), (6, [0, 4, 6]), (4, [0, 4]), (0, [0])):
-        RunFolder(MetricsFile(tmp_path / "metrics.jsonl", 2), {}).begin(step, None)
+        RunFolder(tmp_path, MetricsFile(tmp_path / "metrics.jsonl", 2), {}).begin(step, None)
         found = [(each["step"], each["world_size"]) for each in read_summary(tmp_path)["starts"]]
         assert found == [(start, 2) for start in starts]
 
@@ -206,7 +244,7 @@ def test_every_start_is_kept_until_a_run_begins_anew(tmp_path):
 def test_every_start_says_what_it_ran_on(tmp_path):
     def start(step, **hardware):
         facts = {"hardware": {**hardware, "memory_gib": 1.0}}
-        RunFolder(MetricsFile(tmp_path / "metrics.jsonl", 2), facts).begin(step, None)
+        RunFolder(tmp_path, MetricsFile(tmp_path / "metrics.jsonl", 2), facts).begin(step, None)
         return [each["hardware"] for each in read_summary(tmp_path)["starts"]]
 
     old, new = {"device": "cpu", "cpu_threads": 1}, {"device": "cuda", "device_name": "H200"}
@@ -225,7 +263,7 @@ READING = {"placement": "cache", "flops_per_token": 0}
 
 def taught(folder, start, teacher, last):
     """Writes a line a step from ``start`` to ``last``; a step's teacher reads 10 tokens."""
-    run = RunFolder(MetricsFile(folder / "metrics.jsonl", 1), {})
+    run = RunFolder(folder, MetricsFile(folder / "metrics.jsonl", 1), {})
     run.begin(start, teacher, 10 * start)
     more = {"tokens_per_s": 1.0, "memory_gib": 1.0, "teacher_active": True}
     with (folder / "metrics.jsonl").open("a") as file:

@@ -10,6 +10,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from let_titan.data.remote import HUB, REMOTE, hub_files, remote_size
 from let_titan.errors import NotFoundHere
@@ -32,7 +33,9 @@ class File:
 
     @property
     def name(self) -> str:
-        return self.path.rsplit("/", 1)[-1]
+        """The path's last part, whose ending says the format; an address's query is none of it."""
+        path = urlsplit(self.path).path if self.path.startswith(REMOTE) else self.path
+        return path.rsplit("/", 1)[-1]
 
 
 def data_files(pattern: str | None, key: str = "dataset_path") -> list[File]:

@@ -61,7 +61,7 @@ def read_lines(file: File, number: int, offset: int, limit: int) -> Iterator[Lin
             reading its JSON.
     """
     with open_file(file) as raw:
-        if file.path.endswith(".zst"):
+        if file.name.endswith(".zst"):
             chunks = decompressed(raw, offset)
         else:
             raw.seek(offset)

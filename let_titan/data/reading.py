@@ -9,7 +9,7 @@ from let_titan.data.shards import SUFFIX, read_shard
 
 def read_file(file: File, number: int, offset: int, limit: int) -> Iterator[Line]:
     """Yields a file's lines from (number, offset) on."""
-    if file.path.endswith(SUFFIX):
+    if file.name.endswith(SUFFIX):
         return read_shard(file.path, offset)
-    reader = read_rows if file.path.endswith(".parquet") else read_lines
+    reader = read_rows if file.name.endswith(".parquet") else read_lines
     return reader(file, number, offset, limit)

@@ -190,7 +190,7 @@ def check_text(files: Sequence[File]) -> None:
         ConfigError: one of them is a token shard.
     """
     for file in files:
-        if file.path.endswith(SUFFIX):
+        if file.name.endswith(SUFFIX):
             raise ConfigError(
                 f"{file.path!r} is a token shard, which does not hold the text: give the files "
                 "that it was made of."

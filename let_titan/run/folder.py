@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from torchtitan.tools.logging import logger
 
 from let_titan.collectives import gathered
 from let_titan.data.files import data_fingerprint
-from let_titan.errors import RunError
+from let_titan.errors import ConfigError, RunError
 from let_titan.outcome import outcome
 from let_titan.run.record import MetricsFile
 from let_titan.run.summary import surroundings, write_summary
@@ -19,6 +20,9 @@ from let_titan.run.used_folder import cut, set_aside
 from let_titan.runs import COMPLETED, EVALUATIONS, kind_of, starts_of
 from let_titan.tokenizer.build import fingerprint
 
+FAILED = "failed"
+"""How an exit state begins that is a failure."""
+
 PHASES = {"let_phase": "With the teacher", "after": "Without a teacher"}
 
 
@@ -26,14 +30,16 @@ class RunFolder:
     """Keeps a run's files in step with it.
 
     Args:
-        file: the run's metrics.jsonl; None on ranks that do not write.
+        folder: the run's, ``job.dump_folder``.
+        file: its metrics.jsonl; None on ranks that do not write.
         facts: what does not change during the run, from ``describe_run``.
 
     Attributes:
         cost: counts the teacher's FLOPs, where the file is written.
     """
 
-    def __init__(self, file: MetricsFile | None, facts: dict[str, Any]) -> None:
+    def __init__(self, folder: Path, file: MetricsFile | None, facts: dict[str, Any]) -> None:
+        self._path = folder / "summary.json"
         self.file = file
         self.facts = facts
         self.cost = TeacherCost()
@@ -88,7 +94,7 @@ class RunFolder:
         return found[0]
 
     def end(self, exit_state: str) -> None:
-        """Writes the outcome: COMPLETED, "stopped at step N by a signal" or "failed: ...".
+        """Writes the outcome: COMPLETED, "stopped at step N by a signal" or a failure.
 
         A run that found nothing left to do leaves its folder as it was.
         """
@@ -105,6 +111,27 @@ class RunFolder:
                     f"{PHASES[phase]}: {cost['tokens_per_s']:,.0f} tokens/s, "
                     f"{cost['peak_memory_gib']:.2f} GiB at most"
                 )
+
+    def fail(self, error: BaseException) -> None:
+        """Ends a run that failed, with its cause, on whichever rank that was met.
+
+        The rank that met it says so here before it goes. The others learn that a collective failed,
+        which says nothing, or hang in one until they are killed.
+        """
+        if not self._begun:
+            return
+        try:
+            earlier = json.loads(self._path.read_text())
+        except (OSError, ValueError):  # of a node that does not share the folder, or a full disk
+            earlier = {}
+        told, rank = earlier.get("exit_state", ""), dist.get_rank()
+        state = f"{FAILED}{f' on rank {rank}' if rank else ''}: {type(error).__name__}: {error}"
+        if self.file is not None:
+            ours = isinstance(error, (ConfigError, RunError))
+            self.end(told if told.startswith(FAILED) and not ours else state)
+        elif told == "running":
+            with suppress(RunError):  # whatever ended the run is to be told, not this
+                write_summary(self._path, {**earlier, "exit_state": state})
 
     def log_teacher_left(self, step: int, before_gib: float, after_gib: float) -> None:
         """Logs what the teacher's leaving freed, and how fast the LET phase was."""
@@ -140,11 +167,6 @@ class RunFolder:
     def _outcome(self) -> dict[str, Any]:
         assert self.file is not None
         return outcome(self.file.lines(), [start["step"] for start in self.facts["starts"]])
-
-    @property
-    def _path(self) -> Path:
-        assert self.file is not None
-        return self.file.path.with_name("summary.json")
 
 
 def describe_run(trainer: Any) -> dict[str, Any]:

@@ -29,7 +29,7 @@ PACKAGES = (
 
 def write_summary(path: Path, summary: dict[str, Any]) -> None:
     """Writes ``summary`` as JSON; a reader sees the old file or the new one, never half of it."""
-    scratch = path.with_suffix(".tmp")
+    scratch = path.with_suffix(f".{os.environ.get('RANK', '0')}.tmp")  # any rank may have to
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         scratch.write_text(json.dumps(summary, indent=2, default=str) + "\n")
