@@ -89,6 +89,36 @@ def test_without_its_train_state_nothing_goes_on(resumed):
     assert "checkpoint.exclude_from_loading has 'train_state': choose from model, optimi" in told
 
 
+@pytest.mark.parametrize(
+    ("change", "was"),
+    [
+        ({"data__shuffle_seed": 5}, "data.shuffle_seed = 0"),
+        ({"data__shuffle_buffer": 100}, "data.shuffle_buffer = 0"),
+        ({"data__add_bos": False}, "data.add_bos = True"),
+        ({"data__weights": ["A:0.5"]}, "data.weights = []"),
+        ({"data__validation_fraction": 0.5}, "data.validation_fraction = 0.0"),
+        ({"data__max_document_mib": 1}, "data.max_document_mib = 16"),
+        ({"training__seq_len": 32}, "training.seq_len = 64"),
+    ],
+)
+def test_other_data_from_the_same_files(resumed, change, was):
+    """The loader would refuse it, when student and checkpoint are loaded."""
+    (told,) = resumed(**change)
+    assert f"its data was read with {was}: set {was}, add" in told
+    assert resumed(**change, checkpoint__exclude_from_loading=["dataloader"]) == []
+
+
+def test_other_lanes(resumed, lab):
+    path = lab.folder / "run" / "summary.json"
+    summary = json.loads(path.read_text())
+    assert resumed(data__lanes=2) == []  # of a run that was told none the summary says none
+    summary["config"]["data"]["lanes"] = 4
+    path.write_text(json.dumps(summary))
+    (told,) = resumed(data__lanes=2)
+    assert "its data was read with data.lanes = 4" in told
+    assert resumed(data__lanes=4) == resumed(data__lanes=0) == []
+
+
 def test_another_teacher(resumed, lab):
     another = shutil.copytree(lab.assets / "teacher", lab.folder / "another")
     (told,) = resumed(teacher__checkpoint=str(another))

@@ -42,3 +42,10 @@ def resume_step(config: LetJobConfig) -> int:
     if config.checkpoint.load_step >= 0:
         return config.checkpoint.load_step
     return max(whole_checkpoints(checkpoint_folder(config)), default=0)
+
+
+def differs(config: LetJobConfig, what: str, cure: str) -> ConfigError:
+    return ConfigError(
+        f"The run in {config.job.dump_folder!r} goes on from step {resume_step(config)}, and its "
+        f"{what}: set {cure}, or choose another job.dump_folder."
+    )

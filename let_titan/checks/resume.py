@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from let_titan.checkpoint.folders import torn_checkpoints, whole_checkpoints
-from let_titan.checks.checkpoint import checkpoint_folder, resume_step
+from let_titan.checks.checkpoint import checkpoint_folder, differs, resume_step
 from let_titan.checks.contents import content_mistakes, goes_on
 from let_titan.checks.layout import global_batch_size
 from let_titan.checks.mistakes import Mistakes
+from let_titan.checks.resumed_data import data_mistakes
 from let_titan.config import LetJobConfig
-from let_titan.data.files import data_fingerprint
 from let_titan.errors import ConfigError
 from let_titan.plan import LetPlan
 from let_titan.runs import EVALUATIONS, is_complete, read_lines
@@ -163,7 +163,7 @@ def summary_mistakes(config: LetJobConfig, plan: LetPlan | None, world_size: int
                 f"training.global_batch_size = {batch}",
             )
     if "dataloader" not in config.checkpoint.exclude_from_loading:
-        yield from data_mistakes(config, data)
+        yield from data_mistakes(config, data, before["config"])
     apart = before["config"].get("data", {}).get("document_attention", False)
     if apart != config.data.document_attention:
         did = "attended within documents" if apart else "attended across documents"
@@ -249,24 +249,6 @@ def pair_mistakes(config: LetJobConfig, before: dict[str, Any] | None, plan: Let
         if len(known) > 1:
             cure = f"let.pairs = {known}"
         yield differs(config, f"pairs (teacher's layer:block) were {', '.join(known)}", cure)
-
-
-def differs(config: LetJobConfig, what: str, cure: str) -> ConfigError:
-    return ConfigError(
-        f"The run in {config.job.dump_folder!r} goes on from step {resume_step(config)}, and its "
-        f"{what}: set {cure}, or choose another job.dump_folder."
-    )
-
-
-def data_mistakes(config: LetJobConfig, before: dict[str, Any]) -> Mistakes:
-    """The same files may have moved; the sha256 says all that the list of them does."""
-    now = data_fingerprint(config.training.dataset, config.training.dataset_path)
-    if any(before[key] != now[key] for key in before.keys() & now.keys() - {"path", "files"}):
-        yield differs(
-            config,
-            f"data was {before.get('path')!r}, with other files than now",
-            'checkpoint.exclude_from_loading = ["dataloader"] to begin the new data from its start',
-        )
 
 
 def s_stop_mistakes(config: LetJobConfig, before: dict[str, Any] | None, plan: LetPlan) -> Mistakes:

@@ -1,0 +1,54 @@
+"""A run that goes on reads the data that it has read so far, from where it stands in them."""
+
+from typing import Any
+
+from let_titan.build_data import IDENTITY
+from let_titan.checks.checkpoint import differs
+from let_titan.checks.mistakes import Mistakes
+from let_titan.config import LetJobConfig
+from let_titan.data.files import PILE, data_fingerprint
+from let_titan.data.settings import Data
+from let_titan.errors import ConfigError
+
+
+def data_mistakes(config: LetJobConfig, data: dict[str, Any], before: dict[str, Any]) -> Mistakes:
+    """The same corpus, read in the same way.
+
+    Args:
+        config: of a run that goes on from its loader's position.
+        data: the fingerprint of what was read so far.
+        before: the config of then, in which keys of today may be missing.
+    """
+    yield from file_mistakes(config, data)
+    if config.training.dataset == PILE:
+        yield from position_mistakes(config, before)
+
+
+def file_mistakes(config: LetJobConfig, before: dict[str, Any]) -> Mistakes:
+    """The same files may have moved; the sha256 says all that the list of them does."""
+    now = data_fingerprint(config.training.dataset, config.training.dataset_path)
+    if any(before[key] != now[key] for key in before.keys() & now.keys() - {"path", "files"}):
+        yield differs(
+            config,
+            f"data was {before.get('path')!r}, with other files than now",
+            'checkpoint.exclude_from_loading = ["dataloader"] to begin the new data from its start',
+        )
+
+
+def position_mistakes(config: LetJobConfig, before: dict[str, Any]) -> Mistakes:
+    """What decides which ids stand where: the loader would refuse it, too, once all is loaded."""
+    had, defaults = before.get("data", {}), Data()
+    for key in IDENTITY:
+        value, now = had.get(key, getattr(defaults, key)), getattr(config.data, key)
+        if value != now:
+            yield position_differs(config, f"data.{key}", value)
+    if before["training"]["seq_len"] != config.training.seq_len:
+        yield position_differs(config, "training.seq_len", before["training"]["seq_len"])
+    lanes = had.get("lanes", 0)  # 0: as many as its first ranks, which is not said here
+    if config.data.lanes and lanes and config.data.lanes != lanes:
+        yield position_differs(config, "data.lanes", lanes)
+
+
+def position_differs(config: LetJobConfig, key: str, value: Any) -> ConfigError:
+    cure = f'{key} = {value!r}, add "dataloader" to checkpoint.exclude_from_loading to begin anew'
+    return differs(config, f"data was read with {key} = {value!r}", cure)
