@@ -1,6 +1,7 @@
 """Folders and small files of results, where they will lie and as they are written. Standard library
 only."""
 
+import fcntl
 import os
 from pathlib import Path
 
@@ -41,3 +42,15 @@ def replace_text(path: Path, text: str) -> None:
             scratch.replace(path)
         finally:
             scratch.unlink(missing_ok=True)
+
+
+def lock_is_free(descriptor: int) -> bool:
+    """Takes the lock of a file while it is open; False where another process has it.
+
+    Where a file system knows no locks, as Lustre may be mounted, everyone is let in.
+    """
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        return not isinstance(error, BlockingIOError)
+    return True

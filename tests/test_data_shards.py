@@ -14,7 +14,7 @@ import zstandard
 
 from let_titan.build_data import build_dataloader, build_validation_dataloader
 from let_titan.data.lines import Line
-from let_titan.data.shards import open_shard, read_header, read_shard
+from let_titan.data.shards import Header, ShardWriter, open_shard, read_header, read_shard
 from let_titan.data.tokenize import main
 from let_titan.errors import ConfigError
 from let_titan.teacher import read_encoder
@@ -211,6 +211,19 @@ def test_a_killed_run_goes_on_and_leaves_the_same(corpus):
     assert main(args) == 0
     assert {path.name: path.read_bytes() for path in other.iterdir()} == wanted
     assert (other / "a.jsonl.arrow").stat().st_mtime_ns == before
+
+
+def test_a_shard_is_written_by_one_process_at_a_time(corpus, capsys):
+    """A second one would cut the first one's file under its hands."""
+    folder = corpus.folder / "shards"
+    folder.mkdir()
+    header = Header("c.jsonl", 1, "sha", 320, True, True, 16)
+    with pytest.raises(KeyboardInterrupt), ShardWriter(folder / "c.jsonl.arrow", header):
+        assert tokenize(corpus) == 2
+        raise KeyboardInterrupt
+    assert "c.jsonl.arrow is being written by another process: let it" in capsys.readouterr().err
+    assert sorted(path.name for path in folder.iterdir()) == ["a.jsonl.arrow", "b.jsonl.zst.arrow"]
+    assert tokenize(corpus) == 0
 
 
 def test_bad_input_is_a_sentence(corpus, capsys):

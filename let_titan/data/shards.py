@@ -14,6 +14,7 @@ lines by number and draws by hash.
 import functools
 import hashlib
 import json
+import os
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -24,6 +25,7 @@ import pyarrow.ipc
 from let_titan.data.documents import Document
 from let_titan.data.files import File
 from let_titan.data.lines import Line
+from let_titan.disk import lock_is_free
 from let_titan.errors import ConfigError, writing
 
 SUFFIX = ".arrow"
@@ -84,6 +86,13 @@ class ShardWriter:
 
     def __enter__(self) -> "ShardWriter":
         with writing(self.path):
+            self._lock = os.open(self.scratch, os.O_RDWR | os.O_CREAT, 0o666)
+            if not lock_is_free(self._lock):
+                os.close(self._lock)
+                raise ConfigError(
+                    f"{self.path} is being written by another process: let it end, or give each "
+                    "process files of its own."
+                )
             self._writer = pyarrow.ipc.new_file(str(self.scratch), self.schema)
         return self
 
@@ -135,6 +144,7 @@ class ShardWriter:
                     self.scratch.replace(self.path)
         finally:
             self.scratch.unlink(missing_ok=True)  # it may have filled the disk
+            os.close(self._lock)
 
 
 def checksum(batch: pyarrow.RecordBatch) -> bytes:

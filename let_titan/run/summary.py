@@ -13,6 +13,7 @@ import torch
 from torchtitan.tools import utils as titan_utils
 
 from let_titan.device import HAS_ACCELERATOR, cpu_name
+from let_titan.disk import replace_text
 from let_titan.errors import writing
 
 PACKAGES = (
@@ -29,11 +30,9 @@ PACKAGES = (
 
 def write_summary(path: Path, summary: dict[str, Any]) -> None:
     """Writes ``summary`` as JSON; a reader sees the old file or the new one, never half of it."""
-    scratch = path.with_suffix(f".{os.environ.get('RANK', '0')}.tmp")  # any rank may have to
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        scratch.write_text(json.dumps(summary, indent=2, default=str) + "\n")
-        scratch.replace(path)
+    replace_text(path, json.dumps(summary, indent=2, default=str) + "\n")
 
 
 def surroundings() -> dict[str, Any]:

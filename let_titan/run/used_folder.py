@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from let_titan.disk import replace_text
 from let_titan.errors import writing
 from let_titan.runs import CLOCK, EVALUATIONS, FILES, Line, read_lines
 
@@ -30,8 +31,5 @@ def cut(path: Path, keeps: Callable[[Line], bool]) -> list[Line]:
     if not path.exists():
         return []
     lines = [line for line in read_lines(path) if keeps(line)]
-    scratch = path.with_suffix(".tmp")
-    with writing(path):
-        scratch.write_text("".join(json.dumps(line) + "\n" for line in lines))
-        scratch.replace(path)
+    replace_text(path, "".join(json.dumps(line) + "\n" for line in lines))
     return lines

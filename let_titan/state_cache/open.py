@@ -1,6 +1,5 @@
 """A cache's folder: whose it is, and whether what is missing has room."""
 
-import fcntl
 import json
 import os
 import shutil
@@ -8,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from let_titan.disk import existing_parent
+from let_titan.disk import existing_parent, lock_is_free, replace_text
 from let_titan.errors import ConfigError, writing
 
 NAMES = {
@@ -80,9 +79,7 @@ def begin_cache(folder: Path, key: Mapping[str, Any]) -> None:
     with writing(path):
         folder.mkdir(parents=True, exist_ok=True)
         if not path.exists():
-            scratch = path.with_suffix(".tmp")
-            scratch.write_text(json.dumps(key, indent=2))
-            scratch.replace(path)
+            replace_text(path, json.dumps(key, indent=2))
 
 
 def lock(folder: Path) -> int:
@@ -92,12 +89,10 @@ def lock(folder: Path) -> int:
         ConfigError: one does.
     """
     held = os.open(folder / "lock", os.O_RDWR | os.O_CREAT)
-    try:
-        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
+    if not lock_is_free(held):
         os.close(held)
         raise ConfigError(
             f"teacher.cache = {str(folder)!r} is being written by another run: start when its "
             "teacher has left, or give another folder."
-        ) from error
+        )
     return held
