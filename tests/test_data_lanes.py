@@ -131,6 +131,15 @@ def test_an_epoch_that_draws_nothing_is_passed_over(tmp_path):
         Lane(never, 0, 1, 5).next()
 
 
+@pytest.mark.parametrize("lanes", [1, 2])
+def test_a_corpus_of_another_format_is_called_so(lanes, tmp_path):
+    """More data, other lanes or other weights would not help."""
+    (tmp_path / "0.jsonl").write_text('{"content": "00007"}\n' * 4 + "{\n" * 2)
+    lane = Lane(corpus(tmp_path), 0, lanes, 5)
+    with pytest.raises(ConfigError, match=r'all its lines are bad \(.*no "text"\).*on each line'):
+        lane.next()
+
+
 def test_validation_that_nothing_is_held_out_for_names_the_fraction(tmp_path):
     """It has one lane whatever data.lanes says."""
     write_corpus(tmp_path, n_files=1, documents=3)

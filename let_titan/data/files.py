@@ -3,10 +3,12 @@
 Files are sorted by their whole path, so that every rank numbers them alike.
 """
 
+import functools
 import glob
 import hashlib
 import itertools
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -58,20 +60,21 @@ def data_files(pattern: str | None, key: str = "dataset_path") -> list[File]:
     if not found:
         raise _no_file(pattern, key)
     once: dict[str, File] = {}
+    real = functools.cache(os.path.realpath)  # asks the file system for each part of a path
     for path, size in sorted(found.items()):
-        once.setdefault(_place(path), File(path, size))
+        once.setdefault(_place(path, real), File(path, size))
     return list(once.values())
 
 
-def _place(path: str) -> str:
-    """Returns what a file's path is however its folder is spelled.
+def _place(path: str, real: Callable[[str], str]) -> str:
+    """Returns what a file's path is however its folder, which ``real`` resolves, is spelled.
 
     A file that is a link stays one of its own: so corpora name the same bytes twice on purpose.
     """
     if path.startswith((HUB, *REMOTE)):
         return path
     folder, name = os.path.split(path)
-    return os.path.join(os.path.realpath(folder), name)
+    return os.path.join(real(folder), name)
 
 
 def _matches(part: str) -> dict[str, int]:

@@ -93,6 +93,7 @@ class Lane:
         self.place = place or Place()
         self.skipped: Counter[str] = Counter(self.place.skipped)
         self.aligned = corpus.teacher is not None
+        self._has_sound_lines = False  # of whatever weight
         self._has_documents = False  # as far as is known: some epoch has one to read
         self._read = self._tokenised()
         self._document = Tokenised(np.empty(0, dtype=np.int64))
@@ -171,12 +172,19 @@ class Lane:
                 return
             # An epoch may draw none of the documents of a set whose weight is a fraction.
             if not self._has_documents and first == 0:
-                raise self._nothing_to_read()
+                raise self._nothing_to_read(skipped)
             if self.lane == 0:
                 logger.info(f"The data begins anew: epoch {epoch + 1} of lane 0")
 
-    def _nothing_to_read(self) -> ConfigError:
+    def _nothing_to_read(self, skipped: Counter[str]) -> ConfigError:
         policy = self.corpus.policy
+        if skipped and not self._has_sound_lines:
+            kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(skipped.items()))
+            return ConfigError(
+                f"Lane {self.lane} of {self.lanes} has no document to read, since all its lines "
+                f'are bad ({kinds}): give *.jsonl or *.jsonl.zst with {{"text": ...}} on each '
+                'line, or *.parquet with a column "text".'
+            )
         if policy.held_out and policy.validation:  # which always has one lane
             return ConfigError(
                 f"data.validation_fraction = {policy.held_out} holds out no document that can be "
@@ -200,6 +208,7 @@ class Lane:
                 continue
             document = corpus.policy.read(part.file, line, skipped)
             if document is not None:
+                self._has_sound_lines = True
                 self._has_documents = self._has_documents or corpus.policy.weight(document) > 0
                 documents += [document] * corpus.policy.copies(document, begin.epoch)
             if len(documents) >= size:
