@@ -108,6 +108,21 @@ def test_trials_begin_with_the_weights_that_the_run_loads_and_save_nothing(lab):
         assert not (folder / "saved").exists()
 
 
+def test_trials_leave_the_runs_cache_alone(lab):
+    """Its key has the lanes, by default the ranks: the probe's would refuse the run."""
+    sections = lab.sections({}, training__steps=40, teacher__cache=str(lab.folder / "states"))
+    file = write_toml(lab.folder / "run.toml", sections)
+    args = ["--job.config_file", str(file), "--steps", "2", "--blocks", "1"]
+    found = []
+
+    def train(arguments, log):
+        found.append(LetConfigManager().parse_args(arguments).teacher.cache)
+        leave([5.0, 4.9])(arguments, log)
+
+    assert main(args, train) == 0
+    assert found == ["", ""]
+
+
 def leave(losses):
     """Returns what writes a trial's lines, with a look a step."""
 

@@ -79,6 +79,7 @@ def arguments(config: LetJobConfig, steps: int, block: int, folder: Path) -> lis
         "training.steps": str(steps),
         "lr_scheduler.total_steps": str(max(total, steps)),
         "metrics.log_freq": "1",
+        "teacher.cache": "",  # its key has the lanes, and with them the probe's own ranks
     }
     if block:
         keys |= {
