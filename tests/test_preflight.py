@@ -8,10 +8,14 @@ from dataclasses import replace
 
 import pytest
 
-from let_titan.preflight import Report
+from let_titan.config import LetJobConfig
+from let_titan.plan import LetPlan
+from let_titan.preflight import Report, examination
 from let_titan.preflight.__main__ import main
+from let_titan.preflight.advice import memory_advice
 from let_titan.preflight.findings import Findings
 from let_titan.preflight.gpus import GPUS
+from let_titan.preflight.memory import StepMemory
 from let_titan.preflight.table import sections, show
 from tests.preflighted import A100, METHODS, keys_of, write
 from tests.support import write_toml
@@ -170,6 +174,49 @@ def test_too_large_a_batch_is_a_warning(lab, capsys):
     huge = ["--training.local_batch_size", "500000", "--world-size", "1"]
     assert main([*write(lab), *huge]) == 0
     assert "lower training.local_batch_size = 500000" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("changes", "cure"),
+    [
+        ({}, "lower training.local_batch_size = 8, or set activation_checkpoint.mode"),
+        (
+            {"training.global_batch_size": 16},
+            "lower training.local_batch_size = 8 (the global batch stays), or set",
+        ),
+        ({"activation_checkpoint.mode": "full"}, "lower training.local_batch_size = 8."),
+        ({"training.local_batch_size": 1}, 'set activation_checkpoint.mode = "full".'),
+        (
+            {"training.local_batch_size": 1, "activation_checkpoint.mode": "full"},
+            "shard over more GPUs.",
+        ),
+        (
+            {"parallelism.pipeline_parallel_microbatch_size": 2},
+            "lower parallelism.pipeline_parallel_microbatch_size = 2 (the global batch stays), or",
+        ),
+    ],
+)
+def test_only_what_helps_is_advised(changes, cure):
+    config = LetJobConfig()
+    for key, value in changes.items():
+        section, _, name = key.partition(".")
+        setattr(getattr(config, section), name, value)
+    if "parallelism" in str(changes):
+        config.parallelism.pipeline_parallel_degree = 2
+    memory = StepMemory(2**30, 2**30, 2**30, 0, A100.memory_bytes)
+    (told,) = memory_advice(config, A100, memory)
+    assert f"activations: {cure}" in told
+
+
+def test_each_rank_of_a_pipeline_must_hold_what_lasts(lab, capsys, monkeypatch):
+    """In 1F1B the first has most activations, the last one the LM head."""
+    n_bytes = A100.memory_bytes
+    first = StepMemory(n_bytes // 2, 0, 0, 0, n_bytes)
+    last = StepMemory(n_bytes + 1, 0, 0, 0, 0)
+    student = examination.measure(lab.parsed(None), 1, LetPlan(), 1)[0]
+    monkeypatch.setattr(examination, "measure", lambda *_: (student, None, [first, last]))
+    assert main([*write(lab), "--world-size", "1"]) == 2
+    assert "take 74.51 GiB on each GPU" in capsys.readouterr().err
 
 
 def test_as_a_module_without_traceback(lab):

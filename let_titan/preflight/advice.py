@@ -13,6 +13,8 @@ from let_titan.preflight.gpus import Gpu
 from let_titan.preflight.memory import StepMemory
 from let_titan.preflight.units import gib
 
+LOCAL_BATCH = "training.local_batch_size"
+
 
 def s_stop_advice(config: LetJobConfig, plan: LetPlan) -> Iterator[str]:
     """A checkpoint at s_stop is where runs without the teacher can branch off."""
@@ -34,9 +36,20 @@ def memory_advice(config: LetJobConfig, gpu: Gpu, memory: StepMemory) -> Iterato
     if memory.lasting <= gpu.memory_bytes < memory.total:
         yield (
             f"About {gib(memory.total)} are predicted for {gpu.name} ({gib(gpu.memory_bytes)}), "
-            f"{gib(memory.activations)} of them activations: lower {batch_key(config)} (the global "
-            'batch stays), or set activation_checkpoint.mode = "full".'
+            f"{gib(memory.activations)} of them activations: {cures(config)}."
         )
+
+
+def cures(config: LetJobConfig) -> str:
+    """Says what is left to do against too many activations."""
+    found, (key, size) = [], batch_size(config)
+    if size > 1:
+        # Microbatches of a pipeline are parts of the local batch, whose number sets the global one.
+        stays = key != LOCAL_BATCH or config.training.global_batch_size > 0
+        found.append(f"lower {key} = {size}" + (" (the global batch stays)" if stays else ""))
+    if config.activation_checkpoint.mode != "full":
+        found.append('set activation_checkpoint.mode = "full"')
+    return ", or ".join(found or ["shard over more GPUs"])
 
 
 def too_large(config: LetJobConfig, gpu: Gpu, memory: StepMemory) -> Iterator[str]:
@@ -72,12 +85,13 @@ def checkpointing_advice(config: LetJobConfig) -> Iterator[str]:
         )
 
 
-def batch_key(config: LetJobConfig) -> str:
-    """Names what activations grow with: in a pipeline it is the microbatch."""
-    if config.parallelism.pipeline_parallel_degree > 1:
-        micro = config.parallelism.pipeline_parallel_microbatch_size
-        return f"parallelism.pipeline_parallel_microbatch_size = {micro}"
-    return f"training.local_batch_size = {config.training.local_batch_size}"
+def batch_size(config: LetJobConfig) -> tuple[str, int]:
+    """Returns key and value of what activations grow with: in a pipeline it is the microbatch."""
+    parallelism = config.parallelism
+    if parallelism.pipeline_parallel_degree > 1:
+        key = "parallelism.pipeline_parallel_microbatch_size"
+        return key, parallelism.pipeline_parallel_microbatch_size
+    return LOCAL_BATCH, config.training.local_batch_size
 
 
 def checkpoint_bytes(config: LetJobConfig, parameters: int) -> tuple[int, int]:

@@ -87,6 +87,7 @@ def examine(
         findings.warnings.append(offload_note(on_host))
         ranks = [offloaded(rank) for rank in ranks]
     memory = max(ranks, key=lambda rank: rank.total)
+    findings.mistakes += too_large(config, gpu, max(ranks, key=lambda rank: rank.lasting))
     cost = cost_of(config, world_size, plan, gpu, student, teacher_flops(teacher, reading), mfu)
     cache = cache_facts(config, teacher, cost)
     advise(findings, config, plan, gpu, student, memory, cache)
@@ -205,7 +206,6 @@ def advise(
     cache: dict[str, Any] | None,
 ) -> None:
     """Adds what follows from the sizes."""
-    findings.mistakes += too_large(config, gpu, memory)
     findings.warnings += [
         *s_stop_advice(config, plan),
         *checkpointing_advice(config),
