@@ -11,10 +11,10 @@ import yaml
 from rich.console import Console
 
 from let_titan.compare.result import compare
-from let_titan.errors import ConfigError
+from let_titan.errors import ConfigError, RunError
 from let_titan.evaluate import __main__ as command_line
 from let_titan.evaluate import harness, offline, perplexity, table
-from let_titan.evaluate.models import Model, find_model
+from let_titan.evaluate.models import Model
 from let_titan.evaluate.record import note
 from let_titan.evaluate.tasks import TASKS
 from let_titan.runs import EVALUATIONS, Run, read_lines
@@ -90,6 +90,21 @@ def test_only_what_is_not_cached_is_run(tmp_path):
     assert [bos for *_, bos in fake.asked] == [True, True, True, False]
 
 
+def test_a_task_without_accuracy_is_told_and_the_others_are_kept(tmp_path, monkeypatch):
+    fake, answer = FakeHarness(), FakeHarness.run
+
+    def run(self, model, settings, log):
+        found = answer(self, model, settings, log)
+        found["results"]["wikitext"] = {"word_perplexity,none": 20.0}
+        return found
+
+    monkeypatch.setattr(FakeHarness, "run", run)
+    with pytest.raises(RunError, match=r"wikitext gives no accuracy: leave it out of --tasks"):
+        harness.evaluate(model(), harness.Settings(tasks=("wikitext", "piqa")), fake, tmp_path)
+    found = harness.evaluate(model(), harness.Settings(tasks=("piqa",)), fake, tmp_path)
+    assert found["piqa"]["acc"] == 0.25 and len(fake.asked) == 1
+
+
 def test_a_torn_result_in_the_cache_counts_as_missing(tmp_path):
     fake, settings = FakeHarness(), harness.Settings(tasks=("piqa", "boolq"))
     first = harness.evaluate(model(), settings, fake, tmp_path)
@@ -160,12 +175,6 @@ def test_a_missing_harness_is_a_sentence(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("LET_TITAN_EVAL_PYTHON", str(tmp_path / "none"))
     assert command_line.main([str(tmp_path), "--out", str(tmp_path / "out")]) == 2
     assert "bash scripts/eval_env.sh" in capsys.readouterr().err
-
-
-def test_a_folder_without_a_tokenizer_is_refused(tmp_path):
-    (tmp_path / "config.json").write_text("{}")
-    with pytest.raises(ConfigError, match="no tokenizer"):
-        find_model(tmp_path, tmp_path / "exports")
 
 
 def test_offline_tasks_are_the_harness_own_with_local_data(tmp_path):

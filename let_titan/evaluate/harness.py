@@ -21,6 +21,9 @@ PYTHON = Path(__file__).parents[2] / ".venv-eval" / "bin" / "python"
 
 OFFLINE = dict.fromkeys(("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "TRANSFORMERS_OFFLINE"), "1")
 
+ACCURACY = "acc,none"
+"""The harness's name for the figure that all of the paper's tasks have."""
+
 OURS = ("PYTHONPATH", "RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 """What the harness must not inherit: our packages, and a world of which it is no rank."""
 
@@ -168,7 +171,7 @@ def evaluate(
 
     Raises:
         ConfigError: ``folder`` can be none.
-        RunError: the harness failed, or the cache cannot be written.
+        RunError: the harness failed, a task has no accuracy, or the cache cannot be written.
     """
     bos = model.add_bos if settings.add_bos is None else settings.add_bos
     settings = replace(settings, add_bos=bos)
@@ -180,9 +183,15 @@ def evaluate(
         make_folder(folder / "cache")
         log = folder / f"{model.name.replace('/', '-')}.log"
         found = harness.run(model, replace(settings, tasks=missing), log)
-        for task in missing:
+        inaccurate = [task for task in missing if ACCURACY not in found["results"][task]]
+        for task in (task for task in missing if task not in inaccurate):
             results[task] = task_result(found, task, bos)
             replace_text(cache[task], json.dumps(results[task]) + "\n")
+        if inaccurate:
+            raise RunError(
+                f"{', '.join(inaccurate)} gives no accuracy: leave it out of --tasks, whose others "
+                "are taken up from the cache."
+            )
     return {task: result for task, result in results.items() if result is not None}
 
 
@@ -201,7 +210,7 @@ def task_result(found: dict[str, Any], task: str, add_bos: bool) -> dict[str, An
     normed = figures.get("acc_norm,none")
     metric = "acc" if normed is None else "acc_norm"
     return {
-        "acc": figures["acc,none"],
+        "acc": figures[ACCURACY],
         **({} if normed is None else {"acc_norm": normed}),
         "stderr": figures[f"{metric}_stderr,none"],
         "metric": metric,

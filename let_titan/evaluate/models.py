@@ -66,7 +66,8 @@ def find_model(path: Path, exports: Path) -> Model:
         ConfigError: ``path`` is neither, or its checkpoint is damaged.
         RunError: the export cannot be written.
     """
-    if (path / "config.json").is_file():
+    # A run may have a config.json, too: torchtitan's job.save_config_file
+    if (path / "config.json").is_file() and not (path / "summary.json").is_file():
         return hugging_face(path)
     source = find_source(path)
     folder = exports / export_name(source)
