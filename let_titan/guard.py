@@ -91,7 +91,8 @@ class StepGuard:
         """Returns [3]: loss not finite, norm not finite, asked to stop."""
         loss = torch.stack(self._losses).sum().to(self.device)
         norm = self._norm.to(self.device)
-        # Made there: the copy of a tensor made here would wait for backward, all that follows too.
+        # Filled on the device: the copy of a host's tensor would block the host until backward has
+        # ended, and delay every launch after it.
         asked = torch.full((), self.asked_to_stop(), device=self.device)
         return torch.stack((~loss.isfinite(), ~norm.isfinite(), asked))
 

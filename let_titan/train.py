@@ -88,11 +88,13 @@ def run(config: LetJobConfig) -> str:
 def refuse(error: Exception, code: int) -> NoReturn:
     """Prints the sentence on rank 0, and exits with ``code`` on every rank.
 
-    What is wrong with one machine may be unknown to rank 0: that machine's first process tells it.
+    What is wrong with one machine may be unknown to rank 0: that machine's first process tells it,
+    or each, where a launcher other than torchrun tells none how many there are.
     """
+    first = os.environ.get("LOCAL_RANK") == "0" or "LOCAL_WORLD_SIZE" not in os.environ
     if os.environ.get("RANK", "0") == "0":
         print(f"let_titan: {error}", file=sys.stderr, flush=True)
-    elif isinstance(error, WrongHere) and os.environ.get("LOCAL_RANK") == "0":
+    elif isinstance(error, WrongHere) and first:
         print(f"let_titan on {socket.gethostname()}: {error}", file=sys.stderr, flush=True)
     sys.exit(code)
 

@@ -145,7 +145,7 @@ class LetTrainer(Trainer):
         if self.plan.teacher_in(start + 1):
             self.phase.load(start)
         else:
-            self._reads_for_none()
+            self._no_teacher_from_here()
         validates = self.job_config.validation.enable and self.validator.should_validate(start)
         tokens = self.teacher_tokens(start)
         self.run_folder.begin(start, self.phase.facts(), tokens, validates)
@@ -194,7 +194,7 @@ class LetTrainer(Trainer):
         return loss
 
     def _count(self, valid_tokens: float | torch.Tensor) -> None:
-        """Takes the step's global number of valid tokens, that of each microbatch, too.
+        """Takes the step's global number of valid tokens, at its first microbatch.
 
         Once a step, since the host waits for the device where it asks for a number: without data
         parallelism torchtitan gives a tensor.
@@ -246,16 +246,15 @@ class LetTrainer(Trainer):
 
     def _release_teacher(self) -> None:
         """Lets the teacher go and notes what that freed."""
-        self._reads_for_none()
+        self._no_teacher_from_here()
         before, after = self.phase.release()
         self.metrics_processor.device_memory_monitor.reset_peak_stats()
         self.run_folder.log_teacher_left(self.step, before, after)
         # The step is logged already; what the release took is not the next window's.
         self.metrics_processor.time_last_log = time.perf_counter()
 
-    def _reads_for_none(self) -> None:
-        """Tells loader and log that the teacher has left: auto stop ends it before the planned
-        step."""
+    def _no_teacher_from_here(self) -> None:
+        """The loader stops tokenizing for a teacher, the log stops adding auto stop's looks."""
         self.metrics_processor.looks_every = 0
         if isinstance(self.dataloader, PileLoader):
             self.dataloader.teacher_left()

@@ -43,6 +43,7 @@ class Part:
         needed: whether the check has failed without it; a part that fails is one in any case.
         result: a glob below the results' folder of what it leaves, if that counts where the part is
             stopped at its limit.
+        capability: of the GPU, below which it cannot run.
     """
 
     name: str
@@ -51,6 +52,7 @@ class Part:
     at_least: int
     needed: bool = False
     result: str = ""
+    capability: tuple[int, int] = (0, 0)
 
 
 @dataclass(frozen=True)
@@ -88,7 +90,7 @@ TESTS += ["--durations=10", *files_with_gpu_tests()]
 PARTS = (
     Part("tests", TESTS, at_most=290, at_least=30, needed=True),
     overhead("1.4B", 250, needed=True),
-    overhead("1.4B_float8", 120),
+    replace(overhead("1.4B_float8", 120), capability=(8, 9)),
     overhead("1.4B", 240, "RKD SALT", "distillation"),
     overhead("350M", 150),
 )
@@ -152,12 +154,22 @@ def given(parts: Sequence[Part], seconds: float) -> list[Part]:
     return [replace(part, at_most=int(more * part.at_most)) for part in parts]
 
 
-def check(parts: Sequence[Part], seconds: float, out: Path, machine: Sequence[str]) -> bool:
+def check(
+    parts: Sequence[Part],
+    seconds: float,
+    out: Path,
+    machine: Sequence[str],
+    capability: tuple[int, int] = (9, 0),
+) -> bool:
     """Runs all parts; returns whether none failed and those that are needed are there."""
     end, good = time.monotonic() + seconds, True
     lines = ["# One GPU, checked", "", *machine, ""]
     for part in parts:
-        outcome = run(part, end - time.monotonic(), out)
+        if capability < part.capability:
+            wants, has = (".".join(map(str, each)) for each in (part.capability, capability))
+            outcome = Outcome(f"left out: it needs compute capability {wants}, this GPU has {has}")
+        else:
+            outcome = run(part, end - time.monotonic(), out)
         lines.append(f"- {part.name}: {outcome.sentence}.")
         good &= not outcome.failed and (outcome.there or not part.needed)
         print(lines[-1], flush=True)
@@ -194,7 +206,8 @@ def main(args: list[str] | None = None) -> int:
     out.mkdir(parents=True, exist_ok=True)
     (out / "log.txt").unlink(missing_ok=True)
     machine = [f"`bash scripts/gpu_check.sh` on {device}; torch {torch.__version__}."]
-    return 0 if check(given(chosen, own.seconds), own.seconds, out, machine) else 1
+    capability = torch.cuda.get_device_capability()
+    return 0 if check(given(chosen, own.seconds), own.seconds, out, machine, capability) else 1
 
 
 if __name__ == "__main__":

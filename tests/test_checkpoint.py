@@ -1,5 +1,6 @@
 """Checkpoints: checked before they are loaded, told of when they fail."""
 
+import errno
 import json
 import shutil
 
@@ -10,10 +11,12 @@ from hypothesis import strategies as st
 from torch.distributed.checkpoint.staging import DefaultStager
 
 from let_titan.checkpoint import folders, manager
-from let_titan.checkpoint.checksums import damaged_files
+from let_titan.checkpoint.checksums import checksum, damaged_files
+from let_titan.collectives import gathered
 from let_titan.errors import ConfigError, RunError
 from let_titan.train import LetTrainer
 from tests.checkpoints import DAMAGE, LAST, cut, make, steps_of
+from tests.layouts import FSDP
 from tests.plain import plain_trainer
 from tests.resumed import SAVED, STEPS, train
 from tests.support import Lab
@@ -55,6 +58,16 @@ def test_shares_of_the_files_make_the_whole(finished, tmp_path):
     (tmp_path / LAST / "__0_0.distcp").unlink()
     found = [name for share in range(3) for name in damaged_files(tmp_path / LAST, share, 3)]
     assert found == ["__0_0.distcp"]
+
+
+def test_a_file_that_its_disk_cannot_read_is_damaged(finished, monkeypatch):
+    def broken(path):
+        if path.name == "__0_0.distcp":
+            raise OSError(errno.EIO, "Input/output error")
+        return checksum(path)
+
+    monkeypatch.setattr("let_titan.checkpoint.checksums.checksum", broken)
+    assert damaged_files(finished[0] / "checkpoint" / LAST) == ["__0_0.distcp"]
 
 
 @pytest.mark.parametrize("damage", DAMAGE)
@@ -216,6 +229,65 @@ def test_two_ranks_save_in_the_background_and_both_tell_of_damage(assets, tmp_pa
     assert results["resumed"] == results["whole"]
     assert results["told"][0] == results["told"][1]
     assert "__1_0.distcp is missing or not as written" in results["told"][0]
+
+
+def see_late(assets, folder, for_good):
+    """Rank 1 sees the checkpoint only after some looks, as through NFS. Returns what each met."""
+    lab, rank = Lab(assets, folder), torch.distributed.get_rank()
+    looks, real = [0], folders.whole_checkpoints
+
+    def late(path):
+        looks[0] += 1
+        return {} if rank == 1 and (for_good or looks[0] < 4) else real(path)
+
+    manager.whole_checkpoints = late
+    manager.PATIENCE_S, manager.LOOK_AGAIN_S = 0.2 if for_good else 60.0, 0.05
+    trainer = LetTrainer(
+        lab.config(None, training__local_batch_size=2, checkpoint__enable=True, **FSDP)
+    )
+    try:
+        trainer.checkpointer.load()
+        return gathered(trainer.step)
+    except ConfigError as error:
+        return gathered(str(error))
+    finally:
+        trainer.close()
+
+
+@pytest.mark.parametrize("for_good", [False, True])
+def test_all_ranks_load_what_rank_0_sees(for_good, finished, assets, tmp_path):
+    shutil.copytree(finished[0], tmp_path / "run")
+    steps = [int(LAST.removeprefix("step-"))] * 2
+    met = run_world(2, see_late, tmp_path, assets, tmp_path, for_good)
+    if for_good:
+        assert met[0] == met[1] and "Rank 1 sees other checkpoints in" in met[0]
+    else:
+        assert met == steps
+
+
+def test_what_rank_0_alone_does_ends_every_rank(tmp_path):
+    told = run_world(2, meet, tmp_path)
+    assert told == [
+        "ConfigError: The checkpoints cannot be put in order (no room): mend the folder.",
+        "ConfigError: The checkpoints cannot be put in order (no room): mend the folder.",
+        "KeyError: 'a defect'",
+        "ConfigError: The checkpoints cannot be put in order ('a defect'): mend the folder.",
+    ]
+
+
+def meet():
+    """Returns what both ranks meet of an OSError and of a defect on rank 0."""
+    found = []
+    for error in (OSError("no room"), KeyError("a defect")):
+
+        def fail(error=error):
+            raise error
+
+        try:
+            manager.on_rank_0(fail)
+        except (ConfigError, KeyError) as met:
+            found += gathered(f"{type(met).__name__}: {met}")
+    return found
 
 
 def test_sums_are_plain_json(finished):

@@ -33,6 +33,6 @@ def test_what_is_set_aside_keeps_its_names_and_is_never_mixed(tmp_path):
         "step-4",
         "step-6",
     ]
-    make(tmp_path, "step-4/.metadata")
+    make(tmp_path, "step-4/.metadata", "abandoned-1-keep/step-4/.metadata", "abandoned-7.bak")
     assert folders.set_aside(tmp_path, 2) == tmp_path / "abandoned-2"
     assert list(folders.step_folders(tmp_path)) == [2]

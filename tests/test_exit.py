@@ -34,10 +34,13 @@ DRIVER = """
 import json, os, sys, time
 from let_titan.train import main
 
+PLACE = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE")
+VARIABLES = (*PLACE, "MASTER_ADDR", "MASTER_PORT")
+
 for name, environment, args in json.loads(sys.argv[1]):
     begin, child = time.monotonic(), os.fork()
     if child == 0:
-        for variable in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
+        for variable in VARIABLES:
             os.environ.pop(variable, None)
         os.environ.update(environment)
         for fd, stream in ((1, "out"), (2, "err")):
@@ -56,6 +59,7 @@ for name, environment, args in json.loads(sys.argv[1]):
 
 ALONE = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1"}
 SECOND = {**ALONE, "RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "::1", "MASTER_PORT": "1"}
+SECOND["LOCAL_WORLD_SIZE"] = "2"  # which torchrun tells, and not every launcher
 LAUNCHES = {
     "a variable alone": ({"RANK": "0"}, r"LOCAL_RANK, WORLD_SIZE must be set .* torchrun"),
     "no number": ({**ALONE, "WORLD_SIZE": "two"}, r"WORLD_SIZE = 'two' must be a number"),
@@ -104,6 +108,8 @@ def told(assets, tmp_path_factory):
     (lacking,) = (args for name, _, args in cases if name == "no data")
     cases.append(("another machine lacks it", SECOND, lacking))
     cases.append(("its second process", {**SECOND, "LOCAL_RANK": "1"}, lacking))
+    cases.append(("no word of how many", {**SECOND, "LOCAL_RANK": "1"}, lacking))
+    del cases[-1][1]["LOCAL_WORLD_SIZE"]
     cases.append(("no launcher", {}, [*right, "--job.dump_folder", "alone", "--training.steps=4"]))
     with socket.socket() as taken, hub_out_of_reach() as environment:
         taken.bind(("", 0))
@@ -148,9 +154,10 @@ def test_an_unknown_flag_gets_tyros_words_and_exit_code_two(told):
     assert "Traceback" not in result.err
 
 
-def test_what_one_machine_lacks_is_told_there(told):
+@pytest.mark.parametrize("case", ["another machine lacks it", "no word of how many"])
+def test_what_one_machine_lacks_is_told_there(case, told):
     """Its files may be in order where rank 0 is, which then would say nothing."""
-    result = told[0]["another machine lacks it"]
+    result = told[0][case]
     assert result.code == 2
     line = rf"let_titan on {re.escape(socket.gethostname())}: [^\n]+matches no file[^\n]+\n"
     assert re.fullmatch(line, result.err), result.err

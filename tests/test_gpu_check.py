@@ -124,6 +124,14 @@ def test_what_is_needed_must_be_there_and_of_this_check(code, at_least, good, tm
     assert check(parts, 100, tmp_path, []) == ("exit" not in code)
 
 
+def test_what_a_gpu_cannot_do_is_left_out_and_no_failure(tmp_path):
+    """An A100, of capability 8.0, knows no float8."""
+    (float8,) = (part for part in PARTS if part.name == "overhead 1.4B_float8")
+    assert check([float8], 500, tmp_path, [], capability=(8, 0))
+    told = (tmp_path / "report.md").read_text()
+    assert "left out: it needs compute capability 8.9, this GPU has 8.0." in told
+
+
 def test_a_run_of_the_tests_that_is_cut_short_or_left_out_is_no_success(tmp_path):
     for at_least in (1, 1000):
         tests = part("tests", "import time; time.sleep(9)", at_most=1, at_least=at_least)
@@ -197,6 +205,7 @@ def test_a_part_sees_the_packages_of_a_python_path(tmp_path, monkeypatch):
 def test_some_parts_can_be_chosen(word, names, tmp_path, monkeypatch, capsys):
     ran = []
     monkeypatch.setattr("torch.cuda.get_device_name", lambda: "a GPU")
+    monkeypatch.setattr("torch.cuda.get_device_capability", lambda: (9, 0))
     monkeypatch.setattr("gpu_check.check", lambda parts, *_: ran.extend(p.name for p in parts))
     arguments = ["--only", word, "--out", str(tmp_path)]
     if names is None:

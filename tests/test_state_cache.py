@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+from unittest import mock
 
 import pytest
 import torch
@@ -231,6 +232,13 @@ def test_one_run_at_a_time_writes(filled, lab):
     with pytest.raises(ConfigError, match="is being written by another run"):
         train(lab, "run", let={"s_stop": 2}, teacher__cache=str(cache))
     os.close(held)
+    with mock.patch("let_titan.disk.fcntl.flock", side_effect=OSError(38, "not implemented")):
+        os.close(lock(cache))  # of a file system without locks
+    with (
+        mock.patch("let_titan.state_cache.open.os.open", side_effect=PermissionError(13, "denied")),
+        pytest.raises(RunError, match="cannot be written"),
+    ):
+        lock(cache)
     assert train(lab, "run", let={"s_stop": 2}, teacher__cache=str(cache))[2] == ["WritingTeacher"]
 
 

@@ -1,9 +1,11 @@
 """Where a teacher comes from: the hub, ``.bin`` and GGUF files; what cannot teach is refused."""
 
+import multiprocessing
 import shutil
 import time
 from datetime import timedelta
 from pathlib import Path
+from unittest import mock
 
 import pytest
 import torch
@@ -14,8 +16,11 @@ from let_titan.checks import find_mistakes
 from let_titan.collectives import gathered
 from let_titan.errors import ConfigError
 from let_titan.teacher import check_teacher, prepare_teacher, read_tokenizer
+from let_titan.teacher.convert import write_whole
 from let_titan.teacher.fetch import fetch_once
+from let_titan.teacher.hub import download
 from let_titan.train import LetTrainer
+from tests.checkpoints import make
 from tests.support import relative_error
 from tests.teachers import BF16_ERROR, CONFIGS, load, tokens, untouched
 from tests.world import run_world
@@ -93,6 +98,58 @@ def test_every_call_to_the_hub_has_the_revision(lab, assets, tmp_path, monkeypat
     assert {keywords["revision"] for keywords in asked} == {"v1.0"} and len(asked) > 6
     (told,) = find_mistakes(lab.parsed({}, teacher__revision="v1.0"))
     assert "teacher.revision = 'v1.0' is of a hub id" in str(told)
+
+
+def make_link(out, snapshot, start, told):
+    """A node's first process: it sees no link, and makes one when the others do."""
+    link = Path.symlink_to
+
+    def slowly(path, *args, **options):  # as on a network's file system
+        time.sleep(0.003)
+        return link(path, *args, **options)
+
+    Path.symlink_to = slowly
+    with mock.patch("huggingface_hub.snapshot_download", lambda *_, **__: str(snapshot)):
+        start.wait()
+        try:
+            download("owner/name", out, trust_remote_code=False, revision="")
+            told.put("")
+        except Exception as error:
+            told.put(f"{type(error).__name__}: {error}")
+
+
+def test_nodes_that_make_the_same_link_at_once_agree(tmp_path, monkeypatch):
+    monkeypatch.setattr("let_titan.teacher.hub.answers", lambda: True)
+    snapshot = tmp_path / "snapshot"
+    snapshot.mkdir()
+    (snapshot / "a.safetensors").touch()
+    (snapshot / "config.json").write_text("{}")
+    out = tmp_path / "cache" / "name"
+    out.parent.mkdir()
+    out.symlink_to(tmp_path / "gone")  # of another node's own disk
+    fork = multiprocessing.get_context("fork")
+    for _ in range(3):
+        start, told = fork.Event(), fork.Queue()
+        nodes = [fork.Process(target=make_link, args=(out, snapshot, start, told)) for _ in "123"]
+        for node in nodes:
+            node.start()
+        start.set()
+        assert [told.get(timeout=60) for _ in nodes] == ["", "", ""]
+        for node in nodes:
+            node.join()
+    assert out.resolve() == snapshot and [path.name for path in out.parent.iterdir()] == ["name"]
+
+
+def test_a_conversion_that_another_node_was_quicker_with_is_its_own(tmp_path):
+    out = tmp_path / "teacher"
+
+    def convert(folder):
+        make(tmp_path, "teacher/config.json", "teacher/theirs")  # meanwhile
+        (folder / "config.json").touch()
+
+    write_whole(out, convert)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["teacher"]
+    assert (out / "theirs").exists()
 
 
 def test_a_hub_out_of_reach_with_nothing_cached_is_told(tmp_path, monkeypatch):

@@ -85,7 +85,11 @@ def damaged_files(folder: Path, share: int = 0, shares: int = 1) -> list[str]:
 
 
 def is_intact(path: Path, wanted: str | None) -> bool:
-    return path.is_file() and (wanted is None or checksum(path) == wanted)
+    """Whether a file is there and is what was written; not if its disk cannot read it."""
+    try:
+        return path.is_file() and (wanted is None or checksum(path) == wanted)
+    except OSError:
+        return False
 
 
 def read_metadata(folder: Path) -> Metadata:

@@ -77,7 +77,8 @@ def set_aside(folder: Path, step: int, among: Container[int] | None = None) -> P
     ]
     if not later:
         return None
-    numbers = (int(path.name.removeprefix("abandoned-")) for path in folder.glob("abandoned-*"))
+    matches = (re.fullmatch(r"abandoned-(\d+)", path.name) for path in folder.iterdir())
+    numbers = (int(match[1]) for match in matches if match)
     target = folder / f"abandoned-{max(numbers, default=0) + 1}"
     target.mkdir()
     for path in reversed(later):  # the newest first: a kill on the way leaves a history that ends

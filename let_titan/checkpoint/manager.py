@@ -1,6 +1,7 @@
 """torchtitan's CheckpointManager, made to outlive kills, full disks and damaged files."""
 
 import errno
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
@@ -25,12 +26,17 @@ from let_titan.checkpoint.folders import (
     whole_checkpoints,
 )
 from let_titan.checkpoint.settings import put_back, settings_of
+from let_titan.collectives import gathered, patient_group
 from let_titan.device import HAS_ACCELERATOR
 from let_titan.errors import ConfigError, RunError
 from let_titan.upstream import save_in_deaf_processes
 
 STAGES_ONCE = torch.__version__ < "2.13"  # as versions, not as text
 """Whether a stager cannot be used again, as in torch 2.11 and 2.12 (pytorch issue 183413)."""
+
+PATIENCE_S, LOOK_AGAIN_S = 120.0, 2.0
+"""How long, and how often, ranks look whether they see the same: NFS may keep for a minute what it
+knows of a folder."""
 
 
 def new_stager() -> DefaultStager:
@@ -75,13 +81,13 @@ class LetCheckpointManager(CheckpointManager):
             Whether there was one.
 
         Raises:
-            ConfigError: it is damaged, or not this run's.
+            ConfigError: it is damaged, or not this run's, or some ranks do not see it.
         """
         if not self.enable:
             return False
         if not self.load_only:
             on_rank_0(self._tidy)
-        step = step if step >= 0 else max(whole_checkpoints(self.path), default=-1)
+        step = self._agreed(step)
         source = self.path / f"step-{step}"
         if not self.path.exists() and self.initial_load_path:
             source = Path(self.initial_load_path)
@@ -190,11 +196,30 @@ class LetCheckpointManager(CheckpointManager):
                 f"{target}, which may be deleted."
             )
 
+    def _agreed(self, step: int) -> int:
+        """Returns the step to load, of -1 the last whole one's, once all ranks see the same.
+
+        Rank 0 has just put the folder in order, and a network's file system may show other nodes
+        for some time what it was: each would start from another checkpoint, or from none.
+        """
+        end = time.monotonic() + PATIENCE_S
+        while True:
+            last = step if step >= 0 else max(whole_checkpoints(self.path), default=-1)
+            seen = gathered((last, last in whole_checkpoints(self.path), self.path.exists()))
+            if all(view == seen[0] for view in seen):
+                return last
+            if gathered(time.monotonic() > end)[0]:
+                other = next(rank for rank, view in enumerate(seen) if view != seen[0])
+                raise ConfigError(
+                    f"Rank {other} sees other checkpoints in {self.folder} than rank 0: give a "
+                    "job.dump_folder on a file system that all nodes share."
+                )
+            time.sleep(LOOK_AGAIN_S)
+
     def _verify(self, folder: Path) -> None:
         """Compares the checkpoint's files with their checksums, each rank its share."""
-        rank, world = dist.get_rank(), dist.get_world_size()
-        found: list[list[str]] = [[] for _ in range(world)]
-        dist.all_gather_object(found, damaged_files(folder, rank, world))
+        with patient_group() as group:
+            found = gathered(damaged_files(folder, dist.get_rank(), dist.get_world_size()), group)
         damaged = sorted({name for names in found for name in names})
         if damaged:
             raise ConfigError(
@@ -236,16 +261,18 @@ class LetCheckpointManager(CheckpointManager):
 
 
 def on_rank_0(action: Callable[[], object]) -> None:
-    """Runs ``action`` on rank 0 while the others wait; its OSError is told on every rank."""
-    failed: list[OSError | None] = [None]
+    """Runs ``action`` on rank 0 while the others wait; what it raises ends every rank."""
+    error: Exception | None = None
     if dist.get_rank() == 0:
         try:
             action()
-        except OSError as error:
-            failed = [error]
-    dist.broadcast_object_list(failed)
-    if failed[0] is not None:
-        raise ConfigError(f"The checkpoints cannot be put in order ({failed[0]}): mend the folder.")
+        except Exception as raised:
+            error = raised
+    told = gathered(None if error is None else str(error))[0]
+    if error is not None and not isinstance(error, OSError):
+        raise error
+    if told is not None:
+        raise ConfigError(f"The checkpoints cannot be put in order ({told}): mend the folder.")
 
 
 def reason(error: BaseException) -> str:

@@ -34,7 +34,7 @@ class Level:
     Attributes:
         loss: the level in nats per token; the mean where it differs by pair.
         reached: how many of the arm's runs reached it.
-        n: how many could have.
+        n: pairs compared; one, where means of unpaired runs are.
         costs: by name, of ``COSTS``.
     """
 

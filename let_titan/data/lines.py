@@ -140,7 +140,7 @@ class Unfinished:
     """
 
     def __init__(self, limit: int) -> None:
-        self.length, self._limit = 0, limit + BESIDE_TEXT
+        self.length, self._line_limit = 0, limit + BESIDE_TEXT
         self._parts: list[bytes] = []
         self._saved = 0
         self._too_long = False
@@ -153,8 +153,9 @@ class Unfinished:
         before = self._parts[-1][-1:] if self._parts else b""
         self._saved += saved(part) + (4 if before + part[:1] == b"\\u" else 0)
         self._parts.append(part)
-        if self.length > self._limit and (
-            self.length - self._saved > self._limit or self.length > ESCAPED * self._limit
+        # Over the limit with an escape for the one byte that it may stand for, or whatever it holds
+        if self.length > self._line_limit and (
+            self.length - self._saved > self._line_limit or self.length > ESCAPED * self._line_limit
         ):
             self._too_long, self._parts = True, []
 

@@ -13,7 +13,7 @@ from torchtitan.tools.logging import logger
 
 from let_titan.alignment import share_of_batch, sharing_axes
 from let_titan.batch import Batch
-from let_titan.collectives import gathered
+from let_titan.collectives import gathered, patient_group
 from let_titan.config import LetJobConfig
 from let_titan.data.loader import PileLoader
 from let_titan.errors import ConfigError, RunError
@@ -76,9 +76,11 @@ class RunCache:
                 self._open(plan, teacher, wanted)
             except (ConfigError, RunError) as found:
                 error = found
-        error = gathered(error)[0]
+        with patient_group() as group:  # rank 0 reads the teacher's weights for their sum
+            error = gathered(error, group)[0]
         if error is not None:
             raise error
+        self.path.mkdir(parents=True, exist_ok=True)  # a node may not see rank 0's for some time
         self.files = StateFiles(self.path, dist.get_rank())
         return not any(gathered(self.files.missing(wanted)))
 

@@ -77,12 +77,12 @@ class LetPhase:
             self.targets = TargetCount(dims, device)
         for part in model_parts:
             part.alignment, part.distillation = self.alignment, self.distillation
-        self._teaches = self._teaches_first = teaches(plan, model_parts)
+        self._teaches = self._writes_cache = teaches(plan, model_parts)
         self._pipeline: PipelineRows | None = None
         if plan.pairs and dims.pp_enabled:
             mesh = dims.get_mesh("pp")
             owners = ranks_where(self._teaches, mesh)
-            self._teaches_first = mesh.get_local_rank() == owners[0]
+            self._writes_cache = mesh.get_local_rank() == owners[0]
             if config.teacher.pipeline == "all":
                 self._pipeline = PipelineRows(mesh, owners)
 
@@ -112,7 +112,7 @@ class LetPhase:
             teacher = load_model(self.config, self.plan, self.dims, self.device, folder, self._mesh)
             self.teacher = teacher
             if self.cache is not None:
-                self.teacher = self.cache.writing(teacher, self._teaches_first)
+                self.teacher = self.cache.writing(teacher, self._writes_cache)
         if self.distillation is not None:
             assert isinstance(self.teacher, Teacher)
             self.distillation.head = load_head(self.config, self.teacher, self.device, folder)
@@ -195,8 +195,9 @@ class LetPhase:
     def whole_states(
         self, batch: dict[str, Any], labels: torch.Tensor
     ) -> tuple[torch.Tensor, ...] | None:
-        """Returns the mask [B, S] and the teacher's states of whole sequences; None where no block
-        is that they align.
+        """Returns the mask [B, S], then the teacher's states of whole sequences.
+
+        None on a rank that holds no aligned block.
 
         Of the states [B, S, d_T] those of this rank's ``share_of_batch``.
 

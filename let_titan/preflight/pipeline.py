@@ -87,8 +87,8 @@ def layers_of(stage: PipelineStage) -> Any:
 def most_live(actions: Sequence[PipelineAction], stages: Mapping[int, StageMemory]) -> int:
     """Walks through a rank's step.
 
-    The schedule's own variable holds the newest output until the next forward returns, also where
-    its backward, as in 1F1B, is through.
+    torch's schedule refers to the last forward's output until the next forward has returned, so it
+    stays live after its microbatch's backward: ``beyond_its_backward``.
 
     Args:
         actions: in order.

@@ -13,7 +13,7 @@ from torchtitan.components.metrics import BaseLogger
 
 from let_titan.errors import writing
 from let_titan.run.used_folder import cut
-from let_titan.runs import CLOCK, read_lines
+from let_titan.runs import CLOCK, Line, read_lines
 
 # our key: the key under which torchtitan's MetricsProcessor (or ours) logs it
 TRAIN_KEYS = {
@@ -66,9 +66,12 @@ class MetricsFile(BaseLogger):
             validates: whether it does. A run that is extended, or validates at other steps now, may
                 not, and keeps what its last start found.
         """
-        lines = cut(
-            self.path, lambda line: line["step"] <= step - (validates and "val_loss" in line)
-        )
+
+        def stays(line: Line) -> bool:
+            last = step - 1 if validates and "val_loss" in line else step
+            return line["step"] <= last
+
+        lines = cut(self.path, stays)
         with writing(self.path):
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self.path.touch()

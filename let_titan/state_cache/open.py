@@ -87,8 +87,10 @@ def lock(folder: Path) -> int:
 
     Raises:
         ConfigError: one does.
+        RunError: this run may not write there.
     """
-    held = os.open(folder / "lock", os.O_RDWR | os.O_CREAT)
+    with writing(folder):
+        held = os.open(folder / "lock", os.O_RDWR | os.O_CREAT)
     if not lock_is_free(held):
         os.close(held)
         raise ConfigError(

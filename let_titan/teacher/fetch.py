@@ -1,20 +1,13 @@
 """Something slow that some ranks do while the others wait: longer than a collective may."""
 
 import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from datetime import timedelta
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import torch.distributed as dist
 
-from let_titan.collectives import gathered
+from let_titan.collectives import gathered, patient_group
 from let_titan.errors import ConfigError, RunError
-
-PATIENCE = timedelta(days=1)
-"""How long ranks wait for a download or a conversion; in the default group it would be
-``comm.init_timeout_seconds``."""
 
 Fetch = Callable[[Path], None]
 
@@ -60,13 +53,3 @@ def as_told(failure: Exception | None) -> Exception | None:
     if failure is None or isinstance(failure, ConfigError | RunError):
         return failure
     return RunError(f"The teacher could not be fetched ({type(failure).__name__}: {failure}).")
-
-
-@contextmanager
-def patient_group() -> Iterator[dist.ProcessGroup]:
-    """A group of all ranks in which none is given up; gone afterwards."""
-    group: Any = dist.new_group(backend="gloo", timeout=PATIENCE)
-    try:
-        yield group
-    finally:
-        dist.destroy_process_group(group)

@@ -1,6 +1,8 @@
 """The Hugging Face hub: whether it answers, and what it has of a teacher."""
 
 import functools
+import os
+import tempfile
 from pathlib import Path
 
 from let_titan.errors import ConfigError
@@ -48,8 +50,11 @@ def download(checkpoint: str, out: Path, trust_remote_code: bool, revision: str)
             "folder."
         ) from error
     out.parent.mkdir(parents=True, exist_ok=True)
-    out.unlink(missing_ok=True)  # a link whose target has gone
-    out.symlink_to(folder, target_is_directory=True)
+    # In one move, over a link whose target has gone: other nodes may be making the same one.
+    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as scratch:
+        link = Path(scratch) / out.name
+        link.symlink_to(folder, target_is_directory=True)
+        os.replace(link, out)
 
 
 def commit_of(folder: Path) -> str | None:
