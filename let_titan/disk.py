@@ -3,6 +3,8 @@ only."""
 
 import fcntl
 import os
+import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 from let_titan.errors import ConfigError, writing
@@ -44,13 +46,32 @@ def replace_text(path: Path, text: str) -> None:
             scratch.unlink(missing_ok=True)
 
 
-def lock_is_free(descriptor: int) -> bool:
+def write_whole(out: Path, write: Callable[[Path], None]) -> None:
+    """Lets ``write`` fill a folder that appears as ``out`` only when it is complete."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as scratch:
+        folder = Path(scratch) / out.name
+        folder.mkdir()
+        write(folder)
+        try:
+            os.replace(folder, out)
+        except OSError:
+            if not out.is_dir():  # else another node was quicker
+                raise
+
+
+def lock_is_free(descriptor: int, lock: Callable[[int, int], None] = fcntl.flock) -> bool:
     """Takes the lock of a file while it is open; False where another process has it.
 
     Where a file system knows no locks, as Lustre may be mounted, everyone is let in.
+
+    Args:
+        descriptor: of the file, open for writing.
+        lock: ``flock`` stays with forks of this process, ``lockf`` goes with this process, and
+            where it closes the file anywhere.
     """
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        lock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
         return not isinstance(error, BlockingIOError)
     return True

@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from let_titan.stop import ending_orderly
+
 
 class ConfigError(ValueError):
     """A mistake in the user's input: one sentence that names the value and the cure.
@@ -71,11 +73,14 @@ def telling() -> Iterator[None]:
 def exit_code(program: str, work: Callable[[], None]) -> int:
     """Does a program's work; what stops it is told on stderr in one sentence, without a traceback.
 
+    SIGTERM ends it with 143, and what it was writing is removed.
+
     Returns:
         0; 2 after a mistake in the input; 1 after what stopped sound work.
     """
     try:
-        work()
+        with ending_orderly():
+            work()
     except (ValueError, RunError) as error:
         print(f"{program}: {error}", file=sys.stderr)
         return 2 if isinstance(error, ValueError) else 1

@@ -1,7 +1,11 @@
-"""SIGTERM and SIGINT (a queue's time limit, Ctrl-C) as a request to stop after the step at hand."""
+"""SIGTERM and SIGINT (a queue's time limit, Ctrl-C) as a request to stop after the step at hand.
+
+Where there are no steps, SIGTERM ends a program as Ctrl-C does, by an exception.
+"""
 
 import os
 import signal
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -36,3 +40,19 @@ class StopRequest:
             self.name = signal.Signals(number).name
             # Not through a logger: the handler may run in the middle of a write of its own.
             os.write(2, f"let_titan: {self.name}, so this step is the last one\n".encode())
+
+
+@contextmanager
+def ending_orderly() -> Iterator[None]:
+    """While active SIGTERM raises SystemExit, so that nothing half done is left behind.
+
+    Not where somebody else listens to it already.
+    """
+    if signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+        yield
+        return
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)

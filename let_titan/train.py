@@ -16,6 +16,7 @@ from let_titan.errors import ConfigError, RunError, WrongHere
 from let_titan.export.at_end import export_at_end
 from let_titan.launch import complete_environment, meeting_place
 from let_titan.runs import COMPLETED
+from let_titan.stop import ending_orderly
 from let_titan.trainer import LetTrainer
 from let_titan.upstream import check_version
 
@@ -38,7 +39,8 @@ def main(args: list[str] | None = None) -> None:
             config = LetConfigManager().parse_args(args)
         check_config(config)
         if run(config) == COMPLETED:
-            export_at_end(config)
+            with ending_orderly():
+                export_at_end(config)
     except ConfigError as error:
         refuse(error, 2)
     except RunError as error:

@@ -18,7 +18,7 @@ from let_titan.train import LetTrainer
 from tests.conftest import make_teacher, make_tokenizer
 from tests.layouts import FSDP, MICRO_2, PP, SHARD, TP
 from tests.support import Lab, of_all_stages, weights
-from tests.world import outside_the_world, run_world
+from tests.world import elsewhere, outside_the_world, run_world
 
 WIDTH, SEQ_LEN, STEPS, S_STOP = 48, 64, 4, 3
 MADE = {"training__steps": STEPS, "checkpoint__enable": True, "checkpoint__interval": 2}
@@ -228,11 +228,10 @@ def test_one_run_at_a_time_writes(filled, lab):
     cache = lab.folder / "cache"
     cache.mkdir()
     shutil.copy(filled / "key.json", cache)
-    held = lock(cache)
-    with pytest.raises(ConfigError, match="is being written by another run"):
+    with elsewhere(lock, cache), pytest.raises(ConfigError, match="written by another run"):
         train(lab, "run", let={"s_stop": 2}, teacher__cache=str(cache))
-    os.close(held)
-    with mock.patch("let_titan.disk.fcntl.flock", side_effect=OSError(38, "not implemented")):
+    no_locks = OSError(38, "not implemented")
+    with mock.patch("let_titan.state_cache.open.fcntl.lockf", side_effect=no_locks):
         os.close(lock(cache))  # of a file system without locks
     with (
         mock.patch("let_titan.state_cache.open.os.open", side_effect=PermissionError(13, "denied")),

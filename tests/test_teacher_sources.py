@@ -14,9 +14,9 @@ from transformers import AutoConfig, AutoModelForCausalLM, BertConfig
 
 from let_titan.checks import find_mistakes
 from let_titan.collectives import gathered
+from let_titan.disk import write_whole
 from let_titan.errors import ConfigError
 from let_titan.teacher import check_teacher, prepare_teacher, read_tokenizer
-from let_titan.teacher.convert import write_whole
 from let_titan.teacher.fetch import fetch_once
 from let_titan.teacher.hub import download
 from let_titan.train import LetTrainer

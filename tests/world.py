@@ -75,3 +75,24 @@ def run_world(world_size: int, function: Callable[..., Any], folder: Path, *args
     multiprocessing.set_forkserver_preload(["tests.support"])
     mp.start_processes(_worker, arguments, nprocs=world_size, start_method="forkserver")
     return torch.load(out, weights_only=False)
+
+
+@contextmanager
+def elsewhere(function: Callable[..., Any], *args: Any) -> Iterator[int]:
+    """While active another process lives that has called ``function(*args)``; gives its number."""
+    fork = multiprocessing.get_context("fork")
+    done = fork.Event()
+
+    def live() -> None:
+        function(*args)
+        done.set()
+        time.sleep(600)
+
+    process = fork.Process(target=live)
+    process.start()
+    try:
+        assert done.wait(60) and process.pid is not None
+        yield process.pid
+    finally:
+        process.kill()
+        process.join()

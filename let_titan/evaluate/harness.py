@@ -15,6 +15,7 @@ from let_titan.errors import ConfigError, RunError, writing
 from let_titan.evaluate.models import Model, folder_digest
 from let_titan.evaluate.offline import place_tasks
 from let_titan.evaluate.tasks import SEED, SHOTS, TASKS
+from let_titan.programs import run_to_end
 
 PYTHON = Path(__file__).parents[2] / ".venv-eval" / "bin" / "python"
 """Of the environment that scripts/eval_env.sh makes; $LET_TITAN_EVAL_PYTHON names another."""
@@ -123,12 +124,12 @@ class Harness:
             with writing(log):
                 output = log.open("w")
             with output:
-                code = subprocess.run(
+                code = run_to_end(
                     self.command(model, settings, included, out),
                     env=environment,
                     stdout=output,
                     stderr=subprocess.STDOUT,
-                ).returncode
+                )
             results = sorted(out.rglob("results_*.json"))
             if code or not results:
                 raise RunError(

@@ -15,10 +15,10 @@ from typing import Any
 import yaml
 from datasets import load_dataset
 
+from let_titan.disk import write_whole
 from let_titan.errors import ConfigError, exit_code, writing
 from let_titan.evaluate.tasks import TASKS
 from let_titan.export.folder import check_free
-from let_titan.teacher.convert import write_whole
 
 ROLES = {"train": "training_split", "validation": "validation_split", "test": "test_split"}
 SPLITS = tuple(ROLES)

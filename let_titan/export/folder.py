@@ -8,13 +8,13 @@ import torch
 from transformers import GenerationConfig
 
 from let_titan.checkpoint.checksums import damaged_files, read_metadata
+from let_titan.disk import write_whole
 from let_titan.errors import ConfigError, writing
 from let_titan.export.card import model_card
 from let_titan.export.shape import config_json
 from let_titan.export.source import Source
 from let_titan.export.tokens import tokenizer_of, write_tokenizer
 from let_titan.export.weights import WeightStream, check_parameters, embedding_rows, write_shards
-from let_titan.teacher.convert import write_whole
 from let_titan.tokenizer.build import RunTokenizer, embedding_size
 
 SHARD_GB = 4

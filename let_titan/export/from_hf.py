@@ -18,12 +18,12 @@ from torchtitan.models.llama3.model.state_dict_adapter import Llama3StateDictAda
 from transformers import AutoConfig, LlamaConfig
 
 from let_titan.checkpoint.checksums import ChecksumWriter
+from let_titan.disk import write_whole
 from let_titan.errors import ConfigError, exit_code, writing
 from let_titan.export.folder import check_free
 from let_titan.export.shape import config_json, parameter_shapes
 from let_titan.export.weights import on_one_process
 from let_titan.student import FLAVORS, LetModelArgs
-from let_titan.teacher.convert import write_whole
 
 EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"
 

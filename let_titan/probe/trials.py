@@ -10,6 +10,7 @@ from typing import Any
 
 from let_titan.config import LetJobConfig
 from let_titan.errors import ConfigError, RunError
+from let_titan.programs import run_to_end
 from let_titan.runs import is_number, read_lines
 from let_titan.student.flavors import FLAVORS
 
@@ -116,7 +117,7 @@ def in_processes(count: int) -> Train:
         launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
         command = [*launcher, "--nproc_per_node", str(count), "-m", "let_titan.train", *args]
         with log.open("w") as out:
-            code = subprocess.run(command, stdout=out, stderr=subprocess.STDOUT).returncode
+            code = run_to_end(command, stdout=out, stderr=subprocess.STDOUT)
         if code:
             raise RunError(f"A run of the probe failed (exit code {code}): {log} says why.")
 

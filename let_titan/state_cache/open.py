@@ -1,5 +1,6 @@
 """A cache's folder: whose it is, and whether what is missing has room."""
 
+import fcntl
 import json
 import os
 import shutil
@@ -91,7 +92,7 @@ def lock(folder: Path) -> int:
     """
     with writing(folder):
         held = os.open(folder / "lock", os.O_RDWR | os.O_CREAT)
-    if not lock_is_free(held):
+    if not lock_is_free(held, fcntl.lockf):
         os.close(held)
         raise ConfigError(
             f"teacher.cache = {str(folder)!r} is being written by another run: start when its "

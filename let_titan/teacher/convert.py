@@ -8,14 +8,13 @@ import hashlib
 import os
 import pickle
 import shutil
-import tempfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import AutoModelForCausalLM
 
+from let_titan.disk import write_whole
 from let_titan.errors import ConfigError
 from let_titan.teacher.gguf_file import tokenizer_of_gguf
 from let_titan.teacher.weights import check_weights
@@ -50,7 +49,8 @@ def convert_gguf(path: Path, out: Path) -> None:
         model.save_pretrained(folder)
         tokenizer_of_gguf(path).save_pretrained(folder)
 
-    write_whole(out, convert)
+    with torch.random.fork_rng(devices=[]):  # a model is built on the way
+        write_whole(out, convert)
 
 
 def convert_bin(source: Path, out: Path, trust_remote_code: bool = False) -> None:
@@ -75,24 +75,5 @@ def convert_bin(source: Path, out: Path, trust_remote_code: bool = False) -> Non
         for file in source.glob("*token*"):
             shutil.copy(file, folder)
 
-    write_whole(out, convert)
-
-
-def write_whole(out: Path, write: Callable[[Path], None]) -> None:
-    """Lets ``write`` fill a folder that appears as ``out`` only when it is complete.
-
-    A model is built on the way, so the random state is put back as it was.
-    """
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with (
-        tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as scratch,
-        torch.random.fork_rng(devices=[]),
-    ):
-        folder = Path(scratch) / out.name
-        folder.mkdir()
-        write(folder)
-        try:
-            os.replace(folder, out)
-        except OSError:
-            if not (out / "config.json").exists():  # else another node was quicker
-                raise
+    with torch.random.fork_rng(devices=[]):  # a model is built on the way
+        write_whole(out, convert)

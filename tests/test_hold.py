@@ -1,0 +1,56 @@
+"""One run at a time in a folder."""
+
+import multiprocessing
+import os
+import signal
+import time
+
+import pytest
+import torch.distributed as dist
+
+from let_titan.errors import ConfigError
+from let_titan.run.hold import Hold
+from let_titan.train import run
+from tests.world import elsewhere
+
+
+def work_in(folder, with_a_worker=False):
+    """What a run's rank 0 does; its data worker is a fork."""
+    work_in.hold = Hold(folder, True)
+    work_in.hold.take()
+    if with_a_worker:
+        worker = multiprocessing.get_context("fork").Process(target=time.sleep, args=(600,))
+        worker.start()
+        (folder / "worker").write_text(str(worker.pid))
+
+
+def test_a_second_start_in_a_folder_is_refused_while_the_first_lives(lab):
+    folder = lab.folder / "run"
+    with (
+        elsewhere(work_in, folder) as number,
+        pytest.raises(ConfigError, match=rf"Another run is at work in .*\(process {number} on "),
+    ):
+        run(lab.config(None))
+    assert not (folder / "metrics.jsonl").exists()
+    run(lab.config(None))
+    dist.init_process_group("gloo")  # run() ends the world it was in
+    assert (folder / "metrics.jsonl").exists()
+
+
+def test_workers_that_outlive_a_killed_run_do_not_hold_its_folder(tmp_path):
+    with elsewhere(work_in, tmp_path, True) as number:
+        os.kill(number, signal.SIGKILL)
+        time.sleep(0.2)
+        worker = int((tmp_path / "worker").read_text())
+        try:
+            os.kill(worker, 0)  # it lives
+            again = Hold(tmp_path, True)
+            again.take()
+            again.release()
+        finally:
+            os.kill(worker, signal.SIGKILL)
+
+
+def test_ranks_that_do_not_write_hold_nothing(tmp_path):
+    with elsewhere(work_in, tmp_path):
+        Hold(tmp_path, False).take()

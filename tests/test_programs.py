@@ -1,0 +1,58 @@
+"""SIGTERM to a program: what it writes is removed, and what it runs ends."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+WRITES = """
+import sys, time
+from pathlib import Path
+from let_titan.disk import write_whole
+from let_titan.errors import exit_code
+
+def write(folder):
+    (folder / "half").write_text("half")
+    print("begun", flush=True)
+    time.sleep(600)
+
+sys.exit(exit_code("test", lambda: write_whole(Path(sys.argv[1]) / "out", write)))
+"""
+
+RUNS = """
+import sys
+from let_titan.errors import exit_code
+from let_titan.programs import run_to_end
+
+child = "import os, time; print(os.getpid(), flush=True); time.sleep(600)"
+sys.exit(exit_code("test", lambda: run_to_end([sys.executable, "-c", child])))
+"""
+
+
+def end(program, *args):
+    """Starts a program, ends it after its first line by SIGTERM; returns its code and the line."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", program, *args],
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": os.getcwd()},
+    )
+    line = process.stdout.readline().strip()
+    process.terminate()
+    return process.wait(60), line
+
+
+def test_what_was_half_written_is_removed(tmp_path):
+    assert end(WRITES, str(tmp_path)) == (128 + signal.SIGTERM, "begun")
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_it_runs_ends_too(tmp_path):
+    code, child = end(RUNS)
+    assert code == 128 + signal.SIGTERM
+    time.sleep(0.1)
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(child), 0)
