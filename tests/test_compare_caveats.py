@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from let_titan.compare.__main__ import main
 from let_titan.compare.page import cards
 from let_titan.compare.result import compare
 from let_titan.compare.text import accuracy_sentence, cost_rows, headline, speed_sentence, verdict
@@ -81,6 +82,23 @@ def test_a_run_that_diverged_has_no_speed_up(tmp_path):
     (result,) = compare([let], [baseline]).results
     assert result.target is None
     assert verdict(result).endswith("(1 of LET). No speed-up is given to runs that diverged.")
+
+
+@pytest.mark.parametrize("n", [3, 2], ids=["paired", "Welch"])
+def test_one_diverged_seed_of_several_is_said(tmp_path, capsys, n):
+    for seed, curve in enumerate((BETTER, {**BETTER, 30: None, 40: None}, BETTER)):
+        write_run(tmp_path / f"let-seed{seed}", True, curve, seed)
+        write_run(tmp_path / f"baseline-seed{seed}", False, BASELINE, seed)
+    let, baseline = (
+        [str(tmp_path / f"{side}-seed{seed}") for seed in range(count)]
+        for side, count in (("let", 3), ("baseline", n))
+    )
+    out = tmp_path / "out"
+    assert main([*let, "--baseline", *baseline, "--out", str(out)]) == 0
+    said = "LET cannot be compared at step 40: runs diverged (1 of LET)."
+    assert said in capsys.readouterr().out and said in (out / "report.md").read_text()
+    rows = json.loads((out / "report.json").read_text())["arms"][0]["rows"]
+    assert [row["difference"]["value"] is None for row in rows] == [False] * 3 + [True] * 2
 
 
 def test_a_difference_too_small_for_three_digits_is_not_nothing(tmp_path):

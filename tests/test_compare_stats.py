@@ -63,3 +63,10 @@ def test_equal_runs_and_single_runs_have_no_freedom():
         assert found.low == found.high == found.value == 2.0
     assert welch_difference([3.0] * 2, [1.0] * 2).low == 2.0
     assert welch_difference([3.0], [1.0, 2.0]).low is None
+
+
+@pytest.mark.parametrize("lost", [math.nan, math.inf])
+def test_what_diverged_has_no_mean_and_no_interval(lost):
+    gone, other = [1.0, lost, 2.0], [1.0, 2.0, lost]
+    for found in (mean(gone), paired_difference(gone, other), welch_difference([1.0, 2.0], gone)):
+        assert math.isnan(found.value) and found.low is found.high is None and found.test == ""

@@ -15,8 +15,8 @@ class Estimate:
     """A mean over ``n`` runs with its interval.
 
     Attributes:
-        value: the mean; of ratios, the geometric mean.
-        low: lower end of the interval; None with fewer than two runs.
+        value: the mean; of ratios, the geometric mean; NaN where a run diverged.
+        low: lower end of the interval; None with fewer than two runs, or where one diverged.
         high: upper end.
         n: the number of runs, or of pairs of runs.
         test: the name of the procedure; "" where there is no interval.
@@ -35,7 +35,10 @@ class Estimate:
 
 def mean(values: Sequence[float], test: str = "one-sample t") -> Estimate:
     """Returns the mean of ``values`` with its t interval."""
-    n, center = len(values), statistics.fmean(values)
+    n = len(values)
+    if not all(map(math.isfinite, values)):
+        return Estimate(math.nan, None, None, n, "")
+    center = statistics.fmean(values)
     if n < 2:
         return Estimate(center, None, None, n, "")
     half = stats.t.ppf((1 + CONFIDENCE) / 2, n - 1) * statistics.stdev(values) / math.sqrt(n)
@@ -49,8 +52,10 @@ def paired_difference(run: Sequence[float], baseline: Sequence[float]) -> Estima
 
 def welch_difference(run: Sequence[float], baseline: Sequence[float]) -> Estimate:
     """Returns the difference of two means of unpaired runs (Welch's t, unequal variances)."""
-    by = statistics.fmean(run) - statistics.fmean(baseline)
     n = min(len(run), len(baseline))
+    if not all(map(math.isfinite, (*run, *baseline))):
+        return Estimate(math.nan, None, None, n, "")
+    by = statistics.fmean(run) - statistics.fmean(baseline)
     if n < 2:
         return Estimate(by, None, None, n, "")
     if statistics.stdev(run) == statistics.stdev(baseline) == 0:  # no freedom to estimate
