@@ -212,6 +212,40 @@ def test_what_is_not_trained_splits_no_seeds(tmp_path, section, key, value):
     assert (said in comparison.unintended) == (key == "checkpoint")
 
 
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("initial_load_path", "/models/llama"),
+        ("initial_load_in_hf", True),
+        ("initial_load_model_only", False),
+        ("exclude_from_loading", ["dataloader"]),
+    ],
+)
+def test_runs_that_begin_with_other_weights_are_no_twins(tmp_path, key, value):
+    runs = seeds(tmp_path, True, BETTER, BETTER)
+    (baseline,) = seeds(tmp_path, False, BASELINE)
+    for run in (*runs, baseline):
+        run.summary["config"]["checkpoint"] = {"enable": True, "interval": 10}
+    runs[1].summary["config"]["checkpoint"][key] = value
+    assert [arm.seeds for arm in group(runs)] == [[0], [1]]
+    assert compare(runs[1:], [baseline]).unintended == [f"checkpoint.{key}"]
+    runs[1].summary["config"]["checkpoint"]["enable"] = False  # and nothing is loaded
+    assert [arm.seeds for arm in group(runs)] == [[0, 1]]
+
+
+def test_weights_beside_the_tokenizer_are_known_by_their_place(tmp_path):
+    runs = seeds(tmp_path, True, BETTER, BETTER)
+    for run, place in zip(runs, ("/models/a", "/models/b"), strict=True):
+        run.summary["config"]["model"]["hf_assets_path"] = place
+    assert len(group(runs)) == 1
+    for run in runs:
+        run.summary["config"]["checkpoint"] = {"initial_load_in_hf": True}
+    assert len(group(runs)) == 2
+    for run in runs:
+        run.summary["config"]["checkpoint"]["initial_load_path"] = "/models/c"
+    assert len(group(runs)) == 1
+
+
 def test_other_teachers_are_other_arms(tmp_path):
     let = seeds(tmp_path, True, BETTER, BETTER, BETTER)
     let[1].summary["config"]["teacher"]["checkpoint"] = "a/larger"

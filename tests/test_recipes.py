@@ -191,6 +191,8 @@ def test_the_key_is_of_what_is_trained(place, lab):
     assert runs.key_of(place, {"metrics.log_freq": "5"}) == key
     assert runs.key_of(place, {"optimizer.beta2": "0.95"}) == key  # its default
     assert runs.key_of(place, {"debug.seed": "1"}) != key
+    assert runs.key_of(place, {"checkpoint.interval": "7"}) == key
+    assert runs.key_of(place, {"checkpoint.initial_load_path": "start/step-8"}) != key
     assert with_teacher != key
     marker = place.lab / "lab.json"
     known = json.loads(marker.read_text())

@@ -11,6 +11,18 @@ from let_titan.runs import Run
 BOOKKEEPING = ("job", "metrics", "checkpoint", "profiling", "comm")
 """Sections of a config that say where a run is written, not what is trained."""
 
+LOADED = tuple(
+    f"checkpoint.{key}"
+    for key in (
+        "initial_load_path",
+        "initial_load_in_hf",
+        "initial_load_in_hf_quantized",
+        "initial_load_model_only",
+        "exclude_from_loading",
+    )
+)
+"""Of [checkpoint], what a run begins or goes on with: weights are known by their place alone."""
+
 PLACES = ("model.hf_assets_path", "training.dataset_path", "validation.dataset_path")
 """Where files lie on one machine; what they hold is compared by fingerprint."""
 
@@ -56,9 +68,7 @@ def setting(run: Run) -> dict[str, Any]:
     return {
         key: value
         for key, value in flat.items()
-        if key not in (SEED, *PLACES)
-        and key.partition(".")[0] not in BOOKKEEPING
-        and not is_idle(key, flat)
+        if key != SEED and is_of_training(key) and not (is_place(key, flat) or is_idle(key, flat))
     }
 
 
@@ -78,8 +88,25 @@ def identity(run: Run) -> dict[str, Any]:
     return found
 
 
+def is_of_training(key: str) -> bool:
+    """Whether a key says what is trained, and not where the run is written."""
+    return key in LOADED or key.partition(".")[0] not in BOOKKEEPING
+
+
+def is_place(key: str, config: Mapping[str, Any]) -> bool:
+    """Whether a key is of ``PLACES``; the tokenizer's is not where the first weights lie there."""
+    if key == "model.hf_assets_path" and config.get("checkpoint.initial_load_in_hf"):
+        return bool(config.get("checkpoint.initial_load_path"))
+    return key in PLACES
+
+
 def is_idle(key: str, config: Mapping[str, Any]) -> bool:
-    """Whether a run has no use for the key: a setting of a loss that is not its own."""
+    """Whether a run has no use for the key: of a loss not its own, of a load that is switched off.
+
+    A config that does not say whether checkpoints are on is taken to load.
+    """
+    if key in LOADED:
+        return config.get("checkpoint.enable") is False
     return key.startswith("let.cca_") and config.get("let.loss") != "cca"
 
 

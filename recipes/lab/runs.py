@@ -18,7 +18,7 @@ from typing import Any
 
 from lab.bad_teachers import WEIGHTS
 from lab.launch import flags, train
-from let_titan.compare.arms import BOOKKEEPING, PLACES, flatten, is_idle
+from let_titan.compare.arms import PLACES, flatten, is_idle, is_of_training
 from let_titan.config import LetConfigManager, LetJobConfig
 from let_titan.runs import FILES, Run, is_complete, read_summary
 
@@ -82,7 +82,7 @@ def what_is_trained(config: dict[str, Any]) -> dict[str, Any]:
     return {
         key: value
         for key, value in flatten(config).items()
-        if key not in FILE_KEYS and key.partition(".")[0] not in BOOKKEEPING
+        if key not in FILE_KEYS and is_of_training(key)
     }
 
 
