@@ -9,8 +9,10 @@ import pytest
 from let_titan.compare.__main__ import main
 from let_titan.compare.alternatives import validation
 from let_titan.compare.arms import baseline_arm, group
+from let_titan.compare.markdown import report
 from let_titan.compare.result import compare
 from let_titan.compare.trace import Trace
+from let_titan.runs import Run
 from tests.handmade import (
     BASELINE,
     BETTER,
@@ -244,6 +246,22 @@ def test_weights_beside_the_tokenizer_are_known_by_their_place(tmp_path):
     for run in runs:
         run.summary["config"]["checkpoint"]["initial_load_path"] = "/models/c"
     assert len(group(runs)) == 1
+
+
+@pytest.mark.parametrize("method", ["rkd", "salt"])
+def test_a_distilled_arm_alone_is_not_called_let(tmp_path, method):
+    runs = [write_run(tmp_path / f"{method}-seed{seed}", True, BETTER, seed) for seed in (0, 1)]
+    taught = [Run.load(run) for run in runs]
+    baseline = seeds(tmp_path, False, BASELINE, BASELINE)
+    for run in taught:
+        run.summary["config"]["distill"] = {"method": "none"}
+    assert [arm.name for arm in group(taught)] == ["LET"]
+    assert report(compare(taught, baseline)).startswith("# Late-to-Early Training against its")
+    for run in taught:
+        run.summary["config"]["distill"] = {"method": method}
+    comparison = compare(taught, baseline)
+    assert [result.name for result in comparison.results] == [method]
+    assert report(comparison).startswith(f"# {method} against the baseline")
 
 
 def test_other_teachers_are_other_arms(tmp_path):

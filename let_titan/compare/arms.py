@@ -56,6 +56,11 @@ class Arm:
         return bool(self.runs[0].summary["let_plan"])
 
     @property
+    def is_distilled(self) -> bool:
+        """Whether the teacher gives logits, as in RKD and SALT, and not LET's states."""
+        return is_distilled(self.runs[0])
+
+    @property
     def stops(self) -> tuple[int, ...]:
         """The last steps with a teacher: one of all seeds, or those that auto stop found."""
         runs = self.runs if self.has_teacher else []
@@ -138,11 +143,15 @@ def group(runs: Sequence[Run]) -> list[Arm]:
         else:
             home.append(run)
     names = [common_name(runs) for runs in groups]
-    if len(groups) == 1 and groups[0][0].summary["let_plan"]:
+    if len(groups) == 1 and groups[0][0].summary["let_plan"] and not is_distilled(groups[0][0]):
         names = ["LET"]
     elif len(set(names)) < len(names):
         names = names_by_setting([runs[0] for runs in groups])
     return [Arm(name, runs) for name, runs in zip(names, groups, strict=True)]
+
+
+def is_distilled(run: Run) -> bool:
+    return run.fact("config.distill.method") not in (None, "none")
 
 
 def names_by_setting(firsts: Sequence[Run]) -> list[str]:

@@ -138,6 +138,13 @@ def launcher(run: Run) -> str:
     )
 
 
+def heading(comparison: Comparison) -> str:
+    """Returns what stands above the verdicts; distilled arms alone are not called LET."""
+    if all(arm.is_distilled for arm in comparison.arms):
+        return f"{', '.join(arm.name for arm in comparison.arms)} against the baseline"
+    return "Late-to-Early Training against its baseline"
+
+
 def twins_sentence(comparison: Comparison) -> str:
     """Says whether anything but LET itself tells the arms apart."""
     if not comparison.unintended:
@@ -210,7 +217,7 @@ def report(comparison: Comparison, note: str | None = None) -> str:
     commands = dict.fromkeys(command(run) for run in every_run(comparison))
     sections = [
         *([f"**{note}**"] if note else []),
-        "# Late-to-Early Training against its baseline",
+        f"# {heading(comparison)}",
         *(verdict(result) for result in comparison.results),
         "![Validation loss by step](validation_loss.png)",
         "![Speed-up by loss reached](speedup.png)",

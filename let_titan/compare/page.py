@@ -12,6 +12,7 @@ from let_titan.compare.markdown import (
     RUN_HEADER,
     command,
     every_run,
+    heading,
     loss_rows,
     phase_rows,
     run_rows,
@@ -146,6 +147,7 @@ def page(comparison: Comparison, note: str | None = None) -> str:
     ]
     return environment.get_template("page.html").render(
         note=note,
+        heading=heading(comparison),
         arms=arms,
         charts={name: chart(comparison, name) for name in drawn(comparison)},
         colors=list(zip(COLORS, DARK, strict=True)),
