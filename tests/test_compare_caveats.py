@@ -1,10 +1,12 @@
 """What a verdict must not keep silent: figures that are the grid's, runs cut short, lengths."""
 
 import json
+import re
 
 import pytest
 
 from let_titan.compare.__main__ import main
+from let_titan.compare.markdown import RUN_HEADER, report
 from let_titan.compare.page import cards
 from let_titan.compare.result import compare
 from let_titan.compare.text import accuracy_sentence, cost_rows, headline, speed_sentence, verdict
@@ -65,6 +67,19 @@ def test_a_run_that_did_not_come_to_its_end_is_named_beside_the_verdict(tmp_path
     assert json.loads(comparison.to_json())["arms"][0]["caveats"]
     del let.summary["exit_state"]  # of an old version
     assert "come to its end" not in verdict(compare([let], [baseline]).results[0])
+
+
+def test_an_exit_state_of_several_lines_stays_in_its_cell(tmp_path):
+    baseline, let = twins(tmp_path, BASELINE, BETTER)
+    words = "failed on rank 3: CUDA error | device-side assert\nCompile with it\n"
+    let.summary["exit_state"] = words + 99 * "long "
+    lines = report(compare([let], [baseline])).split("## The runs\n\n")[1].splitlines()
+    assert [line[:6] for line in lines[:5]] == ["| run ", "| --- ", "| base", "| LET ", ""]
+    cells = re.split(r"(?<!\\)\|", lines[3])
+    assert len(cells) == len(RUN_HEADER) + 2
+    state = cells[1 + RUN_HEADER.index("exit state")]
+    assert r"rank 3: CUDA error \| device-side assert Compile with it long" in state
+    assert len(state) < 130
 
 
 def test_learning_rates_set_for_other_lengths_are_named_beside_the_verdict(tmp_path):

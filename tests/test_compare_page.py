@@ -85,6 +85,7 @@ def test_the_page_is_well_formed_whole_and_alone(out):
 def test_the_page_says_the_verdict_first_and_escapes_names(out):
     text = (out / "report.html").read_text()
     verdict = text.index("let is 0.1")
+    assert text.index("<h1>Late-to-Early Training against its baseline</h1>") < verdict
     assert verdict < text.index("<svg") and verdict < text.index("<table")
     assert "&lt;b&gt;" in text and "<b>" not in text and "A &lt;note&gt;" in text
 

@@ -2,7 +2,6 @@
 
 import textwrap
 from collections.abc import Sequence
-from typing import Any
 
 from let_titan.runs import COMPLETED, Run
 
@@ -17,16 +16,18 @@ def caveats(ours: Sequence[Run], theirs: Sequence[Run]) -> list[str]:
 def cut_short(runs: Sequence[Run]) -> list[str]:
     """Names runs that did not come to their end; of old summaries that say nothing, none."""
     found = [
-        f"{run.name} did not come to its end (exit state: {shown(state)}; last step: "
+        f"{run.name} did not come to its end (exit state: {state}; last step: "
         f"{run.train[-1]['step']:,})"
         for run in runs
-        if (state := run.fact("exit_state")) not in (None, COMPLETED)
+        if (state := exit_state(run)) not in (None, COMPLETED)
     ]
     return [f"But {'; '.join(found)}."] if found else []
 
 
-def shown(state: Any) -> str:
-    return textwrap.shorten(str(state), WIDTH, placeholder=" ...")
+def exit_state(run: Run) -> str | None:
+    """Returns a run's exit state in one short line; None where an old summary says nothing."""
+    state = run.fact("exit_state")
+    return None if state is None else textwrap.shorten(str(state), WIDTH, placeholder=" ...")
 
 
 def unequal_lengths(ours: Sequence[Run], theirs: Sequence[Run]) -> list[str]:

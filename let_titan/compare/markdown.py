@@ -4,6 +4,7 @@ import os
 import shlex
 from typing import Any
 
+from let_titan.compare.caveats import exit_state
 from let_titan.compare.phases import FIGURES, Figure
 from let_titan.compare.result import ArmResult, Comparison
 from let_titan.compare.text import (
@@ -47,11 +48,10 @@ EACH = {
     "wall time, s": "elapsed_s",
     "student FLOPs": "student_flops",
     "teacher FLOPs": "teacher_flops",
-    "exit state": "exit_state",
 }
 """Facts of each run: of its summary, or of its last train line."""
 
-RUN_HEADER = ["run", *EACH, "last validation loss", "clock"]
+RUN_HEADER = ["run", *EACH, "exit state", "last validation loss", "clock"]
 
 PHASE_HEADER = ["phase", "tokens/s (to baseline)", "memory, GiB (to baseline)"]
 
@@ -99,11 +99,12 @@ def shared_rows(comparison: Comparison) -> list[list[Any]]:
 
 
 def run_rows(comparison: Comparison) -> list[list[Any]]:
-    """Returns a row of ``EACH`` for every run."""
+    """Returns a row of ``RUN_HEADER`` for every run."""
     return [
         [
             arm.name,
             *(run.train[-1].get(key, run.fact(key)) for key in EACH.values()),
+            exit_state(run),
             f"{run.curve[-1][1]:.4f}",
             "left out" if id(run) in comparison.untimed else "counts",
         ]

@@ -192,5 +192,11 @@ def verdict(result: ArmResult) -> str:
 
 def markdown_table(header: list[str], rows: list[list[Any]]) -> str:
     """Returns a Markdown table."""
-    lines = [header, ["---"] * len(header), *([show(cell) for cell in row] for row in rows)]
+    cells = [[markdown_cell(show(cell)) for cell in row] for row in rows]
+    lines = [[markdown_cell(name) for name in header], ["---"] * len(header), *cells]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def markdown_cell(text: str) -> str:
+    """Returns a text of any lines as one cell."""
+    return " ".join(text.split()).replace("|", r"\|")
