@@ -10,14 +10,18 @@ from let_titan.runs import KIND, Run, stretches
 STRICT = {
     "student": ("config.model.flavor", "parameters.total", "parameters.blocks"),
     "data": (
+        "data.dataset",
         "data.sha256_of_names_and_sizes",
+        "data.path",
         "config.training.seq_len",
         "tokenizer.sha256",
         "special_tokens",
     ),
     "tokens per step": ("tokens_per_step",),
     "validation": (
+        "validation_data.dataset",
         "validation_data.sha256_of_names_and_sizes",
+        "validation_data.path",
         "config.validation.seq_len",
         "validated sequences",
     ),
@@ -37,11 +41,15 @@ INTENDED = ("let", "distill", "teacher")
 def fact(run: Run, path: str) -> Any:
     """As ``Run.fact``, and some that are made up of several.
 
-    "validated sequences"; of ``HARDWARE``, what stretch after stretch was trained on: equal values
-    in a row are counted once, and a kind of hardware that never changed is no list.
+    "validated sequences"; the path of data, None where a hash of their files tells more; of
+    ``HARDWARE``, what stretch after stretch was trained on: equal values in a row are counted once,
+    and a kind of hardware that never changed is no list.
     """
     if path in HARDWARE:
         return hardware_fact(run, path)
+    if path.endswith("data.path"):
+        known = run.fact(path.replace(".path", ".sha256_of_names_and_sizes"))
+        return None if known else run.fact(path)
     if path != "validated sequences":
         return run.fact(path)
     steps, rows = (run.fact(f"config.validation.{key}") for key in ("steps", "local_batch_size"))
