@@ -10,6 +10,7 @@ from let_titan.compare.charts import drawn
 from let_titan.compare.markdown import report
 from let_titan.compare.result import compare
 from let_titan.compare.text import score_rows
+from let_titan.evaluate.record import note
 from let_titan.runs import EVALUATIONS, Run
 from tests.handmade import BASELINE, BETTER, STUDENT, TEACHER, TOKENS, evaluate, write_run
 
@@ -153,3 +154,74 @@ def test_a_chart_that_is_not_drawn_is_not_linked(tmp_path):
         assert ("(accuracy.png)" in report(comparison)) == linked
         assert ("accuracy" in drawn(comparison)) == linked
         assert "Spent until the tasks' average is" in report(comparison)
+
+
+TASK = {"acc": 0.6, "metric": "acc", "items": 1838, "hash": "a" * 64, "version": 1, "add_bos": True}
+DOMAIN = {"bits_per_byte": 1.1, "tokens": 5000, "bytes": 20000, "seq_len": 64, "stride": 16}
+
+
+def scored(tmp_path, task, domain):
+    """A baseline and a run that was measured so; at step 20 both as the baseline."""
+    runs = []
+    for name in ("baseline", "let"):
+        folder = write_run(tmp_path / name, name == "let", BETTER)
+        for step in (20, 40):
+            own = step == 40 and name == "let"
+            tasks = {"piqa": TASK | (task if own else {}), "boolq": TASK}
+            note(folder, step, tasks=tasks, average=0.6 + step / 1000)
+            note(folder, step, perplexity={"web": DOMAIN | (domain if own else {})})
+        runs.append(Run.load(folder))
+    return runs
+
+
+def found_of(runs):
+    (result,) = compare(runs[1:], runs[:1]).results
+    steps = {score.name: score.row.step for score in result.scores}
+    return steps, [row.step for row in result.averages], " ".join(result.caveats)
+
+
+@pytest.mark.parametrize(
+    ("term", "value"),
+    [("items", 8), ("hash", "b" * 64), ("version", 2), ("add_bos", False)],
+    ids=["items", "hash", "version", "add_bos"],
+)
+def test_tasks_of_other_items_are_not_compared_and_are_named(tmp_path, term, value):
+    steps, averages, said = found_of(scored(tmp_path, {term: value}, {}))
+    assert steps == {"piqa": 20, "boolq": 40, "web": 40} and averages == [20]
+    assert said == (
+        "But scores are left out that were not measured alike: piqa (piqa's "
+        f"{term} at step 40: {str(TASK[term])[:12]} in baseline, {str(value)[:12]} in let). "
+        "Evaluate all runs with the same options."
+    )
+
+
+@pytest.mark.parametrize(
+    ("term", "value"), [("tokens", 4096), ("bytes", 19990), ("seq_len", 128), ("stride", 32)]
+)
+def test_perplexities_of_another_text_are_not_compared_and_are_named(tmp_path, term, value):
+    steps, averages, said = found_of(scored(tmp_path, {}, {term: value}))
+    assert steps == {"piqa": 40, "boolq": 40, "web": 20} and averages == [20, 40]
+    assert f"web (web's {term} at step 40: {DOMAIN[term]} in baseline, {value} in let)" in said
+
+
+def test_what_a_measure_does_not_say_is_not_held_against_it(tmp_path):
+    unsaid = dict.fromkeys(("items", "hash", "version", "add_bos", *list(DOMAIN)[1:]))
+    steps, averages, said = found_of(scored(tmp_path, unsaid, unsaid))
+    assert steps == {"piqa": 40, "boolq": 40, "web": 40} and averages == [20, 40] and said == ""
+
+
+@pytest.mark.parametrize(("bytes_", "step"), [(19990, 40), (19000, 20)])
+def test_other_tokenizers_are_compared_over_one_text(tmp_path, bytes_, step):
+    runs = scored(tmp_path, {}, {"tokens": 4096, "bytes": bytes_})
+    runs[1].summary["tokenizer"] = {"sha256": "other"}
+    (result,) = compare(runs[1:], runs[:1], ["data"]).results
+    assert {score.name: score.row.step for score in result.scores}["web"] == step
+
+
+def test_many_domains_of_another_text_are_counted(tmp_path):
+    runs = scored(tmp_path, {}, {})
+    for run, size in zip(runs, (10, 20), strict=True):
+        domains = {f"set{n}": DOMAIN | {"bytes": size} for n in range(22)}
+        run.evaluations[-1]["perplexity"] = domains
+    (caveat,) = compare(runs[1:], runs[:1]).results[0].caveats
+    assert "alike: set0, set1, set2, 19 more (set0's bytes at step 40: 10 in base" in caveat

@@ -70,6 +70,12 @@ def test_both_accuracies_are_kept_and_the_normed_one_leads(tmp_path):
     assert found["boolq"]["add_bos"] and found["boolq"]["hash"] == "abc"
 
 
+def test_several_gpus_leave_no_hash(tmp_path):
+    settings = harness.Settings(tasks=("boolq",), gpus=2)
+    found = harness.evaluate(model(), settings, FakeHarness(), tmp_path)
+    assert found["boolq"]["hash"] is None
+
+
 def test_only_what_is_not_cached_is_run(tmp_path):
     fake = FakeHarness()
     settings = harness.Settings(tasks=("piqa", "boolq"))

@@ -71,7 +71,8 @@ def test_the_number_is_the_trainers(finished, tmp_path):
     assert overall["nll"] == pytest.approx(line["val_loss"], rel=0, abs=1e-5)
     assert overall["bits_per_byte"] == pytest.approx(line["val_bits_per_byte"], rel=0, abs=1e-5)
     noted = json.loads((run / "evaluations.jsonl").read_text().splitlines()[-1])
-    assert noted["step"] == STEPS and noted["perplexity"]["overall"] == overall
+    read = {"seq_len": SEQ_LEN, "stride": None}
+    assert noted["step"] == STEPS and noted["perplexity"]["overall"] == overall | read
 
 
 def test_what_the_run_left_out_is_read_on_demand(finished, corpus, tmp_path):

@@ -1,16 +1,25 @@
-"""What a reader must know before believing a verdict: runs cut short, lengths that differ."""
+"""What a reader must know before believing a verdict: runs cut short, lengths that differ, scores
+of other items."""
 
 import textwrap
 from collections.abc import Sequence
 
+from let_titan.compare.measures import measure_at
+from let_titan.compare.scores import left_out
 from let_titan.runs import COMPLETED, Run
 
 WIDTH = 120  # characters of an exit state: a failure may bring a long message of several lines
+DIGITS = 12  # of a task's hash
+NAMES = 3  # of scores that are left out: a corpus may have dozens of domains
 
 
 def caveats(ours: Sequence[Run], theirs: Sequence[Run]) -> list[str]:
     """Returns sentences that belong to the verdict of two sides; none for sound ones."""
-    return [*cut_short([*ours, *theirs]), *unequal_lengths(ours, theirs)]
+    return [
+        *cut_short([*ours, *theirs]),
+        *unequal_lengths(ours, theirs),
+        *unlike_scores([*theirs, *ours]),
+    ]
 
 
 def cut_short(runs: Sequence[Run]) -> list[str]:
@@ -52,3 +61,23 @@ def length(run: Run) -> int | None:
     paths = ("config.lr_scheduler.total_steps", "config.training.steps")
     found: list[int | None] = [run.fact(path) for path in paths]
     return found[0] or found[1]
+
+
+def unlike_scores(runs: Sequence[Run]) -> list[str]:
+    """Names the tasks and domains that were measured on other items or another text."""
+    found = left_out(runs)
+    if not found:
+        return []
+    names = [name for name, _ in found]
+    if len(names) > NAMES:
+        names[NAMES:] = [f"{len(names) - NAMES} more"]
+    key, (step, term) = next(iter(found.items()))
+    values: dict[str, str] = {}
+    for run in runs:
+        if (value := measure_at(run, key, step).get(term)) is not None:
+            values.setdefault(str(value)[:DIGITS], run.name)
+    said = ", ".join(f"{value} in {name}" for value, name in values.items())
+    return [
+        f"But scores are left out that were not measured alike: {', '.join(names)} ({key[0]}'s "
+        f"{term} at step {step:,}: {said}). Evaluate all runs with the same options."
+    ]

@@ -4,12 +4,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from let_titan.compare.measures import Key, disagreement, measures, scores_of, unlike_at
 from let_titan.compare.rows import Row, rows_of
 from let_titan.compare.speedup import Level, Pairs, at_goal
 from let_titan.compare.trace import Trace
 from let_titan.runs import Line, Run, is_number
-
-PERPLEXITY = "bits per byte"
 
 
 @dataclass(frozen=True)
@@ -27,52 +26,61 @@ class Score:
     row: Row
 
 
-def scores_of(line: Line) -> dict[tuple[str, str], float]:
-    """Returns {(task or domain, metric): value} of one evaluation, without what is no number."""
-    tasks = (line.get("tasks") or {}).items()
-    domains = (line.get("perplexity") or {}).items()
-    found: dict[tuple[str, str], Any] = {
-        (name, task["metric"]): task.get(task["metric"]) for name, task in tasks
-    }
-    found |= {(name, PERPLEXITY): domain.get("bits_per_byte") for name, domain in domains}
-    return {key: value for key, value in found.items() if is_number(value)}
-
-
 def compare_scores(ours: Sequence[Run], theirs: Sequence[Run], paired: bool) -> list[Score]:
-    """Compares every task and domain that all runs were evaluated on at one step."""
-    keys = dict.fromkeys(key for line in theirs[0].evaluations for key in scores_of(line))
+    """Compares every task and domain that all runs were evaluated on at one step, and alike."""
     found = []
-    for key in keys:
-
-        def value(line: Line, key: tuple[str, str] = key) -> Any:
-            return scores_of(line).get(key)
-
-        rows = rows_of(*(of_all(side, value) for side in (ours, theirs)), paired=paired)
-        if rows:
-            found.append(Score(*key, rows[-1]))
+    for key in keys_of(theirs[0]):
+        rows = rows_of(*(values_of(side, key) for side in (ours, theirs)), paired=paired)
+        alike = [row for row in rows if unlike_at([*theirs, *ours], key, row.step) is None]
+        if alike:
+            found.append(Score(*key, alike[-1]))
     return found
 
 
+def left_out(runs: Sequence[Run]) -> dict[Key, tuple[int, str]]:
+    """Returns {key: (step, term)} of what the runs' last common evaluations measured unlike."""
+    found = {}
+    for key in keys_of(runs[0]):
+        steps = set.intersection(*(set(curve) for curve in values_of(runs, key)))
+        if steps and (term := unlike_at(runs, key, max(steps))):
+            found[key] = max(steps), term
+    return found
+
+
+def keys_of(run: Run) -> list[Key]:
+    return list(dict.fromkeys(key for line in run.evaluations for key in scores_of(line)))
+
+
+def values_of(side: Sequence[Run], key: Key) -> list[dict[int, float]]:
+    return of_all(side, lambda line: scores_of(line).get(key))
+
+
 def average_rows(ours: Sequence[Run], theirs: Sequence[Run], paired: bool) -> list[Row]:
-    """Compares the tasks' average wherever all runs have it over the same tasks.
+    """Compares the tasks' average wherever all runs have it over the same tasks, measured alike.
 
     Those of the baseline's last evaluation: an average of others is another measure.
     """
-    return rows_of(*(averages(side, tasks(theirs[0])) for side in (ours, theirs)), paired=paired)
+    return rows_of(
+        *(averages(side, last_average(theirs[0])) for side in (ours, theirs)), paired=paired
+    )
 
 
-def tasks(run: Run) -> Any:
-    """Returns the tasks with their metrics of a run's last average; None without one."""
+def last_average(run: Run) -> Line:
+    """Returns the last evaluation with an average; empty without one."""
     lines = [line for line in run.evaluations if is_number(line.get("average"))]
-    return measured(lines[-1]) if lines else None
+    return lines[-1] if lines else {}
 
 
-def measured(line: Line) -> set[tuple[str, str]]:
-    return {(name, task["metric"]) for name, task in (line.get("tasks") or {}).items()}
+def averages(side: Sequence[Run], wanted: Line) -> list[dict[int, float]]:
+    return of_all(side, lambda line: line.get("average") if same_tasks(line, wanted) else None)
 
 
-def averages(side: Sequence[Run], wanted: Any) -> list[dict[int, float]]:
-    return of_all(side, lambda line: line.get("average") if measured(line) == wanted else None)
+def same_tasks(line: Line, wanted: Line) -> bool:
+    """Whether two evaluations have one set of tasks, with their metrics, measured alike."""
+    ours, theirs = (measures({"tasks": each.get("tasks")}) for each in (line, wanted))
+    return ours.keys() == theirs.keys() and not any(
+        disagreement([ours[key], theirs[key]]) for key in ours
+    )
 
 
 def of_all(side: Sequence[Run], value: Callable[[Line], Any]) -> list[dict[int, float]]:
@@ -100,7 +108,7 @@ def accuracy_target(
     if not rows:
         return None
     if paired:
-        sides = [averages(side, tasks(theirs[0])) for side in (ours, theirs)]
+        sides = [averages(side, last_average(theirs[0])) for side in (ours, theirs)]
     else:
         sides = [
             [{row.step: row.run.value for row in rows}],

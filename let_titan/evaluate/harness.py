@@ -174,8 +174,8 @@ def evaluate(
         ConfigError: ``folder`` can be none.
         RunError: the harness failed, a task has no accuracy, or the cache cannot be written.
     """
-    bos = model.add_bos if settings.add_bos is None else settings.add_bos
-    settings = replace(settings, add_bos=bos)
+    if settings.add_bos is None:
+        settings = replace(settings, add_bos=model.add_bos)
     keys = {task: key_of(model, task, settings, harness) for task in settings.tasks}
     cache = {task: folder / "cache" / f"{key}.json" for task, key in keys.items()}
     results = {task: cached(file) for task, file in cache.items()}
@@ -186,7 +186,7 @@ def evaluate(
         found = harness.run(model, replace(settings, tasks=missing), log)
         inaccurate = [task for task in missing if ACCURACY not in found["results"][task]]
         for task in (task for task in missing if task not in inaccurate):
-            results[task] = task_result(found, task, bos)
+            results[task] = task_result(found, task, settings)
             replace_text(cache[task], json.dumps(results[task]) + "\n")
         if inaccurate:
             raise RunError(
@@ -205,8 +205,12 @@ def cached(file: Path) -> dict[str, Any] | None:
     return result if isinstance(result, dict) else None
 
 
-def task_result(found: dict[str, Any], task: str, add_bos: bool) -> dict[str, Any]:
-    """Returns what the harness's result file says of one task."""
+def task_result(found: dict[str, Any], task: str, settings: Settings) -> dict[str, Any]:
+    """Returns what the harness's result file says of one task.
+
+    Its hash is over the items in their order, which several GPUs change: theirs is left out, or
+    ``let_titan.compare`` would take the same items for others.
+    """
     figures = found["results"][task]
     normed = figures.get("acc_norm,none")
     metric = "acc" if normed is None else "acc_norm"
@@ -217,6 +221,6 @@ def task_result(found: dict[str, Any], task: str, add_bos: bool) -> dict[str, An
         "metric": metric,
         "items": found["n-samples"][task]["effective"],
         "version": found["versions"].get(task),
-        "hash": found.get("task_hashes", {}).get(task),
-        "add_bos": add_bos,
+        "hash": found.get("task_hashes", {}).get(task) if settings.gpus == 1 else None,
+        "add_bos": settings.add_bos,
     }

@@ -209,7 +209,9 @@ def run(options: argparse.Namespace) -> None:
     for model, corpus, seq_len in prepared:
         result = perplexity(model, corpus, seq_len, options)
         if model.run is not None and model.step is not None:
-            note(model.run, model.step, perplexity=result)
+            read = {"seq_len": seq_len, "stride": options.stride}
+            noted = {part: {**x, **read} for part, x in result.items()}
+            note(model.run, model.step, perplexity=noted)
         facts = {"name": model.name, "step": model.step, "digest": model.digest}
         keys = ("stride", "windows", "every", "dtype", "all_documents")
         settings = {"seq_len": seq_len, **{key: getattr(options, key) for key in keys}}
