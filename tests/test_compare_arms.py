@@ -3,8 +3,10 @@
 import copy
 import json
 import shutil
+from dataclasses import asdict
 
 import pytest
+from torchtitan.config.job_config import Checkpoint
 
 from let_titan.compare.__main__ import main
 from let_titan.compare.alternatives import validation
@@ -94,7 +96,9 @@ def test_runs_that_begin_with_other_weights_are_no_twins(tmp_path, key, value):
     runs = seeds(tmp_path, True, BETTER, BETTER)
     (baseline,) = seeds(tmp_path, False, BASELINE)
     for run in (*runs, baseline):
-        run.summary["config"]["checkpoint"] = {"enable": True, "interval": 10}
+        run.summary["config"]["checkpoint"] = asdict(Checkpoint(enable=True))
+    runs[0].summary["config"]["checkpoint"] |= {"enable": False, "interval": 10}
+    assert [arm.seeds for arm in group(runs)] == [[0, 1]]
     runs[1].summary["config"]["checkpoint"][key] = value
     assert [arm.seeds for arm in group(runs)] == [[0], [1]]
     assert compare(runs[1:], [baseline]).unintended == [f"checkpoint.{key}"]

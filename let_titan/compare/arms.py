@@ -11,17 +11,15 @@ from let_titan.runs import Run
 BOOKKEEPING = ("job", "metrics", "checkpoint", "profiling", "comm")
 """Sections of a config that say where a run is written, not what is trained."""
 
-LOADED = tuple(
-    f"checkpoint.{key}"
-    for key in (
-        "initial_load_path",
-        "initial_load_in_hf",
-        "initial_load_in_hf_quantized",
-        "initial_load_model_only",
-        "exclude_from_loading",
-    )
-)
-"""Of [checkpoint], what a run begins or goes on with: weights are known by their place alone."""
+LOADED: dict[str, Any] = {
+    "checkpoint.initial_load_path": None,
+    "checkpoint.initial_load_in_hf": False,
+    "checkpoint.initial_load_in_hf_quantized": False,
+    "checkpoint.initial_load_model_only": True,
+    "checkpoint.exclude_from_loading": [],
+}
+"""Of [checkpoint], what a run begins or goes on with, and what each key is where it says nothing.
+Weights are known by their place alone."""
 
 PLACES = ("model.hf_assets_path", "training.dataset_path", "validation.dataset_path")
 """Where files lie on one machine; what they hold is compared by fingerprint."""
@@ -73,7 +71,9 @@ def setting(run: Run) -> dict[str, Any]:
     return {
         key: value
         for key, value in flat.items()
-        if key != SEED and is_of_training(key) and not (is_place(key, flat) or is_idle(key, flat))
+        if key != SEED
+        and is_of_training(key)
+        and not (is_place(key, flat) or is_idle(key, flat) or loads_nothing(key, flat))
     }
 
 
@@ -106,13 +106,14 @@ def is_place(key: str, config: Mapping[str, Any]) -> bool:
 
 
 def is_idle(key: str, config: Mapping[str, Any]) -> bool:
-    """Whether a run has no use for the key: of a loss not its own, of a load that is switched off.
-
-    A config that does not say whether checkpoints are on is taken to load.
-    """
-    if key in LOADED:
-        return config.get("checkpoint.enable") is False
+    """Whether a run has no use for the key: a setting of a loss that is not its own."""
     return key.startswith("let.cca_") and config.get("let.loss") != "cca"
+
+
+def loads_nothing(key: str, config: Mapping[str, Any]) -> bool:
+    """Whether a key of ``LOADED`` is at its default, or checkpoints are off."""
+    is_off = config.get("checkpoint.enable") is False
+    return key in LOADED and (is_off or config[key] == LOADED[key])
 
 
 def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
