@@ -23,6 +23,11 @@ if ! "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2> /dev/nul
 fi
 
 if [[ -n $found && $found != *" $PWD" ]] || ! .venv/bin/python -m pip --version &> /dev/null; then
+    if [[ -L .venv ]]; then
+        echo "setup: .venv is a link to $(readlink .venv), which may be another checkout's:" \
+            "remove the link, or make the environment there by hand" >&2
+        exit 2
+    fi
     echo "setup: making .venv with $("$python" --version)"
     "$python" -m venv --clear .venv
 fi
