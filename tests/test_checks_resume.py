@@ -147,6 +147,28 @@ def test_a_baseline_becomes_no_run_with_a_teacher(resumed, lab):
     assert resumed(let__enable=False) == []
 
 
+def test_another_method(resumed, lab):
+    """The teacher would come back, or another one's keys be named as a cure."""
+    rkd = {"let__enable": False, "distill__method": "rkd"}
+    (told,) = resumed(**rkd)
+    assert 'method was LET: set distill.method = "none" and let.enable = true, or' in told
+    path = lab.folder / "run" / "summary.json"
+    summary = json.loads(path.read_text())
+    summary["config"]["distill"]["method"] = "salt"
+    summary["let_plan"]["pairs"][0]["block"] = 5
+    path.write_text(json.dumps(summary))
+    salt = {"let__enable": False, "distill__method": "salt", "distill__n_kd": S_STOP}
+    assert resumed(**salt) == []
+    for another in (rkd, {}):
+        (told,) = resumed(**another)
+        assert 'method was SALT: set distill.method = "salt" and let.enable = false' in told
+    checkpoints = lab.folder / "run" / "checkpoint"
+    shutil.copytree(checkpoints / "step-1", checkpoints / "step-3")  # past n_kd
+    assert resumed(let__enable=False, checkpoint__load_step=3) == []
+    (told,) = resumed(**rkd, checkpoint__load_step=3)
+    assert "method was SALT" in told
+
+
 def test_other_pairs(resumed):
     (told,) = resumed(let__k=3)
     assert "its pairs (teacher's layer:block) were last:2: set let.k = 2 and teacher.l" in told

@@ -170,7 +170,10 @@ def summary_mistakes(config: LetJobConfig, plan: LetPlan | None, world_size: int
         yield differs(config, f"student {did}", f"data.document_attention = {str(apart).lower()}")
     if plan is None:
         return
-    other_kind = list(kind_mistakes(config, let_plan, plan))
+    other_kind = [
+        *kind_mistakes(config, let_plan, plan),
+        *(method_mistakes(config, before["config"]) if let_plan and plan.pairs else ()),
+    ]
     yield from other_kind
     if plan.pairs and not other_kind:
         yield from s_stop_mistakes(config, let_plan, plan)
@@ -196,6 +199,20 @@ def kind_mistakes(config: LetJobConfig, before: dict[str, Any] | None, plan: Let
             "baseline's, without one: start the run with its own config, or choose another "
             "job.dump_folder."
         )
+
+
+def method_mistakes(config: LetJobConfig, before: dict[str, Any]) -> Mistakes:
+    """LET, RKD and SALT have their steps and pairs by other keys, none of which cures this.
+
+    Args:
+        config: of a run that has a teacher.
+        before: the config that the run had, with a teacher, too.
+    """
+    was = before.get("distill", {}).get("method", "none")
+    if was != config.distill.method:
+        name, let = ("LET", "true") if was == "none" else (was.upper(), "false")
+        cure = f'distill.method = "{was}" and let.enable = {let}'
+        yield differs(config, f"method was {name}", cure)
 
 
 def teacher_phase_mistakes(config: LetJobConfig, before: dict[str, Any]) -> Mistakes:
