@@ -188,6 +188,18 @@ def test_another_theta(resumed):
     assert "its student's RoPE has theta 10000.0: set model.rope_theta = 10000.0" in told
 
 
+def test_another_seed(resumed, lab):
+    """let_titan.compare would take two resumes of one run for two seeds, and pair them by it."""
+    (told,) = resumed(debug__seed=8)
+    assert "its seed was 7: set debug.seed = 7, or choose another job.dump_folder" in told
+    path = lab.folder / "run" / "summary.json"
+    summary = json.loads(path.read_text())
+    summary["config"]["debug"]["seed"] = None
+    path.write_text(json.dumps(summary))
+    (told,) = resumed()
+    assert "its weights were drawn without a seed: set no debug.seed, or choose" in told
+
+
 def other_tokenizer(resumed, folder):
     """Returns what is said of it alone, without a teacher, whose tokenizer would differ, too."""
     told = resumed(model__hf_assets_path=str(folder), let__lambda_0=0.0)

@@ -148,6 +148,7 @@ def summary_mistakes(config: LetJobConfig, plan: LetPlan | None, world_size: int
     theta = before["config"]["model"].get("rope_theta", 10_000.0)
     if theta != config.model.rope_theta:
         yield differs(config, f"student's RoPE has theta {theta}", f"model.rope_theta = {theta}")
+    yield from seed_mistakes(config, before["config"])
     if tokenizer != fingerprint(load_tokenizer(config.model.hf_assets_path)):
         yield differs(
             config,
@@ -179,6 +180,17 @@ def summary_mistakes(config: LetJobConfig, plan: LetPlan | None, world_size: int
         yield from s_stop_mistakes(config, let_plan, plan)
         yield from pair_mistakes(config, let_plan, plan)
         yield from teacher_phase_mistakes(config, before["config"])
+
+
+def seed_mistakes(config: LetJobConfig, before: dict[str, Any]) -> Mistakes:
+    """The seed drew the initial weights: under another one a trajectory would count as two."""
+    seed = before.get("debug", {}).get("seed")
+    if seed == config.debug.seed:
+        return
+    if seed is None:
+        yield differs(config, "weights were drawn without a seed", "no debug.seed")
+    else:
+        yield differs(config, f"seed was {seed}", f"debug.seed = {seed}")
 
 
 def kind_mistakes(config: LetJobConfig, before: dict[str, Any] | None, plan: LetPlan) -> Mistakes:
