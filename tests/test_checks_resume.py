@@ -14,12 +14,19 @@ S_STOP = 2
 SAVED = {"checkpoint__enable": True, "checkpoint__interval": 1, "checkpoint__keep_latest_k": 0}
 
 
+def validated(lab):
+    """Returns the settings of a run that is validated on 6 sequences."""
+    sizes = {"steps": 2, "local_batch_size": 3, "seq_len": 64}
+    data = {"dataset": "pile", "dataset_path": str(lab.assets / "validation.jsonl")}
+    return {f"validation__{key}": x for key, x in {"enable": True, **data, **sizes}.items()}
+
+
 @pytest.fixture(scope="module")
 def run(assets, tmp_path_factory):
     """A finished run of 2 steps: step-1 is a whole checkpoint, step-2 holds the model alone."""
     lab = Lab(assets, tmp_path_factory.mktemp("saved"))
-    short = {**SAVED, "training__steps": 2, "checkpoint__last_save_model_only": True}
-    trainer = LetTrainer(lab.config({"s_stop": S_STOP}, **short))
+    short = {"training__steps": 2, "checkpoint__last_save_model_only": True}
+    trainer = LetTrainer(lab.config({"s_stop": S_STOP}, **SAVED, **validated(lab), **short))
     trainer.train()
     trainer.run_folder.end("completed")
     trainer.close()
@@ -227,6 +234,34 @@ def test_other_data(resumed, lab):
     (told,) = resumed(**other)
     assert "with other files than now" in told
     assert resumed(**other, checkpoint__exclude_from_loading=["dataloader"]) == []
+
+
+def test_other_validation(resumed, lab):
+    """One curve would be of two measures. It may begin, end and be read in other batches."""
+    same = validated(lab)
+    moved = shutil.copy(lab.assets / "validation.jsonl", lab.folder)
+    for change in ({}, {"freq": 3}, {"dataset_path": str(moved)}, {"enable": False}):
+        assert resumed(**same | {f"validation__{key}": x for key, x in change.items()}) == []
+    assert resumed(**same | {"validation__steps": 3, "validation__local_batch_size": 2}) == []
+    (told,) = resumed(**same | {"validation__steps": 3})
+    assert "its validation read 6 sequences, and now would read 9: set validation.steps = 2" in told
+    (told,) = resumed(**same | {"validation__seq_len": 32})
+    assert "its validation read sequences of 64 tokens: set validation.seq_len = 64" in told
+    (told,) = resumed(**same | {"validation__dataset_path": str(lab.assets / "train.jsonl")})
+    assert "validation.jsonl', other files than now: set validation.dataset" in told
+    path = lab.folder / "run" / "summary.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "validation_data": None}))
+    assert resumed(**same | {"validation__steps": 3}) == []
+
+
+def test_other_documents_of_validation(resumed, lab):
+    """Training may begin other data; what is validated on stays."""
+    anew = {**validated(lab), "checkpoint__exclude_from_loading": ["dataloader"]}
+    assert resumed(**anew, data__shuffle_buffer=100, data__weights=["A:0.5"]) == []
+    (told,) = resumed(**anew, data__validation_fraction=0.5)
+    assert "its validation was read with data.validation_fraction = 0.0: set data.valid" in told
+    (told,) = resumed(**anew, data__weights=["A:0"])
+    assert "its validation left out the sets of weight 0 in []: set these" in told
 
 
 def test_other_attention(resumed):

@@ -14,6 +14,7 @@ from let_titan.checks.contents import content_mistakes, goes_on
 from let_titan.checks.layout import global_batch_size
 from let_titan.checks.mistakes import Mistakes
 from let_titan.checks.resumed_data import data_mistakes
+from let_titan.checks.resumed_validation import validation_mistakes
 from let_titan.config import LetJobConfig
 from let_titan.errors import ConfigError
 from let_titan.plan import LetPlan
@@ -165,6 +166,7 @@ def summary_mistakes(config: LetJobConfig, plan: LetPlan | None, world_size: int
             )
     if "dataloader" not in config.checkpoint.exclude_from_loading:
         yield from data_mistakes(config, data, before["config"])
+    yield from validation_mistakes(config, before.get("validation_data"), before["config"])
     apart = before["config"].get("data", {}).get("document_attention", False)
     if apart != config.data.document_attention:
         did = "attended within documents" if apart else "attended across documents"

@@ -25,14 +25,21 @@ def data_mistakes(config: LetJobConfig, data: dict[str, Any], before: dict[str, 
 
 
 def file_mistakes(config: LetJobConfig, before: dict[str, Any]) -> Mistakes:
-    """The same files may have moved; the sha256 says all that the list of them does."""
     now = data_fingerprint(config.training.dataset, config.training.dataset_path)
-    if any(before[key] != now[key] for key in before.keys() & now.keys() - {"path", "files"}):
+    if is_other(before, now):
         yield differs(
             config,
             f"data was {before.get('path')!r}, with other files than now",
             'checkpoint.exclude_from_loading = ["dataloader"] to begin the new data from its start',
         )
+
+
+def is_other(before: dict[str, Any], now: dict[str, Any]) -> bool:
+    """Whether two fingerprints are of two corpora, not of one whose files have moved.
+
+    The sha256 says all that the list of files does.
+    """
+    return any(before[key] != now[key] for key in before.keys() & now.keys() - {"path", "files"})
 
 
 def position_mistakes(config: LetJobConfig, before: dict[str, Any]) -> Mistakes:
