@@ -11,6 +11,7 @@ from safetensors import safe_open
 from torchtitan.models.llama3.model.args import RoPEScalingArgs
 from transformers import AutoConfig, AutoModelForCausalLM
 
+from let_titan.checkpoint.folders import set_aside
 from let_titan.errors import ConfigError
 from let_titan.export.__main__ import main
 from let_titan.export.folder import export
@@ -112,6 +113,19 @@ def test_a_let_runs_full_checkpoint(finished, tmp_path):
     loss = next(x["val_loss"] for x in losses if x["step"] == STEPS and "val_loss" in x)
     assert f"| validation loss (nats per token) | {loss:.4f} |" in card
     assert json.loads((tmp_path / "hf" / "let_titan.json").read_text())["step"] == STEPS
+
+
+def test_a_checkpoint_that_was_set_aside_has_no_figures_of_what_took_its_place(finished, tmp_path):
+    run = shutil.copytree(finished[0], tmp_path / "run")
+    aside = set_aside(run / "checkpoint", STEPS - 1)
+    aside = aside.rename(aside.with_name("abandoned-too_fast"))  # a user's name for it
+    shutil.copytree(aside / LAST, run / "checkpoint" / LAST)
+    assert main([str(run / "checkpoint" / LAST), str(tmp_path / "of_the_run")]) == 0
+    assert main([str(aside / LAST), str(tmp_path / "aside")]) == 0
+    cards = [(tmp_path / name / "README.md").read_text() for name in ("of_the_run", "aside")]
+    for row in ("validation loss", "learning rate"):
+        assert [row in card for card in cards] == [True, False]
+    assert ["This checkpoint was set aside" in card for card in cards] == [False, True]
 
 
 def test_shards_hold_the_same_tensors_as_one_file(finished, tmp_path):

@@ -10,6 +10,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel
 
+from let_titan.checkpoint.folders import set_aside
 from let_titan.evaluate.perplexity import main, show
 from let_titan.evaluate.windows import Packed
 from let_titan.tokenizer.build import load_tokenizer, token_bytes
@@ -73,6 +74,18 @@ def test_the_number_is_the_trainers(finished, tmp_path):
     noted = json.loads((run / "evaluations.jsonl").read_text().splitlines()[-1])
     read = {"seq_len": SEQ_LEN, "stride": None}
     assert noted["step"] == STEPS and noted["perplexity"]["overall"] == overall | read
+
+
+def test_of_a_checkpoint_that_was_set_aside_nothing_is_noted(finished, corpus, tmp_path):
+    """Its step is another checkpoint's in the run's history."""
+    run = shutil.copytree(finished[0], tmp_path / "run")
+    (run / "evaluations.jsonl").unlink(missing_ok=True)
+    aside = set_aside(run / "checkpoint", STEPS - 1)
+    options = ["--data", str(corpus), "--out", str(tmp_path / "out"), "--windows", "1"]
+    assert main([str(aside / f"step-{STEPS}"), *options]) == 0
+    (model,) = json.loads((tmp_path / "out" / "perplexity.json").read_text())["models"]
+    assert model["name"] == f"run/abandoned-1/step-{STEPS}"
+    assert not (run / "evaluations.jsonl").exists()
 
 
 def test_what_the_run_left_out_is_read_on_demand(finished, corpus, tmp_path):

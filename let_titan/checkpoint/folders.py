@@ -10,6 +10,8 @@ from collections.abc import Container
 from pathlib import Path
 
 MARKS = (".metadata", "model.safetensors.index.json")
+ABANDONED = "abandoned-"
+"""How the folder of checkpoints that went aside begins; a number follows."""
 
 
 def step_folders(folder: Path) -> dict[int, Path]:
@@ -77,9 +79,9 @@ def set_aside(folder: Path, step: int, among: Container[int] | None = None) -> P
     ]
     if not later:
         return None
-    matches = (re.fullmatch(r"abandoned-(\d+)", path.name) for path in folder.iterdir())
+    matches = (re.fullmatch(rf"{ABANDONED}(\d+)", path.name) for path in folder.iterdir())
     numbers = (int(match[1]) for match in matches if match)
-    target = folder / f"abandoned-{max(numbers, default=0) + 1}"
+    target = folder / f"{ABANDONED}{max(numbers, default=0) + 1}"
     target.mkdir()
     for path in reversed(later):  # the newest first: a kill on the way leaves a history that ends
         path.replace(target / path.name)

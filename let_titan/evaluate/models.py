@@ -26,7 +26,8 @@ class Model:
         folder: of Hugging Face's files.
         digest: of all of them: another model, another tokenizer, another digest.
         step: the optimiser step of the checkpoint, where it is known.
-        run: the run's folder, where results are noted for ``let_titan.compare``.
+        run: the run's folder, where results are noted for ``let_titan.compare``; None where the
+            checkpoint is not of its history.
         record: ``let_titan.json``; empty for a model of somebody else.
     """
 
@@ -74,8 +75,9 @@ def find_model(path: Path, exports: Path) -> Model:
     if not folder.is_dir():
         export(source, folder)
     found = hugging_face(folder)
-    name = f"{source.run.name}/{source.folder.name}"
-    return Model(name, folder, found.digest, source.step, source.run, found.record)
+    name = "/".join(filter(None, (source.run.name, source.abandoned, source.folder.name)))
+    run = None if source.abandoned else source.run
+    return Model(name, folder, found.digest, source.step, run, found.record)
 
 
 def export_name(source: Source) -> str:

@@ -20,19 +20,26 @@ model = AutoModelForCausalLM.from_pretrained("THIS_FOLDER")
 tokenizer = AutoTokenizer.from_pretrained("THIS_FOLDER")
 ```
 
-{bos}
+{notes}
 
 | | |
 |---|---|
 """
+
+SET_ASIDE = (
+    "This checkpoint was set aside when its run started again from an earlier step "
+    "(checkpoint.load_step): the settings below are those with which the run went on, and its "
+    "validation of this step is of another model."
+)
 
 
 def model_card(source: Source, dtype: str) -> str:
     """Returns the card's text; what the run does not say is left out."""
     how = training_method(source.summary)
     rows = {**training_rows(source, dtype), **let_rows(source.summary), **metric_rows(source)}
+    notes = [bos_sentence(source.summary), *([SET_ASIDE] if source.abandoned else [])]
     table = "".join(f"| {name} | {value} |\n" for name, value in rows.items() if value is not None)
-    return HEAD.format(name=source.run.name, how=how, bos=bos_sentence(source.summary)) + table
+    return HEAD.format(name=source.run.name, how=how, notes="\n\n".join(notes)) + table
 
 
 def training_method(summary: dict[str, Any]) -> str:
@@ -71,7 +78,7 @@ def training_rows(source: Source, dtype: str) -> dict[str, Any]:
         "optimiser steps": steps,
         "training tokens": seen,
         "data": config["training"].get("dataset"),
-        "learning rate": config["optimizer"]["lr"],
+        "learning rate": None if source.abandoned else config["optimizer"]["lr"],
         "initialisation": config["model"].get("init_scheme"),
         "let_titan": summary["versions"].get("let-titan"),
         "torchtitan": summary["versions"].get("torchtitan"),
@@ -101,6 +108,8 @@ def let_rows(summary: dict[str, Any]) -> dict[str, Any]:
 
 def metric_rows(source: Source) -> dict[str, Any]:
     """Returns the validation figures of the checkpoint's step, if it was validated."""
+    if source.abandoned:
+        return {}
     file = source.run / "metrics.jsonl"
     lines = read_lines(file) if file.is_file() else []
     at_step = [x for x in lines if x["step"] == source.step and x.get("val_loss") is not None]

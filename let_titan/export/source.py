@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from let_titan.checkpoint.checksums import METADATA, SUFFIX
-from let_titan.checkpoint.folders import step_folders, whole_checkpoints
+from let_titan.checkpoint.folders import ABANDONED, step_folders, whole_checkpoints
 from let_titan.checks import MODEL_NAME
 from let_titan.errors import ConfigError
 from let_titan.runs import read_summary
@@ -34,6 +34,15 @@ class Source:
         """The step it was saved at; None where its folder has another name."""
         match = re.fullmatch(r"step-(\d+)", self.folder.resolve().name)
         return int(match[1]) if match else None
+
+    @property
+    def abandoned(self) -> str | None:
+        """The folder that it was set aside to by checkpoint.load_step; None: it was not.
+
+        The run's lines of its step are then of another checkpoint, that took its place.
+        """
+        parent = self.folder.resolve().parent.name
+        return parent if parent.startswith(ABANDONED) else None
 
     @property
     def config(self) -> dict[str, Any]:
