@@ -88,6 +88,23 @@ def test_of_a_checkpoint_that_was_set_aside_nothing_is_noted(finished, corpus, t
     assert not (run / "evaluations.jsonl").exists()
 
 
+def test_a_checkpoint_that_left_its_run_whose_tokenizer_moved(finished, assets, corpus, tmp_path):
+    """As the sentences of what is missing say, and of all of them the export is given it."""
+    run = shutil.copytree(finished[0], tmp_path / "run")
+    step = (run / "checkpoint" / f"step-{STEPS}").rename(tmp_path / f"step-{STEPS}")
+    tokenizer = shutil.copytree(assets / "tokenizer", tmp_path / "tokenizer")
+    summary = json.loads((run / "summary.json").read_text())
+    summary["tokenizer"]["path"] = str(tmp_path / "gone")
+    (run / "summary.json").write_text(json.dumps(summary))
+    options = ["--data", str(corpus), "--out", str(tmp_path / "out"), "--windows", "1"]
+    assert main([str(step), *options]) == 2
+    assert main([str(step), *options, "--run", str(run)]) == 2
+    there = ["--run", str(run), "--tokenizer", str(tokenizer)]
+    assert main([str(step), *options, *there]) == 0
+    noted = json.loads((run / "evaluations.jsonl").read_text().splitlines()[-1])
+    assert noted["step"] == STEPS and noted["perplexity"] == result(tmp_path / "out")
+
+
 def test_what_the_run_left_out_is_read_on_demand(finished, corpus, tmp_path):
     options = ["--data", str(corpus), "--out", str(tmp_path), "--all-documents"]
     assert main([str(finished[0]), *options]) == 0

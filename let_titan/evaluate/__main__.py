@@ -8,7 +8,7 @@ and settings; those of a run's checkpoints are also noted in its evaluations.jso
 
 import argparse
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 
 import torch
@@ -17,9 +17,10 @@ from rich.console import Console
 from let_titan.errors import ConfigError, exit_code, writing
 from let_titan.evaluate import table
 from let_titan.evaluate.harness import Harness, Settings, evaluate, harness_python
-from let_titan.evaluate.models import find_model
+from let_titan.evaluate.models import find_models
 from let_titan.evaluate.record import note
 from let_titan.evaluate.tasks import SEED, SHOTS, TASKS
+from let_titan.export.options import add_options
 
 
 def parse(args: list[str] | None) -> argparse.Namespace:
@@ -53,6 +54,7 @@ def parse(args: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--parallelize", action="store_true", help="part one model over all GPUs instead"
     )
+    add_options(parser)
     return parser.parse_args(args)
 
 
@@ -71,14 +73,14 @@ def settings_of(options: argparse.Namespace) -> Settings:
             f"--gpus {options.gpus} and --parallelize exclude each other: a model per GPU is "
             "faster where one fits, --parallelize is for one that does not."
         )
-    given = {k: v for k, v in vars(options).items() if k not in ("paths", "out", "tasks")}
-    return Settings(tasks=tuple(options.tasks.split(",")), **given)
+    given = {key.name: getattr(options, key.name) for key in fields(Settings)}
+    return Settings(**{**given, "tasks": tuple(options.tasks.split(","))})
 
 
 def run(options: argparse.Namespace) -> None:
     settings = settings_of(options)
     harness = Harness(harness_python())
-    models = [find_model(path, options.out / "exports") for path in options.paths]
+    models = find_models(options.paths, options.out / "exports", options.run, options.tokenizer)
     rows = []
     for model in models:
         results = evaluate(model, settings, harness, options.out)

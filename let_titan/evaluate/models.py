@@ -1,6 +1,7 @@
 """What is evaluated: a checkpoint, which is exported on the way, or a Hugging Face folder."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -56,12 +57,34 @@ class Model:
         return Data(**{key: value for key, value in section.items() if key in known})
 
 
-def find_model(path: Path, exports: Path) -> Model:
+def find_models(
+    paths: Sequence[Path], exports: Path, run: Path | None, tokenizer: str | None
+) -> list[Model]:
+    """Finds what each of ``paths`` means, as ``find_model`` does.
+
+    Raises:
+        ConfigError: one of them is nothing, or ``run`` would be that of several: their results
+            would all be noted in it.
+        RunError: an export cannot be written.
+    """
+    if run is not None and len(paths) > 1:
+        raise ConfigError(
+            f"--run {str(run)!r} is the run of one checkpoint, and {len(paths)} PATHs are given: "
+            "evaluate that one by itself."
+        )
+    return [find_model(path, exports, run, tokenizer) for path in paths]
+
+
+def find_model(
+    path: Path, exports: Path, run: Path | None = None, tokenizer: str | None = None
+) -> Model:
     """Finds what ``path`` means; a checkpoint is exported below ``exports``, once.
 
     Args:
         path: a Hugging Face folder, a ``step-N`` folder, or a run's folder: its last checkpoint.
         exports: where exported checkpoints are kept.
+        run: the checkpoint's run, where it is no longer inside it.
+        tokenizer: the run's tokenizer folder, where it is no longer where the run found it.
 
     Raises:
         ConfigError: ``path`` is neither, or its checkpoint is damaged.
@@ -70,14 +93,14 @@ def find_model(path: Path, exports: Path) -> Model:
     # A run may have a config.json, too: torchtitan's job.save_config_file
     if (path / "config.json").is_file() and not (path / "summary.json").is_file():
         return hugging_face(path)
-    source = find_source(path)
+    source = find_source(path, run)
     folder = exports / export_name(source)
     if not folder.is_dir():
-        export(source, folder)
+        export(source, folder, tokenizer=tokenizer)
     found = hugging_face(folder)
     name = "/".join(filter(None, (source.run.name, source.abandoned, source.folder.name)))
-    run = None if source.abandoned else source.run
-    return Model(name, folder, found.digest, source.step, run, found.record)
+    home = None if source.abandoned else source.run
+    return Model(name, folder, found.digest, source.step, home, found.record)
 
 
 def export_name(source: Source) -> str:

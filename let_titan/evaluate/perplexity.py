@@ -29,10 +29,11 @@ from let_titan.data.files import PILE, data_fingerprint
 from let_titan.data.policy import policy_of
 from let_titan.disk import make_folder, replace_text
 from let_titan.errors import ConfigError, exit_code
-from let_titan.evaluate.models import Model, find_model
+from let_titan.evaluate.models import Model, find_models
 from let_titan.evaluate.record import note
 from let_titan.evaluate.scoring import figures, measure
 from let_titan.evaluate.windows import Packed
+from let_titan.export.options import add_options
 from let_titan.tokenizer.build import load_tokenizer, token_bytes
 
 OVERALL = "overall"
@@ -168,6 +169,7 @@ def parse(args: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--device", default="cuda" if torch.cuda.is_available() else "cpu", help="torch's name"
     )
+    add_options(parser)
     return parser.parse_args(args)
 
 
@@ -179,14 +181,12 @@ def check(options: argparse.Namespace) -> None:
             raise ConfigError(f"--{name.replace('_', '-')} {value} must be at least 1.")
 
 
-def prepare(path: Path, options: argparse.Namespace) -> tuple[Model, Packed, int]:
-    """Returns the model of ``path``, the corpus as it reads it, and its window.
+def prepare(model: Model, options: argparse.Namespace) -> tuple[Model, Packed, int]:
+    """Returns the model, the corpus as it reads it, and its window.
 
     Raises:
         ConfigError: what is wrong with one of them.
-        RunError: an export cannot be written.
     """
-    model = find_model(path, options.out / "exports")
     seq_len = context(model, options.seq_len)
     if options.stride is not None and options.stride > seq_len:
         raise ConfigError(
@@ -203,7 +203,8 @@ def run(options: argparse.Namespace) -> None:
         RunError: the results cannot be written.
     """
     check(options)
-    prepared = [prepare(path, options) for path in options.paths]
+    models = find_models(options.paths, options.out / "exports", options.run, options.tokenizer)
+    prepared = [prepare(model, options) for model in models]
     make_folder(options.out)
     found: list[dict[str, Any]] = []
     for model, corpus, seq_len in prepared:

@@ -12,6 +12,7 @@ from torchtitan.config import TORCH_DTYPE_MAP
 
 from let_titan.errors import exit_code
 from let_titan.export.folder import SHARD_GB, export
+from let_titan.export.options import add_options
 from let_titan.export.source import find_source
 
 
@@ -38,8 +39,7 @@ def parse(args: list[str] | None) -> argparse.Namespace:
         metavar="GB",
         help=f"largest safetensors file, held in memory (default: {SHARD_GB})",
     )
-    parser.add_argument("--run", type=Path, help="the run's folder, if the checkpoint left it")
-    parser.add_argument("--tokenizer", help="the run's tokenizer folder, if it was moved")
+    add_options(parser)
     return parser.parse_args(args)
 
 
