@@ -19,6 +19,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from let_titan.arguments import positive
 from let_titan.checkpoint.folders import whole_checkpoints
 from let_titan.runs import (
     COMPLETED,
@@ -276,7 +277,7 @@ def main(args: list[str] | None = None) -> int:
         help="the run to compare with; else the one without a teacher among RUN",
     )
     parser.add_argument("--once", action="store_true", help="print once and end")
-    parser.add_argument("--every", type=float, default=EVERY, help="seconds between two looks")
+    parser.add_argument("--every", type=positive, default=EVERY, help="seconds between two looks")
     options = parser.parse_args(args)
     console = Console()
     once = options.once or not console.is_terminal

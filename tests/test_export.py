@@ -138,6 +138,14 @@ def test_shards_hold_the_same_tensors_as_one_file(finished, tmp_path):
     assert same_logits(with_weights(finished[1]["weights"]), tmp_path / "many")
 
 
+@pytest.mark.parametrize("size", ["-1", "0", "nan", "inf"])
+def test_a_files_size_is_above_0(size, finished, tmp_path, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        main([str(finished[0]), str(tmp_path / "hf"), "--shard-gb", size])
+    told = capsys.readouterr().err
+    assert f"--shard-gb: {float(size)} must be a finite number above 0" in told
+
+
 def test_one_file_is_in_memory_at_a_time(finished, tmp_path, monkeypatch):
     whole, read, given, held = with_weights(finished[1]["weights"]), WeightStream.read, [], []
 

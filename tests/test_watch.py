@@ -190,6 +190,13 @@ def damage_a_line(folder):
     (folder / "metrics.jsonl").write_text("\n".join(lines) + "\n")
 
 
+@pytest.mark.parametrize("every", ["-1", "0", "nan", "inf"])
+def test_a_pause_is_above_0(every, folder, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        main([str(folder), "--once", "--every", every])
+    assert f"--every: {float(every)} must be a finite number above 0" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("damage", "sentence"),
     [

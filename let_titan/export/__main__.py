@@ -10,6 +10,7 @@ from pathlib import Path
 
 from torchtitan.config import TORCH_DTYPE_MAP
 
+from let_titan.arguments import positive
 from let_titan.errors import exit_code
 from let_titan.export.folder import SHARD_GB, export
 from let_titan.export.options import add_options
@@ -34,7 +35,7 @@ def parse(args: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument(
         "--shard-gb",
-        type=float,
+        type=positive,
         default=SHARD_GB,
         metavar="GB",
         help=f"largest safetensors file, held in memory (default: {SHARD_GB})",

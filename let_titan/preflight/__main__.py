@@ -7,6 +7,7 @@ import argparse
 import json
 import sys
 
+from let_titan.arguments import count, fraction
 from let_titan.config import LetConfigManager
 from let_titan.errors import ConfigError
 from let_titan.preflight.examination import choose_gpu, examine
@@ -51,34 +52,20 @@ def parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     flags.add_argument(
-        "--world-size", type=positive, default=DEFAULT_WORLD_SIZE, help="GPUs of the run (32)"
+        "--world-size", type=count, default=DEFAULT_WORLD_SIZE, help="GPUs of the run (32)"
     )
     flags.add_argument(
         "--gpu", choices=GPUS, help="of which kind (a100, or h100 where the config asks for float8)"
     )
     flags.add_argument(
         "--gpus-per-node",
-        type=positive,
+        type=count,
         default=GPUS_PER_NODE,
         help='GPUs of a node (8), for teacher.placement = "node"',
     )
     flags.add_argument("--mfu", type=fraction, help="model FLOPs utilisation to reckon with")
     flags.add_argument("--json", action="store_true", help="one JSON object instead of a table")
     return flags
-
-
-def positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{number} must be at least 1")
-    return number
-
-
-def fraction(text: str) -> float:
-    number = float(text)
-    if not 0 < number <= 1:
-        raise argparse.ArgumentTypeError(f"{number} must be above 0 and at most 1")
-    return number
 
 
 def refuse(findings: Findings, as_json: bool) -> int:
