@@ -149,8 +149,8 @@ def harness_python() -> Path:
 def key_of(model: Model, task: str, settings: Settings, harness: Harness) -> str:
     """Returns a name that changes with all that can change a task's result.
 
-    On how many GPUs the items were shared out is none of it: each is scored by a whole model. (Which
-    shot stands before an item may differ, as the harness draws them in each process.)
+    On how many GPUs the items were shared out is none of it: each is scored by a whole model.
+    (Which shot stands before an item may differ, as the harness draws them in each process.)
     """
     offline = settings.offline
     said = {
