@@ -18,7 +18,12 @@ class ConfigError(ValueError):
     Args:
         sentence: of the mistake.
         others: mistakes that were found with it, for ``let_titan.preflight`` to tell.
+
+    Attributes:
+        told: whether the rank that met it has told it.
     """
+
+    told = False
 
     def __init__(self, sentence: str, others: Sequence["ConfigError"] = ()) -> None:
         super().__init__(sentence)
@@ -41,7 +46,12 @@ class RunError(RuntimeError):
 
     ``let_titan.train.main`` prints it on rank 0 and exits with 1, without a traceback. Raised on
     all ranks, or on rank 0 alone.
+
+    Attributes:
+        told: whether the rank that met it has told it.
     """
+
+    told = False
 
 
 @contextmanager
@@ -67,6 +77,7 @@ def telling() -> Iterator[None]:
     except (ConfigError, RunError) as error:
         if os.environ.get("RANK", "0") != "0":
             print(f"let_titan: {error}", file=sys.stderr, flush=True)
+            error.told = True
         raise
 
 

@@ -3,6 +3,7 @@
 import os
 import socket
 import sys
+import time
 from contextlib import ExitStack, redirect_stderr, redirect_stdout
 from typing import NoReturn
 
@@ -22,6 +23,9 @@ from let_titan.upstream import check_version
 
 __all__ = ["LetTrainer", "main", "run"]
 
+SILENT_S = 30.0
+"""How long a rank that says nothing waits for another one's sentence before it ends."""
+
 
 def main(args: list[str] | None = None) -> None:
     """Parses, checks and runs; what goes wrong by the user's input is one sentence and exit code 2.
@@ -36,7 +40,11 @@ def main(args: list[str] | None = None) -> None:
             if os.environ.get("RANK", "0") != "0":  # one rank tells what is wrong
                 stack.enter_context(redirect_stderr(devnull))
                 stack.enter_context(redirect_stdout(devnull))
-            config = LetConfigManager().parse_args(args)
+            try:
+                config = LetConfigManager().parse_args(args)
+            except SystemExit:  # tyro's, which rank 0 tells
+                let_rank_0_speak()
+                raise
         check_config(config)
         if run(config) == COMPLETED:
             with ending_orderly():
@@ -87,7 +95,7 @@ def run(config: LetJobConfig) -> str:
     return exit_state
 
 
-def refuse(error: Exception, code: int) -> NoReturn:
+def refuse(error: ConfigError | RunError, code: int) -> NoReturn:
     """Prints the sentence on rank 0, and exits with ``code`` on every rank.
 
     What is wrong with one machine may be unknown to rank 0: that machine's first process tells it,
@@ -98,7 +106,15 @@ def refuse(error: Exception, code: int) -> NoReturn:
         print(f"let_titan: {error}", file=sys.stderr, flush=True)
     elif isinstance(error, WrongHere) and first:
         print(f"let_titan on {socket.gethostname()}: {error}", file=sys.stderr, flush=True)
+    elif not error.told:
+        let_rank_0_speak()
     sys.exit(code)
+
+
+def let_rank_0_speak() -> None:
+    """Waits on the other ranks: the first that ends has torchrun end the one that is to speak."""
+    if os.environ.get("RANK", "0") != "0":
+        time.sleep(SILENT_S)
 
 
 if __name__ == "__main__":

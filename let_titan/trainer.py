@@ -23,7 +23,6 @@ from let_titan.plan import LetPlan, resolve_plan
 from let_titan.rank_loss import RankLoss
 from let_titan.run.figures import let_figures
 from let_titan.run.folder import RunFolder, describe_run
-from let_titan.run.hold import Hold
 from let_titan.spec import register
 from let_titan.state_cache import uses_cache
 from let_titan.stop import StopRequest
@@ -71,7 +70,6 @@ class LetTrainer(Trainer):
         self.run_folder = RunFolder(
             Path(job_config.job.dump_folder), self.metrics_processor.file, describe_run(self)
         )
-        self.hold = Hold(Path(job_config.job.dump_folder), self.metrics_processor.file is not None)
         self.checkpointer.note_saved = self.run_folder.note_saved
         self.stop_request = StopRequest()
         self.guard = self._build_guard()
@@ -91,7 +89,6 @@ class LetTrainer(Trainer):
 
     def train(self) -> None:
         """As torchtitan, until the last step or the one in which a signal asked for an end."""
-        self.hold.take()
         with self.stop_request.listening():
             super().train()
             if not self._begun and self.run_folder.is_unfinished():
@@ -244,7 +241,7 @@ class LetTrainer(Trainer):
     def close(self) -> None:
         """As torchtitan, and lets other runs have the folder, and the cache of states."""
         super().close()
-        self.hold.release()
+        self.metrics_processor.hold.release()
         if self.phase.cache is not None:
             self.phase.cache.close()
 

@@ -10,7 +10,7 @@ out=outputs/demo
 common_flags=()
 let_flags=()
 report_flags=()
-case ${1:-} in
+case $* in
     "") ;;
     --quick)
         out=outputs/demo_quick
@@ -22,7 +22,7 @@ case ${1:-} in
         report_flags=(--quick)
         ;;
     *)
-        echo "demo: unknown argument '$1': the only one is --quick" >&2
+        echo "demo: unknown arguments '$*': the only one is --quick" >&2
         exit 2
         ;;
 esac

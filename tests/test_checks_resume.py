@@ -335,7 +335,9 @@ def test_an_initial_checkpoint(run, lab):
 def test_a_seed_checkpoint_is_never_overwritten(resumed, lab):
     folder = lab.folder / "run" / "checkpoint"
     seed = {"checkpoint__create_seed_checkpoint": True, "checkpoint__load_step": -1}
-    assert resumed(**seed) == []
+    (told,) = resumed(**seed)  # keep_latest_k would delete it first of all
+    assert "has come to step 2: choose another job.dump_folder" in told
+    assert resumed(**seed, job__dump_folder=str(lab.folder / "new")) == []
     shutil.copytree(folder / "step-1", folder / "step-0")
     (told,) = resumed(**seed)
     assert "would overwrite" in told and "step-0" in told

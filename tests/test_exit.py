@@ -12,6 +12,8 @@ from types import SimpleNamespace
 
 import pytest
 
+from let_titan import train
+from let_titan.errors import ConfigError, telling
 from tests.support import Lab, write_toml
 from tests.world import free_port
 
@@ -32,7 +34,10 @@ MISTAKES = {
 # Importing torchtitan takes seconds: one process imports it, and a fork of it makes each mistake.
 DRIVER = """
 import json, os, sys, time
+from let_titan import train
 from let_titan.train import main
+
+train.SILENT_S = 1.0
 
 PLACE = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE")
 VARIABLES = (*PLACE, "MASTER_ADDR", "MASTER_PORT")
@@ -167,6 +172,17 @@ def test_what_one_machine_lacks_is_told_there(case, told):
 def test_the_other_ranks_exit_in_silence(name, told):
     assert told[0][name].code == 2
     assert told[0][name].err == ""
+    assert told[0][name].seconds > 1  # rank 0's to speak: torchrun ends it with the first that ends
+
+
+def test_a_rank_that_has_told_it_itself_ends_at_once(monkeypatch, capsys):
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setattr(train, "SILENT_S", 600)
+    with pytest.raises(ConfigError) as met, telling():
+        raise ConfigError("line 3 is no JSON")
+    with pytest.raises(SystemExit):
+        train.refuse(met.value, 2)
+    assert capsys.readouterr().err == "let_titan: line 3 is no JSON\n"
 
 
 def test_as_a_module(lab):

@@ -219,6 +219,15 @@ def test_each_rank_of_a_pipeline_must_hold_what_lasts(lab, capsys, monkeypatch):
     assert "take 74.51 GiB on each GPU" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(("per_node", "code"), [(7, 2), (12, 2), (8, 0), (64, 0)])
+def test_nodes_of_unequal_size_are_refused_as_the_run_would(per_node, code, lab, capsys):
+    within = ["--teacher.placement", "node", "--training.local_batch_size", "1"]
+    options = ["--world-size", "16", "--gpus-per-node", str(per_node)]
+    assert main([*write(lab, {}), *within, *options]) == code
+    told = f"--gpus-per-node {per_node} does not divide --world-size 16"
+    assert (told in capsys.readouterr().err) == (code == 2)
+
+
 def test_as_a_module_without_traceback(lab):
     command = [sys.executable, "-m", "let_titan.preflight", *write(lab, {}), "--let.k", "9"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}

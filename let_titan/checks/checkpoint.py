@@ -20,12 +20,20 @@ def checkpoint_mistakes(config: LetJobConfig, world_size: int) -> Mistakes:
             "checkpoint.create_seed_checkpoint = true needs checkpoint.enable = true and a single "
             "process: start it with --nproc_per_node 1."
         )
-    elif checkpoint.create_seed_checkpoint and 0 in whole_checkpoints(checkpoint_folder(config)):
-        yield ConfigError(
-            f"checkpoint.create_seed_checkpoint = true would overwrite "
-            f"{str(checkpoint_folder(config) / 'step-0')!r}: remove it, or choose another "
-            "job.dump_folder."
-        )
+    elif checkpoint.create_seed_checkpoint:
+        there = whole_checkpoints(checkpoint_folder(config))
+        if 0 in there:
+            yield ConfigError(
+                f"checkpoint.create_seed_checkpoint = true would overwrite "
+                f"{str(checkpoint_folder(config) / 'step-0')!r}: remove it, or choose another "
+                "job.dump_folder."
+            )
+        elif there:
+            yield ConfigError(
+                "checkpoint.create_seed_checkpoint = true makes the step 0 that a run begins with, "
+                f"and the one in {config.job.dump_folder!r} has come to step {max(there)}: choose "
+                "another job.dump_folder."
+            )
 
 
 def checkpoint_folder(config: LetJobConfig) -> Path:

@@ -68,6 +68,16 @@ def too_large(config: LetJobConfig, gpu: Gpu, memory: StepMemory) -> Iterator[st
     )
 
 
+def uneven_nodes(config: LetJobConfig, world_size: int, per_node: int) -> Iterator[str]:
+    """As the run itself would refuse it, which asks torchrun."""
+    if config.teacher.placement == "node" and world_size > per_node and world_size % per_node:
+        yield (
+            'teacher.placement = "node" needs equally many GPUs on every node, and '
+            f"--gpus-per-node {per_node} does not divide --world-size {world_size}: give those of "
+            'your machines, or choose "shard" or "replicate".'
+        )
+
+
 def offload_note(n_bytes: int) -> str:
     return (
         f"training.enable_cpu_offload = true: weights, gradients and Adam of a GPU, {gib(n_bytes)} "

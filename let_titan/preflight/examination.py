@@ -21,6 +21,7 @@ from let_titan.preflight.advice import (
     offload_note,
     s_stop_advice,
     too_large,
+    uneven_nodes,
 )
 from let_titan.preflight.cache import cache_advice, cache_facts
 from let_titan.preflight.cost import Cost, busy_share
@@ -77,6 +78,7 @@ def examine(
     """
     run = {"world_size": world_size, "gpu": gpu.name, "flavor": config.model.flavor}
     findings = look(config, world_size, gpu)
+    findings.mistakes += uneven_nodes(config, world_size, per_node)
     if findings.mistakes:
         return Report(run, findings, None)
     plan = resolve_plan(config)

@@ -13,6 +13,7 @@ from torchtitan.tools.utils import device_type
 
 from let_titan.config import LetJobConfig
 from let_titan.plan import resolve_plan
+from let_titan.run.hold import Hold
 from let_titan.run.record import MetricsFile
 from let_titan.run.wandb import WandbFiles, wandb_names
 
@@ -28,6 +29,7 @@ class LetMetricsProcessor(MetricsProcessor):
         let_figures: set by the trainer; called by all ranks at a log step, since it reduces.
         largest_loss: set under context parallelism, in global_max_loss's stead; reduces, too.
         file: metrics.jsonl, on rank 0 only.
+        hold: keeps other runs out of the folder.
     """
 
     is_last: Callable[[], bool] = staticmethod(lambda: False)
@@ -39,6 +41,9 @@ class LetMetricsProcessor(MetricsProcessor):
 
     def __init__(self, job_config: LetJobConfig, parallel_dims: ParallelDims) -> None:
         rank = torch.distributed.get_rank()
+        folder = Path(job_config.job.dump_folder)
+        self.hold = Hold(folder, rank == 0)
+        self.hold.take()  # before any logger writes there
         with wandb_names(job_config, rank):
             super().__init__(job_config, parallel_dims)
         self._boards = self.logger
@@ -46,7 +51,6 @@ class LetMetricsProcessor(MetricsProcessor):
         let = job_config.let
         self.looks_every = let.diagnostics_freq if let.enable and let.auto_stop else 0
         if rank == 0:
-            folder = Path(job_config.job.dump_folder)
             self.file = MetricsFile(folder / "metrics.jsonl", parallel_dims.world_size)
             loggers = LoggerContainer()
             if job_config.metrics.enable_wandb:
