@@ -3,6 +3,8 @@
 import gc
 import json
 import os
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,8 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
 from tests.resumed import train
-from tests.support import Lab
+from tests.short import S_STOP, SAVED, make_short_run
+from tests.support import Lab, sentences
 from tests.teachers import CONFIGS
 from tests.world import BACKEND, do_not_linger, free_port, outside_the_world, set_rank
 
@@ -141,3 +144,20 @@ def no_world():
 @pytest.fixture
 def lab(assets: Path, tmp_path: Path) -> Lab:
     return Lab(assets, tmp_path)
+
+
+@pytest.fixture(scope="session")
+def short_run(assets: Path, tmp_path_factory) -> Path:
+    return make_short_run(Lab(assets, tmp_path_factory.mktemp("short")))
+
+
+@pytest.fixture
+def resumed(lab: Lab, short_run: Path) -> Callable[..., list[str]]:
+    """Returns the mistakes of a config that goes on from step 1 of a copy of ``short_run``."""
+    shutil.copytree(short_run, lab.folder / "run")
+
+    def mistakes(*args: str, **changes: Any) -> list[str]:
+        settings = {**SAVED, "checkpoint__load_step": 1, **changes}
+        return sentences(lab.parsed({"s_stop": S_STOP}, *args, **settings))
+
+    return mistakes

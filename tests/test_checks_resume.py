@@ -6,43 +6,9 @@ import shutil
 import pytest
 
 from let_titan.checks import is_over
-from let_titan.train import LetTrainer
 from tests.checkpoints import make
-from tests.support import Lab, sentences
-
-S_STOP = 2
-SAVED = {"checkpoint__enable": True, "checkpoint__interval": 1, "checkpoint__keep_latest_k": 0}
-
-
-def validated(lab):
-    """Returns the settings of a run that is validated on 6 sequences."""
-    sizes = {"steps": 2, "local_batch_size": 3, "seq_len": 64}
-    data = {"dataset": "pile", "dataset_path": str(lab.assets / "validation.jsonl")}
-    return {f"validation__{key}": x for key, x in {"enable": True, **data, **sizes}.items()}
-
-
-@pytest.fixture(scope="module")
-def run(assets, tmp_path_factory):
-    """A finished run of 2 steps: step-1 is a whole checkpoint, step-2 holds the model alone."""
-    lab = Lab(assets, tmp_path_factory.mktemp("saved"))
-    short = {"training__steps": 2, "checkpoint__last_save_model_only": True}
-    trainer = LetTrainer(lab.config({"s_stop": S_STOP}, **SAVED, **validated(lab), **short))
-    trainer.train()
-    trainer.run_folder.end("completed")
-    trainer.close()
-    return lab.folder / "run"
-
-
-@pytest.fixture
-def resumed(lab, run):
-    """Returns the mistakes of a config that goes on from step 1 of a copy of ``run``."""
-    shutil.copytree(run, lab.folder / "run")
-
-    def mistakes(*args, **changes):
-        settings = {**SAVED, "checkpoint__load_step": 1, **changes}
-        return sentences(lab.parsed({"s_stop": S_STOP}, *args, **settings))
-
-    return mistakes
+from tests.short import S_STOP, SAVED
+from tests.support import sentences
 
 
 def test_more_steps_and_another_learning_rate_are_allowed(resumed):
@@ -96,36 +62,6 @@ def test_without_its_train_state_nothing_goes_on(resumed):
     assert "checkpoint.exclude_from_loading has 'train_state': choose from model, optimi" in told
 
 
-@pytest.mark.parametrize(
-    ("change", "was"),
-    [
-        ({"data__shuffle_seed": 5}, "data.shuffle_seed = 0"),
-        ({"data__shuffle_buffer": 100}, "data.shuffle_buffer = 0"),
-        ({"data__add_bos": False}, "data.add_bos = True"),
-        ({"data__weights": ["A:0.5"]}, "data.weights = []"),
-        ({"data__validation_fraction": 0.5}, "data.validation_fraction = 0.0"),
-        ({"data__max_document_mib": 1}, "data.max_document_mib = 16"),
-        ({"training__seq_len": 32}, "training.seq_len = 64"),
-    ],
-)
-def test_other_data_from_the_same_files(resumed, change, was):
-    """The loader would refuse it, when student and checkpoint are loaded."""
-    (told,) = resumed(**change)
-    assert f"its data was read with {was}: set {was}, add" in told
-    assert resumed(**change, checkpoint__exclude_from_loading=["dataloader"]) == []
-
-
-def test_other_lanes(resumed, lab):
-    path = lab.folder / "run" / "summary.json"
-    summary = json.loads(path.read_text())
-    assert resumed(data__lanes=2) == []  # of a run that was told none the summary says none
-    summary["config"]["data"]["lanes"] = 4
-    path.write_text(json.dumps(summary))
-    (told,) = resumed(data__lanes=2)
-    assert "its data was read with data.lanes = 4" in told
-    assert resumed(data__lanes=4) == resumed(data__lanes=0) == []
-
-
 def test_another_teacher(resumed, lab):
     another = shutil.copytree(lab.assets / "teacher", lab.folder / "another")
     (told,) = resumed(teacher__checkpoint=str(another))
@@ -136,7 +72,7 @@ def test_another_teacher(resumed, lab):
     assert [told for told in resumed(teacher__revision="v2") if sentence in told]
 
 
-def test_a_run_with_a_teacher_becomes_no_baseline_before_s_stop(resumed, lab, run):
+def test_a_run_with_a_teacher_becomes_no_baseline_before_s_stop(resumed, lab, short_run):
     told = "goes on from step 1, and it has a teacher until step 2, while this config is a baseline"
     for off in ({"let__enable": False}, {"let__lambda_0": 0.0}):
         (sentence,) = resumed(**off)
@@ -227,43 +163,6 @@ def test_another_tokenizer(resumed, lab):
     assert "its tokenizer is another one: set model.hf_assets_path" in told
 
 
-def test_other_data(resumed, lab):
-    moved = shutil.copy(lab.assets / "train.jsonl", lab.folder)
-    assert resumed(training__dataset_path=str(moved)) == []
-    other = {"training__dataset_path": str(lab.assets / "validation.jsonl")}
-    (told,) = resumed(**other)
-    assert "with other files than now" in told
-    assert resumed(**other, checkpoint__exclude_from_loading=["dataloader"]) == []
-
-
-def test_other_validation(resumed, lab):
-    """One curve would be of two measures. It may begin, end and be read in other batches."""
-    same = validated(lab)
-    moved = shutil.copy(lab.assets / "validation.jsonl", lab.folder)
-    for change in ({}, {"freq": 3}, {"dataset_path": str(moved)}, {"enable": False}):
-        assert resumed(**same | {f"validation__{key}": x for key, x in change.items()}) == []
-    assert resumed(**same | {"validation__steps": 3, "validation__local_batch_size": 2}) == []
-    (told,) = resumed(**same | {"validation__steps": 3})
-    assert "its validation read 6 sequences, and now would read 9: set validation.steps = 2" in told
-    (told,) = resumed(**same | {"validation__seq_len": 32})
-    assert "its validation read sequences of 64 tokens: set validation.seq_len = 64" in told
-    (told,) = resumed(**same | {"validation__dataset_path": str(lab.assets / "train.jsonl")})
-    assert "validation.jsonl', other files than now: set validation.dataset" in told
-    path = lab.folder / "run" / "summary.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), "validation_data": None}))
-    assert resumed(**same | {"validation__steps": 3}) == []
-
-
-def test_other_documents_of_validation(resumed, lab):
-    """Training may begin other data; what is validated on stays."""
-    anew = {**validated(lab), "checkpoint__exclude_from_loading": ["dataloader"]}
-    assert resumed(**anew, data__shuffle_buffer=100, data__weights=["A:0.5"]) == []
-    (told,) = resumed(**anew, data__validation_fraction=0.5)
-    assert "its validation was read with data.validation_fraction = 0.0: set data.valid" in told
-    (told,) = resumed(**anew, data__weights=["A:0"])
-    assert "its validation left out the sets of weight 0 in []: set these" in told
-
-
 def test_other_attention(resumed):
     sentence = "student attended across documents: set data.document_attention = false"
     assert [told for told in resumed(data__document_attention=True) if sentence in told]
@@ -308,21 +207,21 @@ def test_damaged_metadata(content, resumed, lab):
     assert "step-1/.metadata' is damaged: restore it, or move step-1 away" in told
 
 
-def test_an_initial_checkpoint(run, lab):
+def test_an_initial_checkpoint(short_run, lab):
     def started(path, **changes):
         path = {"checkpoint__initial_load_path": str(path)}
         return sentences(lab.parsed({}, **SAVED, **path, **changes))
 
-    step = run / "checkpoint" / "step-2"
+    step = short_run / "checkpoint" / "step-2"
     assert started(step) == []
     (told,) = started(step, model__flavor="demo")
     assert "checkpoint of another model" in told
     (told,) = started(step, checkpoint__initial_load_model_only=False)
     assert "holds the model alone" in told
-    for wrong in (run / "none", step.parent):
+    for wrong in (short_run / "none", step.parent):
         (told,) = started(wrong)
         assert "is no checkpoint (it has no .metadata)" in told
-    (told,) = started(run, checkpoint__initial_load_in_hf=True)
+    (told,) = started(short_run, checkpoint__initial_load_in_hf=True)
     assert "holds no *.safetensors" in told
     checkpoints = lab.folder / "run" / "checkpoint"
     (checkpoints / "step-5").mkdir(parents=True)  # torn: it goes at the start

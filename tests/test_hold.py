@@ -46,11 +46,13 @@ def test_workers_that_outlive_a_killed_run_do_not_hold_its_folder(tmp_path):
             os.kill(worker, 0)  # it lives
             again = Hold(tmp_path, True)
             again.take()
+            assert (tmp_path / ".lock").read_text().startswith(f"process {os.getpid()} on ")
             again.release()
         finally:
             os.kill(worker, signal.SIGKILL)
 
 
 def test_ranks_that_do_not_write_hold_nothing(tmp_path):
-    with elsewhere(work_in, tmp_path):
+    with elsewhere(work_in, tmp_path) as number:
         Hold(tmp_path, False).take()
+        assert (tmp_path / ".lock").read_text().startswith(f"process {number} on ")

@@ -46,7 +46,8 @@ class Hold:
         with writing(path):
             self.folder.mkdir(parents=True, exist_ok=True)
             self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-            # Of this process alone: its data workers may outlive it by seconds.
+            # lockf is of this process alone. Data workers, which may outlive it by seconds, would
+            # hold a flock, and with it a lock of the package filelock.
             if not lock_is_free(self._descriptor, fcntl.lockf):
                 holder = os.read(self._descriptor, 1000).decode(errors="replace")
                 self.release()
