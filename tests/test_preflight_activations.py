@@ -2,6 +2,7 @@
 
 import gc
 from contextlib import nullcontext
+from dataclasses import replace
 from unittest import mock
 
 import pytest
@@ -187,3 +188,14 @@ def test_what_takes_most_of_salt_are_its_plain_steps(lab):
         found[name] = examine(config, 4, A100).price["memory_bytes_per_gpu"]
     assert found["rkd"]["activations"] < found["plain"]["activations"]
     assert found["rkd"]["teacher"] > 0 and found["salt"] == found["plain"]
+
+
+def test_a_teacher_that_does_not_fit_is_not_hidden_by_salts_plain_steps(lab):
+    """They take more in all, and less of what is exact."""
+    keys = {"training__seq_len": 128, "training__local_batch_size": 8}
+    let, salt = with_teacher(lab, {"distill__method": "salt", "distill__n_kd": 2})
+    config = lab.config(let, **keys, **salt)
+    plain = examine(config, 4, A100).price["memory_bytes_per_gpu"]
+    lasting = plain["total"] - plain["activations"]
+    found = examine(config, 4, replace(A100, memory_bytes=lasting)).findings.mistakes
+    assert len(found) == 1 and "teacher take" in found[0]

@@ -83,13 +83,14 @@ def examine(
         return Report(run, findings, None)
     plan = resolve_plan(config)
     reading = reading_of(config, plan, findings)
-    student, teacher, ranks = measure(config, world_size, plan, per_node)
-    on_host = max(rank.weights + rank.gradients + rank.adam for rank in ranks)
+    student, teacher, steps = measure(config, world_size, plan, per_node)
+    on_host = max(step.weights + step.gradients + step.adam for step in steps)
     if config.training.enable_cpu_offload:
         findings.warnings.append(offload_note(on_host))
-        ranks = [offloaded(rank) for rank in ranks]
-    memory = max(ranks, key=lambda rank: rank.total)
-    findings.mistakes += too_large(config, gpu, max(ranks, key=lambda rank: rank.lasting))
+        steps = [offloaded(step) for step in steps]
+    memory = max(steps, key=lambda step: step.total)
+    findings.mistakes += too_large(config, gpu, max(steps, key=lambda step: step.lasting))
+    ranks = steps if config.parallelism.pipeline_parallel_degree > 1 else [memory]
     cost = cost_of(config, world_size, plan, gpu, student, teacher_flops(teacher, reading), mfu)
     cache = cache_facts(config, teacher, cost)
     advise(findings, config, plan, gpu, student, memory, cache)
@@ -146,7 +147,8 @@ def measure(
     """Builds student and teacher in the run's layout.
 
     Returns:
-        the student, the teacher's facts, and the memory of one GPU of each rank of the pipeline.
+        the student, the teacher's facts, and one GPU's memory in a step: of each rank of the
+        pipeline, or without one in each kind of step that the run has (SALT's are two).
     """
     vocabulary = vocabulary_of(config)
     teacher = None
@@ -162,13 +164,13 @@ def measure(
     with fake_world(config, world_size) as dims:
         if not dims.pp_enabled:
             student = build_student(config, vocabulary, dims)
-            memory = measure_step(student.model, config, dims, plan, width)
-            memory = replace(memory, teacher=teacher_bytes)
+            step = measure_step(student.model, config, dims, plan, width)
+            steps = [replace(step, teacher=teacher_bytes)]
             if config.distill.method == "salt" and plan.s_stop < config.training.steps:
-                later = plain_step(config, vocabulary, dims)  # which has logits, all at once
-                memory = max(memory, later, key=lambda step: step.total)
-            buckets = memory.gradients if is_replicated(config, world_size) else 0
-            return student, teacher, [replace(memory, buckets=buckets)]
+                # Without the teacher, and with logits, all at once.
+                steps.append(plain_step(config, vocabulary, dims))
+            buckets = step.gradients if is_replicated(config, world_size) else 0
+            return student, teacher, [replace(step, buckets=buckets) for step in steps]
     student = whole_student(config, vocabulary)
     ranks = measure_pipeline(student, config, world_size, plan, width, teacher_bytes)
     return student, teacher, ranks
