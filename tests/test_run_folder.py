@@ -187,6 +187,14 @@ def test_every_start_is_kept_until_a_run_begins_anew(tmp_path):
         assert found == [(start, 2) for start in starts]
 
 
+def test_what_validation_read_is_known_after_a_start_without(tmp_path):
+    """A later start, validated again, is compared with it."""
+    for step, read, known in ((0, "a", "a"), (4, None, "a"), (6, "b", "b"), (0, None, None)):
+        facts = {"validation_data": read}
+        RunFolder(tmp_path, MetricsFile(tmp_path / "metrics.jsonl", 1), facts).begin(step, None)
+        assert read_summary(tmp_path)["validation_data"] == known
+
+
 def test_every_start_says_what_it_ran_on(tmp_path):
     def start(step, **hardware):
         facts = {"hardware": {**hardware, "memory_gib": 1.0}}

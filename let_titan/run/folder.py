@@ -74,6 +74,9 @@ class RunFolder:
         if goes_on:
             # Past s_stop no teacher is loaded any more: its facts are still the run's.
             self.facts["teacher"] = teacher or earlier["teacher"]
+            # Without validation in this start, what it read before is still its curve's.
+            read = self.facts.get("validation_data") or earlier.get("validation_data")
+            self.facts["validation_data"] = read
             before = {"hardware": kind_of(earlier.get("hardware", {}))}  # of a version without
             kept = (start for start in starts_of(earlier) if start["step"] < step)
             starts = [{**before, **start} for start in kept] + starts
