@@ -154,6 +154,12 @@ def test_an_export_that_fails_is_a_sentence_and_is_made_up_for(assets, tmp_path,
     assert "export.enable = true would write to" in str(mistake)
 
 
+@pytest.mark.parametrize("folder", ["checkpoint", "./checkpoint/"])
+def test_the_checkpoints_folder_is_no_exports_folder(folder, lab):
+    (mistake,) = find_mistakes(lab.parsed(None, **EXPORTED, export__folder=folder))
+    assert f"export.folder = {folder!r} is the checkpoints' (checkpoint.folder)" in str(mistake)
+
+
 def test_what_is_trained_again_is_exported_again(lab, capsys):
     every = {**EXPORTED, "checkpoint__interval": 1}
     out = exported_folder(lab.config(None, **every))

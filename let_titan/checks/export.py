@@ -18,6 +18,11 @@ def export_mistakes(config: LetJobConfig) -> Mistakes:
             "export.enable = true exports the last DCP checkpoint: set checkpoint.enable = true, "
             "and leave checkpoint.load_only and checkpoint.last_save_in_hf off."
         )
+    elif out == last_checkpoint(config):
+        yield ConfigError(
+            f"export.folder = {config.export.folder!r} is the checkpoints' (checkpoint.folder): "
+            "choose another one."
+        )
     elif out.exists() and config.training.steps not in whole_checkpoints(checkpoint_folder(config)):
         yield ConfigError(
             f"export.enable = true would write to {str(out)!r}, which exists though the run has "
