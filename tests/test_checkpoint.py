@@ -125,6 +125,17 @@ def test_a_checkpoint_of_another_student_does_not_load(copied):
         load(copied, model__flavor="demo", validation__enable=False)
 
 
+def test_an_initial_checkpoint_that_does_not_load_is_to_be_another(copied):
+    step = copied.folder / "run" / "checkpoint" / LAST
+    start = {"job__dump_folder": str(copied.folder / "new"), "validation__enable": False}
+    start["checkpoint__initial_load_path"] = str(step)
+    with pytest.raises(ConfigError, match=r"Size mismatch.* another checkpoint\.initial_load_path"):
+        load(copied, model__flavor="demo", **start)
+    (step / "__0_0.distcp").unlink()
+    with pytest.raises(ConfigError, match=r"damaged.* another one with checkpoint\.initial_load_p"):
+        load(copied, **start)
+
+
 def test_keep_latest_k_counts_whole_ones_and_purges_after_the_last_save(lab):
     trainer_lines = train(lab, checkpoint__keep_latest_k=2)
     assert trainer_lines["lines"][-1]["step"] == STEPS

@@ -229,6 +229,8 @@ class LetCheckpointManager(CheckpointManager):
             )
 
     def _cure_without(self, folder: Path) -> str:
+        if folder.parent != self.path:
+            return "Restore it, or start from another one with checkpoint.initial_load_path."
         older = [s for s, path in whole_checkpoints(self.path).items() if path != folder]
         if not older:
             return "There is no other one: restore the file, or start with another job.dump_folder."
@@ -239,9 +241,11 @@ class LetCheckpointManager(CheckpointManager):
         try:
             yield
         except CheckpointException as error:
+            own = folder.parent == self.path
+            other = "job.dump_folder" if own else "checkpoint.initial_load_path"
             raise ConfigError(
                 f"The checkpoint {str(folder)!r} does not fit this run ({reason(error)}): start "
-                "with the config it was made with, or with another job.dump_folder."
+                f"with the config it was made with, or with another {other}."
             ) from error
 
     @contextmanager
