@@ -65,32 +65,35 @@ def run(config: LetJobConfig) -> str:
         logger.info(f"The run in {config.job.dump_folder} is complete: nothing is left to do.")
         return COMPLETED
     trainer: LetTrainer | None = None
-    try:
-        with meeting_place():
-            trainer = LetTrainer(config)
-        if config.checkpoint.create_seed_checkpoint:
-            trainer.checkpointer.save(curr_step=0, last_step=True)
-        else:
-            trainer.train()
-            if isinstance(trainer.dataloader, PileLoader):
-                trainer.run_folder.facts["data"]["skipped"] = trainer.dataloader.skipped()
-        exit_state = COMPLETED
-        if trainer.step < config.training.steps and trainer.guard.stop:
-            exit_state = f"stopped at step {trainer.step} by a signal"
-            goes_on = "the same command goes on from there"
-            if not config.checkpoint.enable:
-                goes_on = (
-                    "nothing is saved (checkpoint.enable = false), and a new start begins anew"
-                )
-            logger.info(f"Run {exit_state}: {goes_on}.")
-        trainer.run_folder.end(exit_state)
-    except BaseException as error:  # torch's CheckpointException is no Exception
-        if trainer is not None:
-            trainer.run_folder.fail(error)
-        raise
-    finally:
-        if trainer is not None:
-            trainer.close()
+    with ExitStack() as stack:
+        try:
+            with meeting_place():
+                trainer = LetTrainer(config)
+            if config.checkpoint.create_seed_checkpoint:
+                trainer.checkpointer.save(curr_step=0, last_step=True)
+            else:
+                # Until the folder is complete: a launcher may repeat its signal at any time.
+                stack.enter_context(trainer.stop_request.listening())
+                trainer.train()
+                if isinstance(trainer.dataloader, PileLoader):
+                    trainer.run_folder.facts["data"]["skipped"] = trainer.dataloader.skipped()
+            exit_state = COMPLETED
+            if trainer.step < config.training.steps and trainer.guard.stop:
+                exit_state = f"stopped at step {trainer.step} by a signal"
+                goes_on = "the same command goes on from there"
+                if not config.checkpoint.enable:
+                    goes_on = (
+                        "nothing is saved (checkpoint.enable = false), and a new start begins anew"
+                    )
+                logger.info(f"Run {exit_state}: {goes_on}.")
+            trainer.run_folder.end(exit_state)
+        except BaseException as error:  # torch's CheckpointException is no Exception
+            if trainer is not None:
+                trainer.run_folder.fail(error)
+            raise
+        finally:
+            if trainer is not None:
+                trainer.close()
     dist.destroy_process_group()
     return exit_state
 

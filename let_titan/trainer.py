@@ -89,10 +89,9 @@ class LetTrainer(Trainer):
 
     def train(self) -> None:
         """As torchtitan, until the last step or the one in which a signal asked for an end."""
-        with self.stop_request.listening():
-            super().train()
-            if not self._begun and self.run_folder.is_unfinished():
-                self._begin(self.step)  # killed between its last checkpoint and its end
+        super().train()
+        if not self._begun and self.run_folder.is_unfinished():
+            self._begin(self.step)  # killed between its last checkpoint and its end
 
     def should_continue_training(self) -> bool:
         if self.guard.stop:

@@ -14,6 +14,7 @@ import pytest
 import torch
 import torch.distributed as dist
 
+import let_titan.run.folder
 import let_titan.train
 from let_titan.checkpoint.folders import whole_checkpoints
 from let_titan.train import LetTrainer, run
@@ -79,6 +80,30 @@ def test_one_process_saves_and_goes_on(signals, mode, finished, lab, monkeypatch
     assert list(whole_checkpoints(lab.folder / "run" / "checkpoint")) == [3]
     assert [signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT)] == handlers
     assert_same(train(lab, **SPARSE), finished[1])
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("place", ["end", "close"])
+def test_a_signal_that_is_repeated_while_the_run_ends_changes_nothing(
+    place, number, lab, monkeypatch
+):
+    owner = let_titan.run.folder.RunFolder if place == "end" else LetTrainer
+    before = getattr(owner, place)
+
+    def signalled(*args):
+        os.kill(os.getpid(), number)
+        return before(*args)
+
+    monkeypatch.setattr(owner, place, signalled)
+    # What the signal did to this process, were it not held back
+    heard = []
+    handlers = {n: signal.signal(n, lambda n, _: heard.append(n)) for n in (15, 2)}
+    try:
+        assert stop_in_step_3(lab) == "stopped at step 3 by a signal"
+    finally:
+        for n, handler in handlers.items():
+            signal.signal(n, handler)
+    assert heard == []
 
 
 def test_a_step_that_is_saved_anyway_is_saved_once(lab):
