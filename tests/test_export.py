@@ -231,6 +231,14 @@ def test_a_torn_checkpoint_is_passed_over_for_the_last_whole_one(finished, tmp_p
     assert find_source(tmp_path / "run" / "checkpoint").step == STEPS - 1
 
 
+def test_a_run_that_saved_for_hugging_face_alone_is_not_called_cut_short(tmp_path):
+    step = tmp_path / "checkpoint" / LAST
+    step.mkdir(parents=True)
+    (step / "model.safetensors.index.json").write_text("{}")
+    with pytest.raises(ConfigError, match=f"{LAST}' holds safetensors already"):
+        find_source(tmp_path)
+
+
 def test_nothing_is_overwritten(finished, tmp_path):
     (tmp_path / "note").write_text("mine")
     with pytest.raises(ConfigError, match="exists"):

@@ -114,8 +114,11 @@ def find_checkpoint(path: Path) -> Path:
         dcp = [step for step in whole_checkpoints(parent).values() if (step / METADATA).is_file()]
         if dcp:
             return dcp[-1]
-    torn = any(step_folders(parent) for parent in (path, *path.glob("*/")))
-    found = "only checkpoints that were cut short" if torn else "no checkpoint"
+    left = [step for parent in (path, *path.glob("*/")) for step in step_folders(parent).values()]
+    for step in left:
+        if (step / INDEX).is_file():
+            return find_checkpoint(step)  # which says what it is
+    found = "only checkpoints that were cut short" if left else "no checkpoint"
     raise ConfigError(
         f"{str(path)!r} holds {found}: give a step-N folder, or the folder of a run that saved one "
         "(checkpoint.enable = true)."
