@@ -199,7 +199,8 @@ def read_summary(path: Path) -> dict[str, Any]:
         summary = json.loads(read_text(path))
     except json.JSONDecodeError as error:
         raise ValueError(
-            f"{path} is not JSON ({error.msg}): resume the run, which writes it anew at its end."
+            f"{path} is not JSON ({error.msg}): move it away and resume the run, which writes it "
+            "anew."
         ) from None
     missing = [key for key in SUMMARY_KEYS if key not in summary]
     if missing:

@@ -91,7 +91,7 @@ class LetTrainer(Trainer):
         """As torchtitan, until the last step or the one in which a signal asked for an end."""
         super().train()
         if not self._begun and self.run_folder.is_unfinished():
-            self._begin(self.step)  # killed between its last checkpoint and its end
+            self._begin(self.step)  # killed after its last checkpoint, or lost its summary
 
     def should_continue_training(self) -> bool:
         if self.guard.stop:

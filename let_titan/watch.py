@@ -66,7 +66,10 @@ class Watched:
             lines = read_lines(files[0])
             summary = json.loads(files[1].read_text(encoding="utf-8"))
             if not isinstance(summary, dict):
-                raise ValueError(f"{files[1]} holds no summary: resume the run, which writes it.")
+                raise ValueError(
+                    f"{files[1]} holds no summary: move it away and resume the run, which writes "
+                    "it anew."
+                )
         except json.JSONDecodeError as error:
             # Copied over a network it may be half there for a moment; the last one is shown on.
             if not self.summary:

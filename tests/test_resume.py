@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from let_titan.errors import ConfigError
+from let_titan.runs import Run
 from tests.checkpoints import cut
 from tests.resumed import S_STOP, STEPS, assert_resumes_exactly, train, uninterrupted_and_resumed
 from tests.support import Lab
@@ -58,6 +59,18 @@ def test_a_run_killed_before_its_last_validation_is_completed(finished, lab):
     before = (run / "metrics.jsonl").stat().st_mtime_ns
     assert train(lab)["lines"] == whole["lines"]
     assert (run / "metrics.jsonl").stat().st_mtime_ns == before  # now there is nothing to do
+
+
+def test_a_finished_run_writes_the_summary_that_it_lost(finished, lab):
+    """As where a damaged one was moved away: to resume is what the tools that need it advise."""
+    run = lab.folder / "run"
+    shutil.copytree(finished[0], run)
+    (run / "summary.json").write_text("{")
+    with pytest.raises(ValueError, match="move it away and resume the run, which writes it anew"):
+        Run.load(run)
+    (run / "summary.json").unlink()
+    assert train(lab)["lines"] == finished[1]["lines"]
+    assert Run.load(run).fact("exit_state") == "completed"
 
 
 def test_an_extended_run_keeps_the_validation_of_its_old_end(lab):

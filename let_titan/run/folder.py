@@ -89,10 +89,11 @@ class RunFolder:
         self._write("running")
 
     def is_unfinished(self) -> bool:
-        """Whether the folder is of a run that did not come to its end; called by all ranks."""
+        """Whether no summary says that the run came to its end; called by all ranks."""
         found = [False]
-        if self.file is not None and self._path.exists():
-            found = [json.loads(self._path.read_text())["exit_state"] != COMPLETED]
+        if self.file is not None:
+            known = json.loads(self._path.read_text()) if self._path.exists() else {}
+            found = [known.get("exit_state") != COMPLETED]
         dist.broadcast_object_list(found)
         return found[0]
 
