@@ -169,10 +169,11 @@ def test_width_maps_by_hand():
 @pytest.mark.parametrize("mode", ["center", "standardize"])
 def test_moments_are_those_of_the_steps_before(mode):
     moments = RunningMoments(mode, 7, torch.device("cpu"))
+    moments.end_step()  # of a step without a valid token nothing is known
     seen = []
     for step in range(3):
         _, teacher, mask = states(step)
-        teacher = teacher * torch.arange(1, 8) + 100.0
+        teacher = teacher * torch.arange(1, 8) / 4 + 100.0  # variances below and above one
         moments.observe(torch.where(mask.unsqueeze(-1), teacher, float("nan")), mask)
         found = moments(teacher)
         if seen:
@@ -250,6 +251,25 @@ def test_procrustes_is_fitted_when_it_is_time_and_goes_on_from_its_state():
         other.load(state)
         assert other.matrix.equal(one.matrix)
     assert changed == [1, 3, 6] and not start.equal(one.matrix)
+
+
+def test_procrustes_rests_on_the_steps_since_it_was_fitted_last():
+    found, twin = (Procrustes(7, 12, 2, torch.device("cpu")) for _ in range(2))
+    for step in range(4):  # fitted after the first, second and fourth
+        found.observe(*states(step))
+        found.end_step()
+    for step in (2, 3):
+        twin.observe(*states(step))
+    twin.end_step()
+    assert torch.equal(found.matrix, twin.matrix)
+
+
+def test_procrustes_takes_and_gives_bfloat16_and_reckons_in_fp32():
+    hidden, teacher, mask = (x.bfloat16() if x.is_floating_point() else x for x in states())
+    found = fitted_to(hidden, teacher, mask)
+    twin = fitted_to(hidden.float(), teacher.float(), mask)
+    assert torch.equal(found.matrix, twin.matrix)
+    assert torch.equal(found(teacher), twin(teacher.float()).bfloat16())
 
 
 def test_the_gradient_through_a_fitted_map_against_float64():
