@@ -31,6 +31,12 @@ def test_arms_are_settings_and_their_runs_seeds(tmp_path):
         baseline_arm([let[0], other])
 
 
+def test_a_number_at_the_end_of_a_name_is_no_seed_where_the_runs_have_one_name(tmp_path):
+    first, other = (Run.load(write_run(tmp_path / f"let-{i}", True, BETTER)) for i in (1, 2))
+    other.summary["config"]["let"]["k"] = 3
+    assert [arm.name for arm in group([first, other])] == ["let-1", "let-2"]
+
+
 def test_one_run_written_in_two_ways_is_one_run(tmp_path, capsys):
     baseline = write_run(tmp_path / "baseline", False, BASELINE)
     let = write_run(tmp_path / "let", True, BETTER)

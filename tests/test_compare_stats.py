@@ -5,8 +5,9 @@ import math
 import pytest
 from scipy import stats
 
+from let_titan.compare.speedup import Cost, at_goal, at_level
 from let_titan.compare.stats import mean, paired_difference, ratio, welch_difference
-from let_titan.compare.trace import crossing_step
+from let_titan.compare.trace import COSTS, Trace, crossing_step
 
 A, B = [1.0, 2.5, 2.0, 4.0], [0.5, 2.75, 1.0, 2.0]
 
@@ -31,6 +32,24 @@ def test_crossing_is_where_the_best_loss_so_far_reaches_the_level(losses, level,
     points = [(10 * i, float(loss)) for i, loss in enumerate(losses)]
     found = crossing_step(points, level)
     assert found == (expected if expected is None else pytest.approx(expected))
+
+
+def trace(*losses):
+    """Of a run evaluated at steps 0, 10, ..., each of which costs one of everything."""
+    curve = [(10.0 * i, float(loss)) for i, loss in enumerate(losses)]
+    return Trace(curve, {name: [(0.0, 0.0), (curve[-1][0], curve[-1][0])] for name in COSTS})
+
+
+def test_no_speed_up_is_given_over_a_seed_that_was_there_before_any_training():
+    pairs = [(trace(11, 9), trace(11, 9)), (trace(8, 8), trace(10, 8))]
+    cost = at_level(pairs, [9.0, 9.0]).costs["steps"]
+    assert cost == Cost(baseline=7.5, run=5.0, speed_up=None)
+
+
+def test_a_goal_met_at_a_first_evaluation_costs_that_side_nothing_known():
+    early, late = trace(9, 9), trace(11, 9)
+    assert at_goal([(late, early)], [9.0]).costs["flops"] == Cost(None, 10.0, None)
+    assert at_goal([(early, late)], [9.0]).costs["flops"] == Cost(10.0, None, None)
 
 
 def test_intervals_are_scipys():
