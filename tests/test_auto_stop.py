@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 
 from let_titan.checks import find_mistakes
 from let_titan.let.auto_stop import PATIENCE, AutoStop
-from let_titan.plan import LetPlan, Pair
+from let_titan.plan import LetPlan, Pair, resolve_plan
 from let_titan.train import LetTrainer
+from let_titan.trainer import build_auto_stop
 from tests.support import weights
 
 STEPS, PLANNED = PATIENCE + 5, PATIENCE + 4
@@ -77,6 +78,16 @@ def test_the_plan_keeps_its_lambdas_before_the_stop(s_stop, data):
     ]
     assert stopped.teacher_in(step) and not stopped.teacher_in(step + 1)
     assert stopped.lambda_in(step + 1) == 0.0 and stopped.planned_stop == s_stop
+
+
+def test_only_who_asks_is_stopped(lab):
+    """Diagnostics alone decide nothing, and distillation has none."""
+    found = []
+    for let, distill in (({"auto_stop": True}, "none"), ({}, "none"), ({"auto_stop": True}, "rkd")):
+        config = lab.parsed({"diagnostics_freq": 1, **let}, distill__method=distill)
+        found.append(build_auto_stop(resolve_plan(config), config))
+    stop, *others = found
+    assert (stop.blocks, stop.threshold, stop.gain) == ((2,), 0.0, 0.001) and others == [None] * 2
 
 
 def train(lab, let, told=None, **changes):

@@ -131,6 +131,16 @@ def test_an_epoch_that_draws_nothing_is_passed_over(tmp_path):
         Lane(never, 0, 1, 5).next()
 
 
+def test_a_set_that_is_left_out_at_the_end_of_the_data_ends_no_run(tmp_path):
+    sets = (("00007", "kept"), ("00008", "left out"))
+    rows = [{"text": text, "meta": {"pile_set_name": name}} for text, name in sets]
+    (tmp_path / "0.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    policy = Policy(weights={"left out": 0})
+    lane = Lane(dataclasses.replace(corpus(tmp_path), policy=policy), 0, 1, 5)
+    read = [(lane.next().ids.tolist(), lane.place.epoch) for _ in range(3)]
+    assert [epoch for _, epoch in read] == [0, 1, 2] and len({tuple(ids) for ids, _ in read}) == 1
+
+
 @pytest.mark.parametrize("lanes", [1, 2])
 def test_a_corpus_of_another_format_is_called_so(lanes, tmp_path):
     """More data, other lanes or other weights would not help."""
