@@ -3,6 +3,7 @@
 import json
 import shutil
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -47,6 +48,12 @@ def test_decides_when_nothing_is_gained():
     # The smoothed value lags by 0.09 at first: what is left to gain is below 0.001 after 43 looks.
     assert 20 + 43 < step <= 20 + 43 + 2 * PATIENCE
     assert look([0.2] * 80, rising(80)) is None
+
+
+def test_pairs_count_by_their_mean_each_at_its_own_block():
+    stop = AutoStop((1, 3), 0.0, 0.0)
+    stop.look(1, {"grad_cosine": [0.5, -0.1], "block_cosine": [[0.1, 9.0, 9.0], [9.0, 9.0, 0.5]]})
+    assert (stop.seen.gradients, stop.seen.states) == pytest.approx((0.2, 0.3))
 
 
 def test_a_step_without_an_angle_does_not_count():
