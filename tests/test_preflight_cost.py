@@ -7,12 +7,13 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 from torchtitan.models.attention import ScaledDotProductAttentionWrapper
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, Qwen3Config
 
 from let_titan.preflight.cost import Cost, busy_share
 from let_titan.preflight.findings import vocabulary_of
 from let_titan.preflight.student import build_student
 from let_titan.preflight.world import fake_world
+from let_titan.teacher import facts_with_head
 from let_titan.teacher.facts import all_facts
 from let_titan.teacher.load import build_without_weights, flops_per_token, materialise
 from tests.support import SEQ_LEN
@@ -40,9 +41,22 @@ def test_student_flops_are_those_that_torch_counts(lab, monkeypatch):
     assert student.flops_per_token * tokens.numel() == pytest.approx(found, rel=0.01)
 
 
-@pytest.mark.parametrize("facts", all_facts().values(), ids=lambda facts: facts.name)
-def test_teacher_flops_are_those_that_torch_counts(facts):
-    config = facts.config()
+WIDE_HEADS = Qwen3Config(
+    vocab_size=50,
+    hidden_size=64,
+    intermediate_size=96,
+    num_attention_heads=4,
+    num_key_value_heads=2,
+    head_dim=32,  # and not 64 / 4
+)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [*(facts.config() for facts in all_facts().values()), WIDE_HEADS],
+    ids=[*all_facts(), "wide heads"],
+)
+def test_teacher_flops_are_those_that_torch_counts(config):
     config.num_hidden_layers = 2
     model = build_without_weights(config, torch.float32, False)
     materialise(model, torch.device("cpu"))
@@ -50,6 +64,12 @@ def test_teacher_flops_are_those_that_torch_counts(facts):
     with sdpa_kernel(SDPBackend.MATH), torch.no_grad():
         found = counted_flops(lambda: model(input_ids=tokens, use_cache=False))
     assert flops_per_token(model, SEQ_LEN) * SEQ_LEN == pytest.approx(found, rel=0.01)
+
+
+def test_a_head_costs_a_product_for_each_token_that_is_read():
+    body = {"width": 4, "flops_per_token": 100, "bytes": 10}
+    found = facts_with_head(body, 7, torch.bfloat16, reads=3)
+    assert found == {"flops_per_token": 3 * (100 + 2 * 7 * 4), "bytes": 10 + 2 * 7 * 4}
 
 
 @pytest.mark.parametrize("facts", all_facts().values(), ids=lambda facts: facts.name)

@@ -24,6 +24,7 @@ from let_titan.errors import ConfigError
 from let_titan.preflight import examine
 from let_titan.teacher import check_part
 from let_titan.teacher.attention import is_eager
+from let_titan.teacher.load import flops_per_token
 from let_titan.train import LetTrainer
 from tests.preflighted import A100
 from tests.support import relative_error
@@ -97,6 +98,14 @@ def blocks_and_last(folder):
     # Mamba's begin with the first block's, the others' with the embeddings
     blocks = states[:-1] if model.config.model_type == "mamba" else states[1:-1]
     return blocks, states[-1]
+
+
+@pytest.mark.parametrize("name", [*EAGER, "mamba"])
+def test_attention_costs_two_products_with_each_token_of_a_row_where_there_is_any(name, folders):
+    model = load(folders / name, ["last"]).model
+    blocks, width = 4, 32
+    products = 0 if name == "mamba" else 4 * blocks * width
+    assert flops_per_token(model, 128) - flops_per_token(model, 64) == 64 * products
 
 
 @pytest.mark.parametrize("name", [*EAGER, "mamba"])
