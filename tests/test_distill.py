@@ -263,5 +263,7 @@ def test_heads_of_other_families_tied_or_not(family, tmp_path):
     whole.save_pretrained(tmp_path)
     found = read_head(tmp_path, AutoModel.from_config(config), 33, torch.float32)
     assert torch.equal(found, whole.get_output_embeddings().weight[:33])
+    half = read_head(tmp_path, AutoModel.from_config(config), 33, torch.bfloat16)
+    assert half.dtype == torch.bfloat16 and torch.equal(half, found.bfloat16())
     with pytest.raises(ConfigError, match="no LM head of 41 x 16"):
         read_head(tmp_path, AutoModel.from_config(config), 41, torch.float32)

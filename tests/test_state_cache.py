@@ -206,6 +206,10 @@ def test_another_runs_cache_is_refused_by_name(filled, lab):
         ({"teacher__dtype": "bfloat16"}, "teacher.dtype is 'float32', here 'bfloat16'"),
     ):
         assert sentence in told(lab, filled, **changes), sentence
+    rowwise = "--quantize.linear.float8.recipe_name=rowwise"
+    for recipe, name in ([], "tensorwise"), ([rowwise], "rowwise"):
+        float8 = ["--teacher.float8", "--quantize.linear.float8.emulate", *recipe]
+        assert f"teacher.float8 is '', here '{name}'" in told(lab, filled, *float8)
     assert "holds other things than a cache" in told(lab, lab.assets)
 
 
