@@ -12,6 +12,7 @@ from transformers import AutoModelForCausalLM, Qwen3Config
 from let_titan.preflight.cost import Cost, busy_share
 from let_titan.preflight.findings import vocabulary_of
 from let_titan.preflight.student import build_student
+from let_titan.preflight.teacher import with_head
 from let_titan.preflight.world import fake_world
 from let_titan.teacher import facts_with_head
 from let_titan.teacher.facts import all_facts
@@ -66,10 +67,12 @@ def test_teacher_flops_are_those_that_torch_counts(config):
     assert flops_per_token(model, SEQ_LEN) * SEQ_LEN == pytest.approx(found, rel=0.01)
 
 
-def test_a_head_costs_a_product_for_each_token_that_is_read():
-    body = {"width": 4, "flops_per_token": 100, "bytes": 10}
-    found = facts_with_head(body, 7, torch.bfloat16, reads=3)
-    assert found == {"flops_per_token": 3 * (100 + 2 * 7 * 4), "bytes": 10 + 2 * 7 * 4}
+def test_a_head_costs_a_product_for_each_token_that_is_read(lab):
+    body = {"width": 4, "flops_per_token": 100, "bytes": 10, "bytes_per_gpu": 5}
+    head = {"flops_per_token": 3 * (100 + 2 * 7 * 4), "bytes": 10 + 2 * 7 * 4}
+    assert facts_with_head(body, 7, torch.bfloat16, reads=3) == head
+    config = lab.parsed(None, distill__select_of=2, teacher__dtype="bfloat16")
+    assert with_head(body, config, 7) == {"width": 4, **head, "bytes_per_gpu": 5 + 2 * 7 * 4}
 
 
 @pytest.mark.parametrize("facts", all_facts().values(), ids=lambda facts: facts.name)
@@ -109,6 +112,7 @@ def test_the_price_is_the_sum_over_the_steps():
     slower = replace(cost, teacher_times=8, busy=0.5)
     assert slower.overhead_in_let_phase == pytest.approx(8 * 0.05 * 0.5)
     assert slower.tokens_per_s_after == pytest.approx(cost.tokens_per_s_after / 2)
+    assert slower.flops == cost.flops == pytest.approx(200 * (600 + 30) + 800 * 600)
     assert busy_share(4, 1, 4) == 4 / 7 and busy_share(4, 2, 4) == 8 / 11
     baseline = replace(cost, teacher_flops=0)
     assert cost.gpu_hours / baseline.gpu_hours - 1 == pytest.approx(cost.overhead_over_run)
