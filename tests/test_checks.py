@@ -6,6 +6,7 @@ import subprocess
 
 import pytest
 
+from let_titan.checks import find_mistakes
 from let_titan.device import HAS_ACCELERATOR
 from tests.support import sentences
 
@@ -28,6 +29,20 @@ def test_folders_below_a_file_cannot_be_written(lab):
         assert len(told) == (name != "new") and all("is a folder" in text for text in told)
     assert sentences(lab.parsed(job__dump_folder=str(lab.folder / "new" / "run"))) == []
     assert [path for path in sorted(lab.folder.rglob("*")) if path.suffix != ".toml"] == before
+
+
+def test_one_process_makes_a_seed_checkpoint(lab):
+    seed = {"checkpoint__enable": True, "checkpoint__create_seed_checkpoint": True}
+    shard = {"parallelism__data_parallel_shard_degree": -1}
+    config = lab.parsed(None, **seed, **shard)
+    assert find_mistakes(config, 1) == []
+    (told,) = find_mistakes(config, 2)
+    assert "start it with --nproc_per_node 1" in str(told)
+
+
+def test_the_model_alone_may_be_saved_for_hugging_face(lab):
+    saved = {"checkpoint__last_save_in_hf": True, "checkpoint__last_save_model_only": True}
+    assert sentences(lab.parsed(None, checkpoint__enable=True, **saved)) == []
 
 
 def test_a_read_only_file_system(lab):
