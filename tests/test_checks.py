@@ -45,6 +45,14 @@ def test_the_model_alone_may_be_saved_for_hugging_face(lab):
     assert sentences(lab.parsed(None, checkpoint__enable=True, **saved)) == []
 
 
+@pytest.mark.parametrize(("freq", "refused"), [(12, True), (13, False)])
+def test_a_profile_fits_between_two(freq, refused, lab):
+    keys = {"enable_profiling": True, "profiler_warmup": 10, "profiler_active": 3}
+    profiling = {f"profiling__{key}": value for key, value in keys.items()}
+    told = sentences(lab.parsed(None, profiling__profile_freq=freq, **profiling))
+    assert any("profiler_active = 13: raise it" in each for each in told) == refused
+
+
 def test_a_read_only_file_system(lab):
     place = lab.folder / "read-only"
     place.mkdir()
