@@ -6,10 +6,19 @@ import shutil
 import pytest
 import torch
 
+from let_titan.checks import find_mistakes
 from let_titan.errors import ConfigError
 from let_titan.runs import Run
+from let_titan.train import LetTrainer
 from tests.checkpoints import cut
-from tests.resumed import S_STOP, STEPS, assert_resumes_exactly, train, uninterrupted_and_resumed
+from tests.resumed import (
+    S_STOP,
+    SAVED,
+    STEPS,
+    assert_resumes_exactly,
+    train,
+    uninterrupted_and_resumed,
+)
 from tests.support import Lab
 from tests.world import run_world
 
@@ -71,6 +80,23 @@ def test_a_finished_run_writes_the_summary_that_it_lost(finished, lab):
     (run / "summary.json").unlink()
     assert train(lab)["lines"] == finished[1]["lines"]
     assert Run.load(run).fact("exit_state") == "completed"
+
+
+def test_a_run_may_leave_validation_out_for_a_while(lab):
+    """A config without the section has that of another measure, by which nothing was read."""
+    read = {"validation__dataset_path": str(lab.assets / "validation.jsonl")}
+    without = {key: value for key, value in SAVED.items() if not key.startswith("validation")}
+    train(lab, training__steps=4)
+    for steps, keys in ((5, without), (6, {**SAVED, **read})):
+        config = lab.parsed({"s_stop": S_STOP}, **{**keys, "training__steps": steps})
+        assert find_mistakes(config, 1) == []
+        trainer = LetTrainer(config)
+        try:
+            trainer.train()
+        finally:
+            trainer.close()
+    other = lab.parsed({"s_stop": S_STOP}, **{**SAVED, **read, "validation__seq_len": 32})
+    assert "validation read sequences of 64 tokens" in str(find_mistakes(other, 1)[0])
 
 
 def test_an_extended_run_keeps_the_validation_of_its_old_end(lab):

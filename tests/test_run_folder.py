@@ -188,11 +188,21 @@ def test_every_start_is_kept_until_a_run_begins_anew(tmp_path):
 
 
 def test_what_validation_read_is_known_after_a_start_without(tmp_path):
-    """A later start, validated again, is compared with it."""
-    for step, read, known in ((0, "a", "a"), (4, None, "a"), (6, "b", "b"), (0, None, None)):
-        facts = {"validation_data": read}
+    """And how: a later start, validated again, is compared with both."""
+    for step, read, known in (
+        (0, ("a", 64), ("a", 64)),
+        (4, (None, 2048), ("a", 64)),
+        (5, (None, 2048), ("a", 64)),
+        (6, ("b", 32), ("b", 32)),
+        (0, (None, 2048), (None, 2048)),
+    ):
+        validation = {"enable": read[0] is not None, "seq_len": read[1]}
+        facts = {"validation_data": read[0], "config": {"job": {}, "validation": validation}}
         RunFolder(tmp_path, MetricsFile(tmp_path / "metrics.jsonl", 1), facts).begin(step, None)
-        assert read_summary(tmp_path)["validation_data"] == known
+        summary = read_summary(tmp_path)
+        kept = {"enable": read[0] is not None, "seq_len": known[1]}
+        assert summary["validation_data"] == known[0]
+        assert summary["config"] == {"job": {}, "validation": kept}
 
 
 def test_every_start_says_what_it_ran_on(tmp_path):

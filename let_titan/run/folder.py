@@ -74,9 +74,7 @@ class RunFolder:
         if goes_on:
             # Past s_stop no teacher is loaded any more: its facts are still the run's.
             self.facts["teacher"] = teacher or earlier["teacher"]
-            # Without validation in this start, what it read before is still its curve's.
-            read = self.facts.get("validation_data") or earlier.get("validation_data")
-            self.facts["validation_data"] = read
+            self._keep_validation(earlier)
             before = {"hardware": kind_of(earlier.get("hardware", {}))}  # of a version without
             kept = (start for start in starts_of(earlier) if start["step"] < step)
             starts = [{**before, **start} for start in kept] + starts
@@ -87,6 +85,17 @@ class RunFolder:
         cut(self._path.with_name(EVALUATIONS), lambda line: line["step"] <= step)
         self.file.resume(step, validates)
         self._write("running")
+
+    def _keep_validation(self, earlier: dict[str, Any]) -> None:
+        """Without validation in this start, what it read before, and how, is its curve's still.
+
+        A config without validation may name other sequences, or none, which were never read.
+        """
+        if self.facts.get("validation_data") or not earlier.get("validation_data"):
+            return
+        self.facts["validation_data"] = earlier["validation_data"]
+        how = {**earlier["config"]["validation"], "enable": False}
+        self.facts["config"] = {**self.facts["config"], "validation": how}
 
     def is_unfinished(self) -> bool:
         """Whether no summary says that the run came to its end; called by all ranks."""
