@@ -88,7 +88,10 @@ class LetTrainer(Trainer):
         )
 
     def train(self) -> None:
-        """As torchtitan, until the last step or the one in which a signal asked for an end."""
+        """As torchtitan, until the last step or the one in which a signal asked for an end.
+
+        Of signals it hears while ``stop_request`` is listening, as ``let_titan.train.run`` has it.
+        """
         super().train()
         if not self._begun and self.run_folder.is_unfinished():
             self._begin(self.step)  # killed after its last checkpoint, or lost its summary

@@ -154,8 +154,10 @@ def test_an_export_that_fails_is_a_sentence_and_is_made_up_for(assets, tmp_path,
     assert "export.enable = true would write to" in str(mistake)
 
 
-@pytest.mark.parametrize("folder", ["checkpoint", "./checkpoint/"])
+@pytest.mark.parametrize("folder", ["checkpoint", "./checkpoint/", "hf/../checkpoint", "link"])
 def test_the_checkpoints_folder_is_no_exports_folder(folder, lab):
+    (lab.folder / "run").mkdir()
+    (lab.folder / "run" / "link").symlink_to("checkpoint")
     (mistake,) = find_mistakes(lab.parsed(None, **EXPORTED, export__folder=folder))
     assert f"export.folder = {folder!r} is the checkpoints' (checkpoint.folder)" in str(mistake)
 

@@ -18,7 +18,7 @@ def export_mistakes(config: LetJobConfig) -> Mistakes:
             "export.enable = true exports the last DCP checkpoint: set checkpoint.enable = true, "
             "and leave checkpoint.load_only and checkpoint.last_save_in_hf off."
         )
-    elif out == last_checkpoint(config):
+    elif out.resolve() == last_checkpoint(config).resolve():
         yield ConfigError(
             f"export.folder = {config.export.folder!r} is the checkpoints' (checkpoint.folder): "
             "choose another one."
