@@ -17,6 +17,7 @@ import torch.distributed as dist
 import let_titan.run.folder
 import let_titan.train
 from let_titan.checkpoint.folders import whole_checkpoints
+from let_titan.checkpoint.manager import LetCheckpointManager
 from let_titan.train import LetTrainer, run
 from tests.resumed import SAVED, train
 from tests.support import Lab, write_toml
@@ -104,6 +105,18 @@ def test_a_signal_that_is_repeated_while_the_run_ends_changes_nothing(
         for n, handler in handlers.items():
             signal.signal(n, handler)
     assert heard == []
+
+
+def test_a_signal_during_the_load_ends_the_run_after_its_first_step(lab, monkeypatch):
+    load = LetCheckpointManager.load
+
+    def signalled(*args, **options):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return load(*args, **options)
+
+    monkeypatch.setattr(LetCheckpointManager, "load", signalled)
+    assert stop_in_step_3(lab) == "stopped at step 1 by a signal"
+    assert list(whole_checkpoints(lab.folder / "run" / "checkpoint")) == [1]
 
 
 def test_a_step_that_is_saved_anyway_is_saved_once(lab):
