@@ -81,11 +81,29 @@ def test_a_llama_that_no_flavor_computes_is_refused(changes, tmp_path, capsys):
     assert not (tmp_path / "dcp").exists()
 
 
-def test_another_activation_is_refused(tmp_path, capsys):
-    hugging_face_llama(tmp_path / "hf", hidden_act="gelu")
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"hidden_act": "gelu"}, "has the hidden_act 'gelu' that the student cannot compute"),
+        ({"attention_bias": True}, "give a Llama without biases"),
+        ({"mlp_bias": True}, "give a Llama without biases"),
+    ],
+    ids=["activation", "biases of attention", "biases of the MLP"],
+)
+def test_a_llama_of_other_parts_is_refused(changes, sentence, tmp_path, capsys):
+    hugging_face_llama(tmp_path / "hf", **changes)
     assert main([str(tmp_path / "hf"), str(tmp_path / "dcp")]) == 2
-    assert "has the hidden_act 'gelu' that the student cannot compute" in capsys.readouterr().err
+    assert sentence in capsys.readouterr().err
     assert not (tmp_path / "dcp").exists()
+
+
+def test_nothing_is_overwritten(tmp_path, capsys):
+    hugging_face_llama(tmp_path / "hf")
+    (tmp_path / "dcp").mkdir()
+    (tmp_path / "dcp" / "note").write_text("mine")
+    assert main([str(tmp_path / "hf"), str(tmp_path / "dcp")]) == 2
+    assert "exists: name a new folder" in capsys.readouterr().err
+    assert [path.name for path in (tmp_path / "dcp").iterdir()] == ["note"]
 
 
 @pytest.mark.parametrize(
@@ -134,6 +152,9 @@ def test_missing_weights_and_other_architectures_are_told(tmp_path, capsys):
     (tmp_path / "hf" / "model.safetensors").unlink()
     assert main([str(tmp_path / "hf"), str(tmp_path / "dcp")]) == 2
     assert "copy all *.safetensors" in capsys.readouterr().err
+    (tmp_path / "hf" / "config.json").write_text("{")
+    assert main([str(tmp_path / "hf"), str(tmp_path / "dcp")]) == 2
+    assert "has no config.json that can be read" in capsys.readouterr().err
     settings = {"model_type": "gpt2", "architectures": ["GPT2LMHeadModel"]}
     (tmp_path / "hf" / "config.json").write_text(json.dumps(settings))
     assert main([str(tmp_path / "hf"), str(tmp_path / "dcp")]) == 2
