@@ -21,10 +21,12 @@ def test_folders_below_a_file_cannot_be_written(lab):
     folder = {"checkpoint__enable": True, "checkpoint__folder": "file/checkpoint"}
     (told,) = sentences(lab.parsed(**folder, job__dump_folder=str(lab.folder)))
     assert "job.dump_folder / checkpoint.folder" in told
+    read = lab.parsed(**folder, checkpoint__load_only=True, job__dump_folder=str(lab.folder))
+    assert sentences(read) == []
     traces = {"comm__trace_buf_size": 1, "comm__save_traces_folder": "file"}
     (told,) = sentences(lab.parsed(**traces, job__dump_folder=str(lab.folder)))
     assert "job.dump_folder / comm.save_traces_folder" in told
-    for name in ("", ".", "new"):
+    for name in ("", ".", str(lab.assets), "new"):
         told = sentences(lab.parsed(job__save_config_file=name))
         assert len(told) == (name != "new") and all("is a folder" in text for text in told)
     assert sentences(lab.parsed(job__dump_folder=str(lab.folder / "new" / "run"))) == []
@@ -133,6 +135,10 @@ def test_offload_needs_a_gpu_and_shards(lab):
     assert any("nothing is sharded here" in each for each in told)
     gpu = [each for each in told if "needs a GPU to offload from" in each]
     assert HAS_ACCELERATOR or (len(gpu) == 1 and len(told) == 2)
+    sharded = lab.parsed(
+        None, "--training.enable_cpu_offload", parallelism__data_parallel_shard_degree=2
+    )
+    assert find_mistakes(sharded, 2, elsewhere=True) == []
 
 
 def test_damaged_tokenizer_files(lab):

@@ -20,6 +20,7 @@ def test_a_step_that_is_not_there(resumed, lab):
     assert "load_step = 5 is not in" in told and "it holds the steps 1, 2" in told
     (told,) = resumed(checkpoint__load_step=5, job__dump_folder=str(lab.folder / "new"))
     assert "it holds none" in told
+    assert resumed(checkpoint__load_step=5, checkpoint__enable=False) == []
 
 
 def test_a_checkpoint_of_the_model_alone(resumed):
@@ -124,6 +125,8 @@ def test_another_student(resumed):
     flavor, sizes = resumed(model__flavor="demo")
     assert "its student is a 'debug': set model.flavor = 'debug'" in flavor
     assert "checkpoint of another model: tok_embeddings.weight has shape [320, 64] there" in sizes
+    (unknown,) = resumed(model__flavor="8B")  # whose sizes nobody knows
+    assert "model.flavor = '8B' is unknown" in unknown
 
 
 def test_another_theta(resumed):

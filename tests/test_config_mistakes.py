@@ -192,6 +192,8 @@ def test_every_mistake_is_found_and_the_first_is_raised(lab):
         check_config(config)
     assert str(error.value) == mistakes[0]
     assert find_mistakes(lab.parsed({})) == []
+    unclear = lab.parsed({"lambda_0": -1.0}, teacher__checkpoint="./nowhere")
+    assert len(find_mistakes(unclear)) == 2
 
 
 def test_every_number_has_a_range():
@@ -259,13 +261,16 @@ def test_every_process_needs_a_gpu_of_its_own(rank, per_node, refused, lab, monk
 
 
 def test_emulated_float8(lab):
-    emulate = ["--model.converters=quantize.linear.float8", "--quantize.linear.float8.emulate"]
-    assert find_mistakes(lab.parsed(None, *emulate)) == []
-    (told,) = find_mistakes(lab.parsed(None, *emulate, "--compile.enable"))
+    emulated, compiled = "--quantize.linear.float8.emulate", "--compile.enable"
+    student = ["--model.converters=quantize.linear.float8"]
+    assert find_mistakes(lab.parsed(None, *student, emulated)) == []
+    assert find_mistakes(lab.parsed(None, *student, compiled), elsewhere=True) == []
+    (told,) = find_mistakes(lab.parsed(None, *student, emulated, compiled))
     assert "cannot be compiled" in str(told)
     recipe = ["--quantize.linear.float8.recipe_name", "rowwise"]
-    (told,) = find_mistakes(lab.parsed(None, *emulate, *recipe))
+    (told,) = find_mistakes(lab.parsed(None, *student, emulated, *recipe))
     assert "is lost with recipe_name = 'rowwise'" in str(told)
+    assert find_mistakes(lab.parsed(None, emulated, *recipe)) == []  # nobody multiplies in float8
 
 
 def test_what_makes_no_sense_after_a_mistake_is_left_out(lab):
@@ -275,16 +280,19 @@ def test_what_makes_no_sense_after_a_mistake_is_left_out(lab):
     assert all(part in mistake for part, mistake in zip(wanted, mistakes, strict=True))
 
 
-def test_a_preflight_names_the_number_of_processes(lab):
+def test_a_preflight_names_the_number_of_processes(lab, monkeypatch):
     hsdp = lab.parsed({}, "--parallelism.data_parallel_replicate_degree", "2")
     assert len(find_mistakes(hsdp)) == 1
     assert "1 processes do not make" in str(find_mistakes(hsdp)[0])
     assert find_mistakes(hsdp, world_size=4) == []
     assert data_parallel_degrees(hsdp, 4) == (2, 2)
     assert data_parallel_degrees(hsdp, 2) == (2, 1)
+    monkeypatch.delenv("WORLD_SIZE")
+    assert data_parallel_degrees(lab.parsed({})) == (1, 1)  # without torchrun one is started
 
 
-@pytest.mark.parametrize("key", ["lambda_0", "s_stop_fraction"])
-def test_nan_is_refused(key, lab):
-    with pytest.raises(ConfigError, match=rf"let\.{key} = nan must be"):
-        lab.config({}, f"--let.{key}", "nan")
+@pytest.mark.parametrize("value", ["nan", "inf"])
+@pytest.mark.parametrize("key", ["lambda_0", "s_stop_fraction", "alpha", "cca_ridge", "cca_tokens"])
+def test_what_is_no_number_is_refused(key, value, lab):
+    with pytest.raises(ConfigError, match=rf"let\.{key} = {value} must be"):
+        lab.config({}, f"--let.{key}", value)

@@ -3,6 +3,7 @@
 import pytest
 
 from let_titan.checks import find_mistakes
+from tests.short import validated
 
 PP = {"parallelism__pipeline_parallel_degree": 2}
 SCHEDULE = "parallelism__pipeline_parallel_schedule"
@@ -25,6 +26,10 @@ MICRO = "parallelism__pipeline_parallel_microbatch_size"
             "makes 6 stages of 4 blocks for 2 ranks",
         ),
         ({"parallelism__pipeline_parallel_layers_per_stage": 2}, "makes 3 stages of 4 blocks"),
+        (
+            {SCHEDULE: "Interleaved1F1B", "parallelism__pipeline_parallel_layers_per_stage": 3},
+            "makes 2 stages of 4 blocks for 2 ranks under 'Interleaved1F1B'",
+        ),
         ({"parallelism__pipeline_parallel_schedule_csv": "x.csv"}, "schedule_csv is not supported"),
         (
             {
@@ -43,7 +48,13 @@ def test_a_mistake_is_named(changes, sentence, lab):
 
 @pytest.mark.parametrize("schedule", ["1F1B", "Interleaved1F1B", "GPipe", "ZBVZeroBubble"])
 def test_a_schedule_that_fits_is_taken(schedule, lab):
-    assert not find_mistakes(lab.parsed(None, **{**PP, SCHEDULE: schedule}), 2)
+    keys = {**PP, SCHEDULE: schedule, **validated(lab)}
+    assert not find_mistakes(lab.parsed(None, **keys), 2)
+
+
+def test_ranks_of_more_stages_than_torchtitan_would_give_them(lab):
+    keys = {SCHEDULE: "Interleaved1F1B", "parallelism__pipeline_parallel_layers_per_stage": 1}
+    assert not find_mistakes(lab.parsed(None, **PP, **keys), 2)  # 6, the ends' two among them
 
 
 def test_replicas_of_context_parallel_ranks_are_no_ddp(lab):
@@ -75,6 +86,7 @@ def test_a_teachers_rows_are_divided_among_the_pipelines_ranks(rows, changes, se
     found = [str(m) for m in find_mistakes(lab.parsed({}, **keys), ranks)]
     of_rows = [mistake for mistake in found if 'teacher.pipeline = "all"' in mistake]
     assert [sentence in mistake for mistake in of_rows] == ([] if sentence is None else [True])
+    assert not any("teacher.pipeline" in str(m) for m in find_mistakes(lab.parsed(None, **keys), 2))
     owner = {**keys, "teacher__pipeline": "owner"}
     assert not any("teacher.pipeline" in str(m) for m in find_mistakes(lab.parsed({}, **owner), 2))
 
@@ -114,3 +126,13 @@ def test_async_tensor_parallelism_is_the_compilers(lab):
         config = lab.parsed(None, **keys, compile__enable=compiled)
         told = [str(mistake) for mistake in find_mistakes(config, 2, elsewhere=True)]
         assert any("enable_async_tensor_parallel = true is the c" in x for x in told) != compiled
+
+
+@pytest.mark.parametrize(("degree", "refused"), [(1, False), (2, True)])
+def test_context_parallel_ranks_are_balanced_by_headtail(degree, refused, lab):
+    keys = {"context_parallel_degree": degree, "context_parallel_load_balancer": "ptrr"}
+    config = lab.parsed(None, **{f"parallelism__{key}": value for key, value in keys.items()})
+    told = [str(mistake) for mistake in find_mistakes(config, degree, elsewhere=True)]
+    assert ["load_balancer = 'ptrr' is for masks of flex" in each for each in told] == [
+        True
+    ] * refused

@@ -104,7 +104,7 @@ def data_parallel_degrees(config: LetJobConfig, world_size: int | None = None) -
     others = replicate * math.prod(sizes.values())
     shard = parallelism.data_parallel_shard_degree
     shard = world_size // others if shard < 0 else shard
-    if shard * others != world_size or shard < 1:
+    if shard * others != world_size:
         raise ConfigError(
             f"{world_size} processes do not make data_parallel_replicate_degree = {replicate} x "
             f"data_parallel_shard_degree = {parallelism.data_parallel_shard_degree} x "
