@@ -236,6 +236,7 @@ def test_what_does_not_go_is_said(lab):
         (None, {"distill__method": "salt", "distill__n_kd": 9}, "distill.n_kd = 9"),
         (None, {"distill__method": "rkd"}, "needs teacher.checkpoint"),
         (None, {"distill__method": "rkd", "distill__weight": 0.0}, "distill.weight = 0.0"),
+        (None, {"distill__method": "rkd", "distill__weight": 1.5}, "distill.weight = 1.5"),
         (None, {"distill__method": "rkd", "distill__temperature": -1.0}, "distill.temperature"),
         (
             None,
@@ -250,6 +251,9 @@ def test_what_does_not_go_is_said(lab):
     ):
         mistakes = [str(m) for m in find_mistakes(lab.parsed(let, **changes), 2)]
         assert any(sentence in mistake for mistake in mistakes), (sentence, mistakes)
+    float8 = "quantize.linear.float8"
+    apart = [f"--model.converters={float8}", f"--{float8}.filter_fqns=output"]
+    assert find_mistakes(rkd_parsed(lab, *apart), elsewhere=True) == []
 
 
 @pytest.mark.parametrize("family", ["opt", "gpt_neox", "gpt2"])

@@ -267,6 +267,8 @@ def test_what_cannot_be_kept_apart_is_refused_by_name(lab):
     assert "needs a GPU, since flex attention has no backward pass on a CPU" in told()[0]
     assert len(told()) == 1
     assert any("needs training.dataset = 'pile'" in e for e in told(training__dataset="c4_test"))
+    validated = told(validation__enable=True, validation__dataset="c4_test")
+    assert any("needs validation.dataset = 'pile'" in e for e in validated)
     for key in ("tensor", "pipeline", "context"):
         changes = {f"parallelism__{key}_parallel_degree": 2}
         assert any(f"parallelism.{key}_parallel_degree = 2: set" in e for e in told(**changes))

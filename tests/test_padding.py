@@ -145,10 +145,12 @@ def test_preflight_counts_the_padding(lab):
 
 
 def test_what_knows_no_padding_is_refused(lab):
+    saved = lab.parsed(None, model__pad_vocab_to_multiple_of=2, checkpoint__enable=True)
+    assert find_mistakes(saved) == []
     for key in ("initial_load_in_hf", "last_save_in_hf"):
         changes = {"checkpoint__enable": True, f"checkpoint__{key}": True}
-        config = lab.parsed(None, model__pad_vocab_to_multiple_of=64, **changes)
+        config = lab.parsed(None, model__pad_vocab_to_multiple_of=2, **changes)
         told = [str(mistake) for mistake in find_mistakes(config)]
-        assert any("pad_vocab_to_multiple_of = 64" in text and key in text for text in told), told
+        assert any("pad_vocab_to_multiple_of = 2 " in text and key in text for text in told), told
     config = lab.parsed(None, model__pad_vocab_to_multiple_of=0)
     assert any("pad_vocab_to_multiple_of" in str(mistake) for mistake in find_mistakes(config))

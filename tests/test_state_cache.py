@@ -218,6 +218,8 @@ def test_what_it_does_not_go_with(lab):
     assert 'needs teacher.tokenizer = "same"' in told(lab, cache, "--teacher.tokenizer", "align")
     c4 = told(lab, cache, training__dataset="c4_test", training__dataset_path="x")
     assert "needs training.dataset = 'pile'" in c4
+    gone = told(lab, cache, training__dataset_path="nowhere/*.jsonl")
+    assert gone.count("matches no file") == 1  # and nobody looks again for the cache's sake
 
 
 def test_one_run_at_a_time_writes(filled, lab):

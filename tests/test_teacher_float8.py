@@ -129,6 +129,14 @@ def test_keys_that_do_not_go_with_it(lab):
     assert 'gives bfloat16: set teacher.dtype = "bfloat16"' in told("--teacher.float8", *rowwise)
 
 
+def test_the_students_format_may_be_another(lab):
+    mx = lab.parsed({}, "--teacher.float8", "--model.converters=quantize.linear.mx")
+    assert find_mistakes(mx, elsewhere=True) == []
+    both = "--model.converters=quantize.linear.float8,quantize.linear.mx"
+    (told,) = find_mistakes(lab.parsed({}, both), elsewhere=True)
+    assert "keep one" in str(told)
+
+
 def test_a_teacher_without_linear_layers_is_refused(lab):
     AutoModelForCausalLM.from_config(CONFIGS["gpt2"]).save_pretrained(lab.folder / "gpt2")
     config = lab.parsed({}, *EMULATED, "--teacher.checkpoint", str(lab.folder / "gpt2"))
