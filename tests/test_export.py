@@ -14,6 +14,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from let_titan.checkpoint.folders import set_aside
 from let_titan.errors import ConfigError
 from let_titan.export.__main__ import main
+from let_titan.export.card import model_card
 from let_titan.export.folder import export
 from let_titan.export.source import find_source
 from let_titan.export.weights import WeightStream
@@ -113,6 +114,18 @@ def test_a_let_runs_full_checkpoint(finished, tmp_path):
     loss = next(x["val_loss"] for x in losses if x["step"] == STEPS and "val_loss" in x)
     assert f"| validation loss (nats per token) | {loss:.4f} |" in card
     assert json.loads((tmp_path / "hf" / "let_titan.json").read_text())["step"] == STEPS
+
+
+def test_a_card_has_the_figures_of_its_step_and_what_stood_around_documents(finished, tmp_path):
+    run = shutil.copytree(finished[0], tmp_path / "run")
+    lines = [{"step": STEPS - 1, "val_loss": 1.25}, {"step": STEPS, "val_loss": 1.5}]
+    (run / "metrics.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    change(run, "special_tokens", {"add_bos": True, "bos_id": 5, "add_eos": False, "eos_id": 6})
+    card = model_card(find_source(run / "checkpoint" / f"step-{STEPS - 1}"), "float32")
+    assert "| validation loss (nats per token) | 1.2500 |" in card
+    assert "In training there was BOS (id 5) before each document" in card
+    change(run, "special_tokens", "add_bos", False)
+    assert "there was neither BOS nor EOS around each document" in model_card(find_source(run), "")
 
 
 def test_a_checkpoint_that_was_set_aside_has_no_figures_of_what_took_its_place(finished, tmp_path):
