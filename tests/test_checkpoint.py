@@ -276,31 +276,6 @@ def test_all_ranks_load_what_rank_0_sees(for_good, finished, assets, tmp_path):
         assert met == steps
 
 
-def test_what_rank_0_alone_does_ends_every_rank(tmp_path):
-    told = run_world(2, meet, tmp_path)
-    assert told == [
-        "ConfigError: The checkpoints cannot be put in order (no room): mend the folder.",
-        "ConfigError: The checkpoints cannot be put in order (no room): mend the folder.",
-        "KeyError: 'a defect'",
-        "ConfigError: The checkpoints cannot be put in order ('a defect'): mend the folder.",
-    ]
-
-
-def meet():
-    """Returns what both ranks meet of an OSError and of a defect on rank 0."""
-    found = []
-    for error in (OSError("no room"), KeyError("a defect")):
-
-        def fail(error=error):
-            raise error
-
-        try:
-            manager.on_rank_0(fail)
-        except (ConfigError, KeyError) as met:
-            found += gathered(f"{type(met).__name__}: {met}")
-    return found
-
-
 def test_sums_are_plain_json(finished):
     path = finished[0] / "checkpoint" / LAST / "__0_checksums.json"
     sums = json.loads(path.read_text())

@@ -7,11 +7,14 @@ from contextlib import contextmanager
 
 import pytest
 
+from let_titan.checkpoint import manager
 from let_titan.checkpoint.checksums import damaged_files
-from let_titan.errors import RunError
+from let_titan.collectives import gathered
+from let_titan.errors import ConfigError, RunError
 from let_titan.train import LetTrainer
 from tests.checkpoints import steps_of
 from tests.resumed import STEPS, train
+from tests.world import run_world
 
 
 @contextmanager
@@ -80,3 +83,28 @@ def test_a_teacher_that_vanishes_in_the_middle_of_a_run_is_not_missed(finished, 
     monkeypatch.setattr(LetTrainer, "train_step", vanish_after_step_1)
     assert train(lab, teacher__checkpoint=str(teacher))["lines"] == finished[1]["lines"]
     assert not teacher.exists()
+
+
+def test_what_rank_0_alone_does_ends_every_rank(tmp_path):
+    told = run_world(2, meet, tmp_path)
+    assert told == [
+        "ConfigError: The checkpoints cannot be put in order (no room): mend the folder.",
+        "ConfigError: The checkpoints cannot be put in order (no room): mend the folder.",
+        "KeyError: 'a defect'",
+        "ConfigError: The checkpoints cannot be put in order ('a defect'): mend the folder.",
+    ]
+
+
+def meet():
+    """Returns what both ranks meet of an OSError and of a defect on rank 0."""
+    found = []
+    for error in (OSError("no room"), KeyError("a defect")):
+
+        def fail(error=error):
+            raise error
+
+        try:
+            manager.on_rank_0(fail)
+        except (ConfigError, KeyError) as met:
+            found += gathered(f"{type(met).__name__}: {met}")
+    return found
