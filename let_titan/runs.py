@@ -26,6 +26,9 @@ CLOCK = "clock.jsonl"
 KIND = ("device", "device_name", "cpu", "cpu_threads")
 """Of summary.json's ``hardware``, what times depend on beside the number of devices."""
 
+WRITTEN_ANEW = "move it away and resume the run, which writes it anew."
+"""What to do about a summary.json that cannot be read."""
+
 SUMMARY_KEYS = ("config", "hardware", "let_plan", "parameters", "versions")
 
 
@@ -198,10 +201,7 @@ def read_summary(path: Path) -> dict[str, Any]:
     try:
         summary = json.loads(read_text(path))
     except json.JSONDecodeError as error:
-        raise ValueError(
-            f"{path} is not JSON ({error.msg}): move it away and resume the run, which writes it "
-            "anew."
-        ) from None
+        raise ValueError(f"{path} is not JSON ({error.msg}): {WRITTEN_ANEW}") from None
     missing = [key for key in SUMMARY_KEYS if key not in summary]
     if missing:
         raise ValueError(

@@ -77,15 +77,7 @@ def run(config: LetJobConfig) -> str:
                 trainer.train()
                 if isinstance(trainer.dataloader, PileLoader):
                     trainer.run_folder.facts["data"]["skipped"] = trainer.dataloader.skipped()
-            exit_state = COMPLETED
-            if trainer.step < config.training.steps and trainer.guard.stop:
-                exit_state = f"stopped at step {trainer.step} by a signal"
-                goes_on = "the same command goes on from there"
-                if not config.checkpoint.enable:
-                    goes_on = (
-                        "nothing is saved (checkpoint.enable = false), and a new start begins anew"
-                    )
-                logger.info(f"Run {exit_state}: {goes_on}.")
+            exit_state = exit_state_of(trainer)
             trainer.run_folder.end(exit_state)
         except BaseException as error:  # torch's CheckpointException is no Exception
             if trainer is not None:
@@ -95,6 +87,19 @@ def run(config: LetJobConfig) -> str:
             if trainer is not None:
                 trainer.close()
     dist.destroy_process_group()
+    return exit_state
+
+
+def exit_state_of(trainer: LetTrainer) -> str:
+    """Returns how a run that did not fail has ended, and logs what follows from a signal's end."""
+    config = trainer.job_config
+    if trainer.step >= config.training.steps or not trainer.guard.stop:
+        return COMPLETED
+    exit_state = f"stopped at step {trainer.step} by a signal"
+    goes_on = "the same command goes on from there"
+    if not config.checkpoint.enable:
+        goes_on = "nothing is saved (checkpoint.enable = false), and a new start begins anew"
+    logger.info(f"Run {exit_state}: {goes_on}.")
     return exit_state
 
 

@@ -24,6 +24,7 @@ from let_titan.checkpoint.folders import whole_checkpoints
 from let_titan.runs import (
     COMPLETED,
     FILES,
+    WRITTEN_ANEW,
     Line,
     is_number,
     read_lines,
@@ -66,10 +67,7 @@ class Watched:
             lines = read_lines(files[0])
             summary = json.loads(files[1].read_text(encoding="utf-8"))
             if not isinstance(summary, dict):
-                raise ValueError(
-                    f"{files[1]} holds no summary: move it away and resume the run, which writes "
-                    "it anew."
-                )
+                raise ValueError(f"{files[1]} holds no summary: {WRITTEN_ANEW}")
         except json.JSONDecodeError as error:
             # Copied over a network it may be half there for a moment; the last one is shown on.
             if not self.summary:
