@@ -1,6 +1,7 @@
 """What a verdict must not keep silent: figures that are the grid's, runs cut short, lengths."""
 
 import json
+import math
 import re
 
 import pytest
@@ -49,6 +50,33 @@ def test_an_untimed_run_that_misses_the_goal_leaves_no_time(tmp_path):
     for name, cost in result.target.costs.items():
         assert cost.run is cost.speed_up is None, name
     assert {row[2] for row in cost_rows(result.target, "hours")} == {"not reached"}
+
+
+@pytest.mark.parametrize("paired", [True, False])
+@pytest.mark.parametrize("fine", [0, 1], ids=["baseline", "run"])
+def test_a_speed_up_is_read_on_the_steps_that_both_were_evaluated_at(tmp_path, fine, paired):
+    """Of two like runs of a convex curve none is the faster, however often one was evaluated."""
+    curve = {step: 7 + 4 * math.exp(-step / 12) for step in range(0, 41, 2)}
+    losses = [{step: curve[step] for step in (0, 20, 40)}] * 2
+    losses[fine] = curve
+    runs = {}
+    for let in (False, True):
+        for seed in (0, 1) if paired or not let else (2, 3):
+            folder = write_run(tmp_path / f"{let}-seed{seed}", let, losses[let], seed)
+            evaluate(folder, {step: 1 - loss / 20 for step, loss in losses[let].items()})
+            runs.setdefault(let, []).append(Run.load(folder))
+    (result,) = compare(runs[True], runs[False]).results
+    assert result.paired == paired
+    for level in (*result.curve, result.target, result.accuracy):
+        assert level.costs["steps"].speed_up.value == pytest.approx(1, abs=1e-9)
+
+
+def test_a_longer_run_is_followed_past_the_baselines_end(tmp_path):
+    late = WORSE | {45: 7.0, 50: 6.9}
+    baseline, let = twins(tmp_path, BASELINE, late)
+    (result,) = compare([let], [baseline]).results
+    assert result.rows[-1].step == 40
+    assert result.target.costs["steps"].run == 45
 
 
 @pytest.mark.parametrize(

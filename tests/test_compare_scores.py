@@ -46,7 +46,7 @@ def test_the_cost_of_the_baselines_accuracy_includes_the_teacher(tmp_path):
 
 
 def test_a_dip_does_not_delay_and_what_is_not_reached_is_said(tmp_path):
-    baseline = evaluated(tmp_path, False, {10: 0.30, 40: 0.50})
+    baseline = evaluated(tmp_path, False, {5: 0.1, 10: 0.30, 20: 0.4, 40: 0.50})
     let = evaluated(tmp_path, True, {5: 0.30, 10: 0.50, 20: 0.35, 40: 0.49})
     (result,) = compare([let], [baseline]).results
     assert result.accuracy.costs["steps"].run == pytest.approx(10)

@@ -147,9 +147,9 @@ def compare_arm(
     paired = pairs is not None
     ours, theirs = zip(*pairs, strict=True) if pairs else (arm.runs, baseline.runs)
     rows = losses(ours, theirs, paired)
-    last = rows[-1].step
+    last, common = rows[-1].step, {row.step for row in rows}
     traces = [
-        [Trace.of(run, timed=reason is None and id(run) not in untimed) for run in side]
+        [Trace.of(run, reason is None and id(run) not in untimed).at(common) for run in side]
         for side in (ours, theirs)
     ]
     if paired:

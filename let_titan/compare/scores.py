@@ -114,8 +114,9 @@ def accuracy_target(
             [{row.step: row.run.value for row in rows}],
             [{row.step: row.baseline.value for row in rows}],
         ]
+    common = {row.step for row in rows}
     matched = [
-        (with_errors(run, ours_at), with_errors(baseline, theirs_at))
+        (with_errors(run, ours_at).at(common), with_errors(baseline, theirs_at).at(common))
         for (run, baseline), ours_at, theirs_at in zip(pairs, *sides, strict=True)
     ]
     return at_goal(matched, [1 - accuracy[rows[-1].step] for accuracy in sides[1]])

@@ -6,8 +6,8 @@ every count of what was spent: nothing is extrapolated.
 
 import math
 import statistics
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 from let_titan.runs import Line, Run, is_number
@@ -47,6 +47,15 @@ class Trace:
             spent["seconds"] = []
         spent["device_hours"] = device_hours(run, spent["seconds"])
         return cls([point for point in run.curve if is_number(point[1])], spent)
+
+    def at(self, steps: Collection[int]) -> "Trace":
+        """Returns it with the evaluations at ``steps``, and those that come after all of them.
+
+        A convex curve is reached later on a coarse grid than on a fine one: two traces are
+        compared on the steps that both have.
+        """
+        last = max(steps)
+        return replace(self, curve=[p for p in self.curve if p[0] in steps or p[0] > last])
 
     @classmethod
     def mean(cls, traces: Sequence["Trace"]) -> "Trace":
