@@ -3,7 +3,15 @@
 from pathlib import Path
 
 import torch
-from transformers import AutoModelForCausalLM, GPT2Config, GPTNeoXConfig, LlamaConfig, OPTConfig
+from transformers import (
+    AutoModelForCausalLM,
+    Gemma3TextConfig,
+    GPT2Config,
+    GPTNeoXConfig,
+    LlamaConfig,
+    MistralConfig,
+    OPTConfig,
+)
 
 from let_titan.teacher import load_teacher
 
@@ -44,6 +52,25 @@ CONFIGS = {
         n_layer=4,
         n_head=4,
         initializer_range=0.2,
+    ),
+}
+
+GROUPED = {
+    **SIZES,
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 8,
+    "initializer_range": 0.2,
+}
+WINDOWED = {  # in all blocks, and in all but the second
+    "mistral": MistralConfig(**GROUPED, sliding_window=5),
+    "gemma3_text": Gemma3TextConfig(
+        **GROUPED,
+        sliding_window=5,
+        layer_types=[f"{'full' if n == 1 else 'sliding'}_attention" for n in range(4)],
     ),
 }
 

@@ -35,7 +35,7 @@ from let_titan.train import LetTrainer
 from tests.conftest import VOCAB
 from tests.numbered import encode, loader, write_corpus
 from tests.support import Lab, gradients, logged, relative_error, weights, worst_gradient
-from tests.teachers import CONFIGS
+from tests.teachers import CONFIGS, WINDOWED
 from tests.test_alignment import reference
 from tests.world import run_world
 
@@ -101,10 +101,11 @@ def test_positions_are_those_of_the_documents(length, tmp_path):
         assert positions.tolist() == wanted
 
 
-@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize("name", [*CONFIGS, *WINDOWED])
 def test_the_teacher_reads_each_document_alone(name, tmp_path):
+    """Through windows that are shorter than a document where it has them."""
     torch.manual_seed(5)
-    AutoModelForCausalLM.from_config(CONFIGS[name]).save_pretrained(tmp_path)
+    AutoModelForCausalLM.from_config((CONFIGS | WINDOWED)[name]).save_pretrained(tmp_path)
     options = {"dtype": torch.float32, "device": torch.device("cpu"), "seq_len": 24}
     teacher = load_teacher(tmp_path, ["last", 2], **options)
     tokens = torch.randint(0, VOCAB, (2, 24))

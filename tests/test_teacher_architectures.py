@@ -10,8 +10,10 @@ from torch.distributed.device_mesh import init_device_mesh
 from transformers import (
     AutoModelForCausalLM,
     BloomConfig,
+    FalconH1Config,
     Gemma2Config,
     GPTNeoConfig,
+    Lfm2Config,
     MambaConfig,
     MptConfig,
     OpenAIGPTConfig,
@@ -28,7 +30,7 @@ from let_titan.teacher.load import flops_per_token
 from let_titan.train import LetTrainer
 from tests.preflighted import A100
 from tests.support import relative_error
-from tests.teachers import SIZES, load, tokens
+from tests.teachers import GROUPED, SIZES, load, tokens
 from tests.world import outside_the_world, run_world
 
 EAGER = {
@@ -75,6 +77,12 @@ MIXTURE = Qwen2MoeConfig(
     moe_intermediate_size=32,
     shared_expert_intermediate_size=32,
 )
+HYBRID = {
+    "lfm2": Lfm2Config(**GROUPED, layer_types=["conv", "full_attention"] * 2),
+    "falcon_h1": FalconH1Config(
+        **GROUPED, mamba_d_ssm=32, mamba_n_heads=4, mamba_d_head=8, mamba_d_state=8
+    ),
+}
 fuses = pytest.mark.skipif(transformers.__version__ < "5", reason="4 fuses nothing")
 ALL = {**EAGER, "mamba": MAMBA, "qwen2_moe": MIXTURE}
 FUSED = "transformers makes it of others as it loads them, as for most mixtures of experts"
@@ -204,3 +212,15 @@ def test_what_cannot_be_built_is_refused_in_one_sentence(lab, tmp_path):
 def test_documents_need_a_teacher_that_keeps_them_apart(name, folders, lab):
     sentence = told(lab, folders / name, data__document_attention=True)
     assert f"cannot be used with a {name} teacher" in sentence
+
+
+@pytest.mark.parametrize("name", ["lfm2", "falcon_h1"])
+def test_documents_need_a_teacher_of_attention_alone(name, tmp_path):
+    """A convolution or a state goes from one document into the next, whatever the mask."""
+    AutoModelForCausalLM.from_config(HYBRID[name]).save_pretrained(tmp_path)
+    check_part(str(tmp_path), ["last", 2])
+    last, second = load(tmp_path, ["last", 2])(tokens())
+    blocks, wanted = blocks_and_last(tmp_path)
+    assert relative_error(last, wanted) < 1e-5 and relative_error(second, blocks[1]) < 1e-5
+    with pytest.raises(ConfigError, match=f"a {name} teacher, whose recurrent or convolutional"):
+        check_part(str(tmp_path), ["last"], documents=True)

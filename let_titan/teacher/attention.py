@@ -5,9 +5,13 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from torch import nn
 
 CAUSAL = "let_titan_causal"
 """transformers' own SDPA under a name for which it makes no mask: ``is_causal`` says it all."""
+
+LOCAL = {"sliding_attention", "chunked_attention"}
+"""What transformers calls blocks that see only the tokens near by."""
 
 PLAINLY_CAUSAL = ("llama", "opt", "gpt_neox", "gpt2")
 """Architectures with no sliding window and no bias in the mask, each tested to the bit."""
@@ -53,6 +57,30 @@ def is_eager(model: Any) -> bool:
     keeps documents apart, would be added as 1 and 0, or not be heeded.
     """
     return model.config._attn_implementation == "eager"
+
+
+def has_windows(config: Any) -> bool:
+    """Whether some blocks of a teacher see only the tokens near by, in a window or a chunk.
+
+    transformers makes their masks, for which it looks for documents in the positions; a mask that
+    is given takes the place of all of them, so that the windows would be gone.
+    """
+    sizes = (getattr(config, name, None) for name in ("sliding_window", "attention_chunk_size"))
+    return any(sizes) or bool(LOCAL & layer_types(config))
+
+
+def mixes_without_attention(model: nn.Module) -> bool:
+    """Whether tokens reach later ones by other ways than attention, which no mask closes.
+
+    These are recurrences and convolutions over tokens, as in Mamba's and hybrid blocks. Not every
+    architecture says so under ``layer_types``; all but a few recurrences have a convolution.
+    """
+    others = layer_types(model.config) - LOCAL - {"full_attention"}
+    return bool(others) or any(isinstance(each, nn.Conv1d) for each in model.modules())
+
+
+def layer_types(config: Any) -> set[str]:
+    return set(getattr(config, "layer_types", None) or ())
 
 
 def takes_pieces(config: Any) -> bool:

@@ -11,7 +11,7 @@ from torch import nn
 
 from let_titan.errors import ConfigError
 from let_titan.ranges import Layer
-from let_titan.teacher.attention import is_eager
+from let_titan.teacher.attention import is_eager, mixes_without_attention
 from let_titan.teacher.fetch import is_missing
 from let_titan.teacher.keys import stored_keys
 from let_titan.teacher.load import build_part, describe
@@ -42,15 +42,25 @@ def check_part(
     """
     config = read_config(checkpoint, trust_remote_code, revision)
     model = build_or_refuse(config, checkpoint, layers, trust_remote_code)
-    if documents and is_eager(model):
-        raise ConfigError(
-            f"data.document_attention = true cannot be used with a {config.model_type} teacher, "
-            "for which transformers has no SDPA to keep documents apart: leave it out, or choose "
-            "another teacher."
-        )
+    if documents:
+        refuse_if_mixed(model, config.model_type)
     folder, _ = plan_fetch(checkpoint, trust_remote_code, revision)
     if not is_missing(folder):
         stored_keys(model, folder)
+
+
+def refuse_if_mixed(model: nn.Module, name: str) -> None:
+    """Raises a ConfigError if a teacher would carry one document's tokens into the next."""
+    if is_eager(model):
+        reason = "for which transformers has no SDPA to keep documents apart"
+    elif mixes_without_attention(model):
+        reason = "whose recurrent or convolutional blocks carry one document into the next"
+    else:
+        return
+    raise ConfigError(
+        f"data.document_attention = true cannot be used with a {name} teacher, {reason}: leave it "
+        "out, or choose another teacher."
+    )
 
 
 def build_or_refuse(

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from let_titan.document_mask import dense_mask
-from let_titan.teacher.attention import Pieces
+from let_titan.teacher.attention import Pieces, has_windows
 
 ResolvedLayer = int | Literal["last"]
 
@@ -31,6 +31,7 @@ class Teacher:
         self.facts = facts
         self.layers = tuple(layers)
         self._captured: dict[int, torch.Tensor] = {}
+        self._has_windows = has_windows(model.config)
         blocks = block_list(model)
         for number in {layer for layer in layers if layer != "last"}:
             blocks[number - 1].register_forward_hook(self._capture(number))
@@ -66,7 +67,7 @@ class Teacher:
         own: dict[str, Any] = {} if positions is None else {"position_ids": positions}
         if pieces is not None:
             own["pieces"] = pieces
-        elif positions is not None:
+        elif positions is not None and not self._has_windows:
             own["attention_mask"] = dense_mask(positions)
         # The student may run under autocast; the teacher has a dtype of its own.
         with torch.autocast(input.device.type, enabled=False):
