@@ -8,6 +8,7 @@ import torch
 import transformers
 from torch.distributed.device_mesh import init_device_mesh
 from transformers import (
+    ApertusConfig,
     AutoModelForCausalLM,
     BloomConfig,
     FalconH1Config,
@@ -134,6 +135,21 @@ def test_states_are_of_the_teachers_dtype(name, folders):
     """Mamba gives fp32, whatever its weights are."""
     for states in load(folders / name, ["last", 2], torch.bfloat16)(tokens()):
         assert states.dtype == torch.bfloat16
+
+
+def test_buffers_of_the_checkpoint_are_read(tmp_path):
+    """Apertus has constants of its activation in buffers; what a checkpoint says counts."""
+    torch.manual_seed(5)
+    model = AutoModelForCausalLM.from_config(ApertusConfig(**GROUPED))
+    computed = model.model(tokens()).last_hidden_state
+    for name, buffer in model.named_buffers():
+        if name.endswith("act_fn.beta"):
+            buffer.fill_(2)
+    model.save_pretrained(tmp_path)
+    with torch.no_grad():
+        wanted = model.model(tokens()).last_hidden_state
+    assert relative_error(computed, wanted) > 1e-3
+    assert relative_error(load(tmp_path, ["last"])(tokens())[0], wanted) < 1e-5
 
 
 def sharded(folders):

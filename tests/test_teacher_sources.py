@@ -1,5 +1,6 @@
 """Where a teacher comes from: the hub, ``.bin`` and GGUF files; what cannot teach is refused."""
 
+import json
 import multiprocessing
 import shutil
 import time
@@ -10,13 +11,14 @@ from unittest import mock
 import pytest
 import torch
 import torch.distributed as dist
+from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForCausalLM, BertConfig
 
 from let_titan.checks import find_mistakes
 from let_titan.collectives import gathered
 from let_titan.disk import write_whole
 from let_titan.errors import ConfigError
-from let_titan.teacher import check_teacher, prepare_teacher, read_tokenizer
+from let_titan.teacher import check_part, check_teacher, prepare_teacher, read_tokenizer
 from let_titan.teacher.fetch import fetch_once
 from let_titan.teacher.hub import download
 from let_titan.train import LetTrainer
@@ -256,3 +258,24 @@ def test_what_cannot_teach_is_refused(teachers, tmp_path):
     ):
         with pytest.raises(ConfigError, match=sentence):
             check_teacher(*arguments)
+
+
+def test_quantized_weights_are_refused_whether_the_config_says_so_or_not(teachers, tmp_path):
+    """Read as they are stored, the values of FP8 weights are off by their scales."""
+    folder = tmp_path / "fp8"
+    shutil.copytree(teachers / "llama", folder)
+    (file,) = folder.glob("*.safetensors")
+    save_file(
+        {
+            name: value.to(torch.float8_e4m3fn) if "proj" in name else value
+            for name, value in load_file(file).items()
+        },
+        file,
+    )
+    with pytest.raises(ConfigError, match=r"_proj\.weight' in .* is quantized \(torch\.float8"):
+        check_part(str(folder), ["last"])
+    config = json.loads((folder / "config.json").read_text())
+    config["quantization_config"] = {"quant_method": "fp8", "weight_block_size": [128, 128]}
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ConfigError, match=r"is quantized \(fp8\), and here .* without scales"):
+        check_teacher(str(folder), 64, [], 320)

@@ -1,26 +1,33 @@
-"""Where a checkpoint keeps each parameter of a teacher, by the headers of its safetensors."""
+"""Where a checkpoint keeps each tensor of a teacher, by the headers of its safetensors."""
 
 import importlib.util
 from pathlib import Path
 
+import torch
 from torch import nn
 from torch.distributed.checkpoint import HuggingFaceStorageReader
 
 from let_titan.errors import ConfigError
 
+PLAIN = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
+"""What weights are stored in that need no scale beside them."""
+
 
 def stored_keys(model: nn.Module, folder: Path) -> dict[str, str]:
-    """Returns the key of each of a base model's parameters; no tensor is read.
+    """Returns the key of each of a base model's parameters and stored buffers; none is read.
+
+    A buffer that the folder has not is one that the model has computed.
 
     Args:
         model: with or without weights, sharded or whole.
         folder: of safetensors, saved of a base model or of one with a head.
 
     Raises:
-        ConfigError: a weight is missing in the folder, or has another shape.
+        ConfigError: a weight is missing in the folder, has another shape, or is quantized.
     """
     stored = HuggingFaceStorageReader(str(folder)).read_metadata().state_dict_metadata
-    prefix = getattr(model, "base_model_prefix", "") + "."
+    # Some base models leave it empty, as Gemma 3 under transformers 4.
+    prefix = (getattr(model, "base_model_prefix", "") or "model") + "."
     keys = {}
     for name, parameter in model.named_parameters():
         key = name if name in stored else prefix + name
@@ -33,8 +40,18 @@ def stored_keys(model: nn.Module, folder: Path) -> dict[str, str]:
                 f"The teacher's weight {key!r} {found} in {str(folder)!r} (wanted "
                 f"{list(parameter.shape)}): its config.json and weights do not belong together."
             )
+        if (dtype := stored[key].properties.dtype) not in PLAIN:  # type: ignore[union-attr]
+            raise quantized(f"The teacher's weight {key!r} in {str(folder)!r}", str(dtype))
         keys[name] = key
+    for name in persistent_buffers(model):
+        key = name if name in stored else prefix + name
+        if key in stored:
+            keys[name] = key
     return keys
+
+
+def persistent_buffers(model: nn.Module) -> set[str]:
+    return model.state_dict().keys() & dict(model.named_buffers(remove_duplicate=False))
 
 
 def made_on_loading(model: nn.Module, name: str) -> bool:
@@ -55,4 +72,12 @@ def made_of_others(key: str, source: Path) -> ConfigError:
         f"The teacher's weight {key!r} is not in {str(source)!r}: transformers makes it of others "
         "as it loads them, as for most mixtures of experts, and here each is read as it is "
         "stored: choose a dense teacher."
+    )
+
+
+def quantized(what: str, how: str) -> ConfigError:
+    """Returns the sentence of weights that mean something only with their scales."""
+    return ConfigError(
+        f"{what} is quantized ({how}), and here weights are read as they are stored, without "
+        "scales: choose the checkpoint that it was made from."
     )

@@ -143,7 +143,7 @@ class _EmptyOnMeta(TorchFunctionMode):
 def build_without_weights(config: Any, dtype: torch.dtype, trust_remote_code: bool) -> nn.Module:
     """Builds the base model (no LM head), frozen, in eval mode, its large parameters on meta.
 
-    Buffers such as rotary frequencies are computed as ever: they are not in the checkpoint, and
+    Buffers such as rotary frequencies are computed as ever: most are not in the checkpoint, and
     after a plain meta build they would be garbage.
     """
     with torch.random.fork_rng(devices=[]), _EmptyOnMeta():
@@ -165,10 +165,11 @@ def materialise(model: nn.Module, device: torch.device) -> None:
 
 
 def read_weights(model: nn.Module, folder: Path) -> None:
-    """Reads the model's parameters from safetensors, each rank its slices, cast on the way.
+    """Reads the model's weights from safetensors, each rank its slices, cast on the way.
 
     The ranks do not confer: under a pipeline only some have a teacher.
     """
     keys = stored_keys(model, folder)
-    wanted = {keys[name]: parameter.data for name, parameter in model.named_parameters()}
+    tensors = dict([*model.named_parameters(), *model.named_buffers(remove_duplicate=False)])
+    wanted = {key: tensors[name].data for name, key in keys.items()}
     dcp.load(wanted, storage_reader=HuggingFaceStorageReader(str(folder)), no_dist=True)

@@ -11,6 +11,7 @@ from let_titan.errors import ConfigError, NotFoundHere
 from let_titan.teacher import hub
 from let_titan.teacher.convert import cache_folder, cache_root, convert_bin, convert_gguf
 from let_titan.teacher.fetch import Fetch, fetch_once
+from let_titan.teacher.keys import quantized
 from let_titan.tokenizer.match import CURE
 
 CAUSAL_LM_ENDINGS = ("ForCausalLM", "LMHeadModel")
@@ -99,7 +100,7 @@ def check_teacher(
         revision: branch, tag or commit of a hub id; "": its main branch.
 
     Raises:
-        ConfigError: not a causal LM, too short a context, too few ids, no such block.
+        ConfigError: not a causal LM, quantized, too short a context, too few ids, no such block.
     """
     config = read_config(checkpoint, trust_remote_code, revision)
     check_fits(config, checkpoint, seq_len, layer_numbers, vocab_size)
@@ -121,6 +122,9 @@ def check_fits(
             f"teacher.checkpoint = {checkpoint!r} is a {kind}, not a causal language "
             "model: choose one such as HuggingFaceTB/SmolLM-135M."
         )
+    if stored := getattr(config, "quantization_config", None):
+        how = dict(stored).get("quant_method", "by an unknown method")
+        raise quantized(f"teacher.checkpoint = {checkpoint!r}", how)
     context = getattr(config, "max_position_embeddings", None)
     if context is not None and context < seq_len:
         raise ConfigError(
