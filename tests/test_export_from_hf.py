@@ -1,6 +1,7 @@
 """Import: a Hugging Face Llama becomes a checkpoint that a run starts from."""
 
 import json
+import shutil
 
 import pytest
 import torch
@@ -159,3 +160,10 @@ def test_missing_weights_and_other_architectures_are_told(tmp_path, capsys):
     (tmp_path / "hf" / "config.json").write_text(json.dumps(settings))
     assert main([str(tmp_path / "hf"), str(tmp_path / "dcp")]) == 2
     assert "is a gpt2" in capsys.readouterr().err
+
+
+def test_a_weight_that_two_files_hold_is_refused(tmp_path, capsys):
+    hugging_face_llama(tmp_path / "hf")
+    shutil.copy(tmp_path / "hf" / "model.safetensors", tmp_path / "hf" / "old.safetensors")
+    assert main([str(tmp_path / "hf"), str(tmp_path / "dcp")]) == 2
+    assert "stands in old.safetensors and in another file of" in capsys.readouterr().err

@@ -11,6 +11,7 @@ from unittest import mock
 import pytest
 import torch
 import torch.distributed as dist
+from huggingface_hub.utils import filter_repo_objects
 from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForCausalLM, BertConfig
 
@@ -66,7 +67,10 @@ def test_a_hub_id_is_fetched_once(answers, teachers, tmp_path, monkeypatch):
     assert prepare_teacher("owner/name") == folder
     (keywords,) = asked
     assert keywords["local_files_only"] is not answers
-    assert "*.safetensors" in keywords["allow_patterns"] and "*.bin" not in str(keywords)
+    wanted = ["config.json", "model.safetensors", "tokenizer.json"]
+    other = ["consolidated.safetensors", "pytorch_model.bin", "original/model.safetensors"]
+    patterns = {name: keywords[name] for name in ("allow_patterns", "ignore_patterns")}
+    assert list(filter_repo_objects([*wanted, *other], **patterns)) == wanted
 
 
 def test_every_call_to_the_hub_has_the_revision(lab, assets, tmp_path, monkeypatch):
@@ -243,6 +247,15 @@ def test_weights_that_do_not_fit_are_named(teachers, tmp_path):
     model.config.save_pretrained(folder)
     with pytest.raises(ConfigError, match=r"mlp\..* has shape"):
         load(folder)
+
+
+def test_a_weight_that_two_files_hold_is_refused(teachers, tmp_path):
+    """Which of the two would be read depends on the order in which the folder lists them."""
+    folder = tmp_path / "twice"
+    shutil.copytree(teachers / "llama", folder)
+    shutil.copy(folder / "model.safetensors", folder / "old-00001-of-00001.safetensors")
+    with pytest.raises(ConfigError, match=r"more than one file of .*: leave only"):
+        check_part(str(folder), ["last"])
 
 
 def test_what_cannot_teach_is_refused(teachers, tmp_path):

@@ -135,9 +135,15 @@ def read_tensors(model: Path) -> dict[str, torch.Tensor]:
     tensors: dict[str, torch.Tensor] = {}
     for file in sorted(model.glob("*.safetensors")):
         try:
-            tensors |= load_file(file)
+            found = load_file(file)
         except (SafetensorError, OSError) as error:
             raise ConfigError(f"{str(file)!r} is damaged ({error}): copy it anew.") from error
+        if twice := sorted(tensors.keys() & found.keys()):
+            raise ConfigError(
+                f"{twice[0]} stands in {file.name} and in another file of {str(model)!r}: leave "
+                "only the *.safetensors there that belong together."
+            )
+        tensors |= found
     return {name: value for name, value in tensors.items() if "rotary_emb" not in name}
 
 

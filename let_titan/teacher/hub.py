@@ -10,6 +10,9 @@ from let_titan.teacher.convert import convert_bin
 
 TIMEOUT_S = 4.0
 
+ELSEWHERE = ["*/*", "consolidated*"]
+"""The same weights once more: for other libraries, and Mistral's beside those of transformers."""
+
 
 @functools.cache
 def answers() -> bool:
@@ -36,6 +39,7 @@ def download(checkpoint: str, out: Path, trust_remote_code: bool, revision: str)
         snapshot_download,
         checkpoint,
         revision=revision or None,
+        ignore_patterns=ELSEWHERE,
         local_files_only=not answers(),
     )
     try:

@@ -2,6 +2,7 @@
 
 import importlib.util
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -23,7 +24,8 @@ def stored_keys(model: nn.Module, folder: Path) -> dict[str, str]:
         folder: of safetensors, saved of a base model or of one with a head.
 
     Raises:
-        ConfigError: a weight is missing in the folder, has another shape, or is quantized.
+        ConfigError: a weight is missing in the folder, has another shape, is quantized, or is
+            there twice.
     """
     stored = HuggingFaceStorageReader(str(folder)).read_metadata().state_dict_metadata
     # Some base models leave it empty, as Gemma 3 under transformers 4.
@@ -40,6 +42,11 @@ def stored_keys(model: nn.Module, folder: Path) -> dict[str, str]:
                 f"The teacher's weight {key!r} {found} in {str(folder)!r} (wanted "
                 f"{list(parameter.shape)}): its config.json and weights do not belong together."
             )
+        if several_files(stored[key]):
+            raise ConfigError(
+                f"The teacher's weight {key!r} stands in more than one file of {str(folder)!r}: "
+                "leave only the *.safetensors there that belong together."
+            )
         if (dtype := stored[key].properties.dtype) not in PLAIN:  # type: ignore[union-attr]
             raise quantized(f"The teacher's weight {key!r} in {str(folder)!r}", str(dtype))
         keys[name] = key
@@ -48,6 +55,12 @@ def stored_keys(model: nn.Module, folder: Path) -> dict[str, str]:
         if key in stored:
             keys[name] = key
     return keys
+
+
+def several_files(stored: Any) -> bool:
+    """Whether a tensor, or a part of it, is there twice: which one is read would be chance."""
+    offsets = [tuple(chunk.offsets) for chunk in stored.chunks]
+    return len(set(offsets)) < len(offsets)
 
 
 def persistent_buffers(model: nn.Module) -> set[str]:
