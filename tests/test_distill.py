@@ -7,20 +7,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-from transformers import AutoModel, AutoModelForCausalLM, GPT2Config, GPTNeoXConfig, OPTConfig
+from transformers import AutoModelForCausalLM
 
 from let_titan.checks import check_config, find_mistakes
 from let_titan.distill import Distillation
-from let_titan.errors import ConfigError
 from let_titan.run.summary import surroundings
-from let_titan.teacher import read_head
 from let_titan.train import LetTrainer
 from tests.context_parallel import checked, stand_in
 from tests.layouts import CP, DDP, FSDP, MICRO_2, TP, WHOLE_LOGITS
 from tests.support import Lab, one_step, relative_error, use_fixed_batches, worst_gradient
 from tests.world import run_world
 
-SHAPE = {"num_hidden_layers": 1, "num_attention_heads": 2, "vocab_size": 40}
 FULL_AC_COMPILE = {"activation_checkpoint__mode": "full", "compile__enable": True}
 
 
@@ -254,20 +251,3 @@ def test_what_does_not_go_is_said(lab):
     float8 = "quantize.linear.float8"
     apart = [f"--model.converters={float8}", f"--{float8}.filter_fqns=output"]
     assert find_mistakes(rkd_parsed(lab, *apart), elsewhere=True) == []
-
-
-@pytest.mark.parametrize("family", ["opt", "gpt_neox", "gpt2"])
-def test_heads_of_other_families_tied_or_not(family, tmp_path):
-    config = {
-        "opt": OPTConfig(hidden_size=16, word_embed_proj_dim=16, ffn_dim=32, **SHAPE),
-        "gpt_neox": GPTNeoXConfig(hidden_size=16, intermediate_size=32, **SHAPE),
-        "gpt2": GPT2Config(n_embd=16, n_layer=1, n_head=2, vocab_size=40),
-    }[family]
-    whole = AutoModelForCausalLM.from_config(config)
-    whole.save_pretrained(tmp_path)
-    found = read_head(tmp_path, AutoModel.from_config(config), 33, torch.float32)
-    assert torch.equal(found, whole.get_output_embeddings().weight[:33])
-    half = read_head(tmp_path, AutoModel.from_config(config), 33, torch.bfloat16)
-    assert half.dtype == torch.bfloat16 and torch.equal(half, found.bfloat16())
-    with pytest.raises(ConfigError, match="no LM head of 41 x 16"):
-        read_head(tmp_path, AutoModel.from_config(config), 41, torch.float32)

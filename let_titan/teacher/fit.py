@@ -13,6 +13,7 @@ from let_titan.errors import ConfigError
 from let_titan.ranges import Layer
 from let_titan.teacher.attention import is_eager, mixes_without_attention
 from let_titan.teacher.fetch import is_missing
+from let_titan.teacher.head import head_key
 from let_titan.teacher.keys import stored_keys
 from let_titan.teacher.load import build_part, describe
 from let_titan.teacher.sources import plan_fetch, read_config
@@ -22,6 +23,7 @@ def check_part(
     checkpoint: str,
     layers: Sequence[Layer],
     documents: bool = False,
+    head: bool = False,
     trust_remote_code: bool = False,
     revision: str = "",
 ) -> None:
@@ -33,12 +35,13 @@ def check_part(
         checkpoint: hub id, local folder or ``.gguf`` file.
         layers: the hidden states to give.
         documents: whether it shall keep the documents of a sequence apart.
+        head: whether its logits are needed.
         trust_remote_code: allow the checkpoint's own code.
         revision: branch, tag or commit of a hub id; "": its main branch.
 
     Raises:
-        ConfigError: it cannot be built, a weight is missing or has another shape, or it
-            does not keep documents apart.
+        ConfigError: it cannot be built, a weight is missing or has another shape, it does not
+            keep documents apart, or its logits are not those of a plain LM head.
     """
     config = read_config(checkpoint, trust_remote_code, revision)
     model = build_or_refuse(config, checkpoint, layers, trust_remote_code)
@@ -47,6 +50,8 @@ def check_part(
     folder, _ = plan_fetch(checkpoint, trust_remote_code, revision)
     if not is_missing(folder):
         stored_keys(model, folder)
+        if head:
+            head_key(model, folder)
 
 
 def refuse_if_mixed(model: nn.Module, name: str) -> None:

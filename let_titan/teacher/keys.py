@@ -1,6 +1,7 @@
 """Where a checkpoint keeps each tensor of a teacher, by the headers of its safetensors."""
 
 import importlib.util
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -28,11 +29,9 @@ def stored_keys(model: nn.Module, folder: Path) -> dict[str, str]:
             there twice.
     """
     stored = HuggingFaceStorageReader(str(folder)).read_metadata().state_dict_metadata
-    # Some base models leave it empty, as Gemma 3 under transformers 4.
-    prefix = (getattr(model, "base_model_prefix", "") or "model") + "."
     keys = {}
     for name, parameter in model.named_parameters():
-        key = name if name in stored else prefix + name
+        key = key_of(name, model, stored)
         size = getattr(stored.get(key), "size", None)
         if size is None and made_on_loading(model, name):
             raise made_of_others(key, folder)
@@ -51,10 +50,16 @@ def stored_keys(model: nn.Module, folder: Path) -> dict[str, str]:
             raise quantized(f"The teacher's weight {key!r} in {str(folder)!r}", str(dtype))
         keys[name] = key
     for name in persistent_buffers(model):
-        key = name if name in stored else prefix + name
-        if key in stored:
+        if (key := key_of(name, model, stored)) in stored:
             keys[name] = key
     return keys
+
+
+def key_of(name: str, model: nn.Module, stored: Collection[str]) -> str:
+    """Returns the key of a base model's tensor, saved of the base model or of one with a head."""
+    # Some base models have an empty prefix, as Gemma 3's under transformers 4.
+    prefix = getattr(model, "base_model_prefix", "") or "model"
+    return name if name in stored else f"{prefix}.{name}"
 
 
 def several_files(stored: Any) -> bool:
