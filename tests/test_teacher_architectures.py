@@ -26,7 +26,7 @@ from let_titan.checks import find_mistakes
 from let_titan.errors import ConfigError
 from let_titan.preflight import examine
 from let_titan.teacher import check_part
-from let_titan.teacher.attention import is_eager
+from let_titan.teacher.attention import is_eager, mixes_without_attention
 from let_titan.teacher.load import flops_per_token
 from let_titan.train import LetTrainer
 from tests.preflighted import A100
@@ -231,7 +231,7 @@ def test_documents_need_a_teacher_that_keeps_them_apart(name, folders, lab):
 
 
 @pytest.mark.parametrize("name", ["lfm2", "falcon_h1"])
-def test_documents_need_a_teacher_of_attention_alone(name, tmp_path):
+def test_documents_need_a_teacher_of_attention_alone(name, tmp_path, monkeypatch):
     """A convolution or a state goes from one document into the next, whatever the mask."""
     AutoModelForCausalLM.from_config(HYBRID[name]).save_pretrained(tmp_path)
     check_part(str(tmp_path), ["last", 2])
@@ -240,3 +240,7 @@ def test_documents_need_a_teacher_of_attention_alone(name, tmp_path):
     assert relative_error(last, wanted) < 1e-5 and relative_error(second, blocks[1]) < 1e-5
     with pytest.raises(ConfigError, match=f"a {name} teacher, whose recurrent or convolutional"):
         check_part(str(tmp_path), ["last"], documents=True)
+    model = AutoModelForCausalLM.from_pretrained(tmp_path)
+    # Under transformers 4 most configs do not say it.
+    monkeypatch.setattr("let_titan.teacher.attention.layer_types", lambda config: set())
+    assert mixes_without_attention(model)
