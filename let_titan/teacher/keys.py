@@ -32,22 +32,9 @@ def stored_keys(model: nn.Module, folder: Path) -> dict[str, str]:
     keys = {}
     for name, parameter in model.named_parameters():
         key = key_of(name, model, stored)
-        size = getattr(stored.get(key), "size", None)
-        if size is None and made_on_loading(model, name):
+        if key not in stored and made_on_loading(model, name):
             raise made_of_others(key, folder)
-        if size != parameter.shape:
-            found = "is missing" if size is None else f"has shape {list(size)}"
-            raise ConfigError(
-                f"The teacher's weight {key!r} {found} in {str(folder)!r} (wanted "
-                f"{list(parameter.shape)}): its config.json and weights do not belong together."
-            )
-        if several_files(stored[key]):
-            raise ConfigError(
-                f"The teacher's weight {key!r} stands in more than one file of {str(folder)!r}: "
-                "leave only the *.safetensors there that belong together."
-            )
-        if (dtype := stored[key].properties.dtype) not in PLAIN:  # type: ignore[union-attr]
-            raise quantized(f"The teacher's weight {key!r} in {str(folder)!r}", str(dtype))
+        check_stored(key, stored.get(key), parameter.shape, folder)
         keys[name] = key
     for name in persistent_buffers(model):
         if (key := key_of(name, model, stored)) in stored:
@@ -55,17 +42,30 @@ def stored_keys(model: nn.Module, folder: Path) -> dict[str, str]:
     return keys
 
 
+def check_stored(key: str, stored: Any, shape: torch.Size, folder: Path) -> None:
+    """Checks one weight's header, None where there is none; raises as ``stored_keys`` does."""
+    if stored is None or stored.size != shape:
+        found = "is missing" if stored is None else f"has shape {list(stored.size)}"
+        raise ConfigError(
+            f"The teacher's weight {key!r} {found} in {str(folder)!r} (wanted {list(shape)}): its "
+            "config.json and weights do not belong together."
+        )
+    # Which of two is read would be chance. Those that were saved in parts differ in their offsets.
+    offsets = [tuple(chunk.offsets) for chunk in stored.chunks]
+    if len(set(offsets)) < len(offsets):
+        raise ConfigError(
+            f"The teacher's weight {key!r} stands in more than one file of {str(folder)!r}: leave "
+            "only the *.safetensors there that belong together."
+        )
+    if (dtype := stored.properties.dtype) not in PLAIN:
+        raise quantized(f"The teacher's weight {key!r} in {str(folder)!r}", str(dtype))
+
+
 def key_of(name: str, model: nn.Module, stored: Collection[str]) -> str:
     """Returns the key of a base model's tensor, saved of the base model or of one with a head."""
     # Some base models have an empty prefix, as Gemma 3's under transformers 4.
     prefix = getattr(model, "base_model_prefix", "") or "model"
     return name if name in stored else f"{prefix}.{name}"
-
-
-def several_files(stored: Any) -> bool:
-    """Whether a tensor, or a part of it, is there twice: which one is read would be chance."""
-    offsets = [tuple(chunk.offsets) for chunk in stored.chunks]
-    return len(set(offsets)) < len(offsets)
 
 
 def persistent_buffers(model: nn.Module) -> set[str]:
