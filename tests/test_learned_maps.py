@@ -86,6 +86,19 @@ def cka(h, t):
 
 
 @pytest.mark.parametrize("widths", [(7, 12), (12, 7), (9, 9)])
+@pytest.mark.parametrize("name", NAMES)
+def test_ranks_add_up_what_nccl_takes_and_gpus_keep_their_random_state(name, widths, monkeypatch):
+    """gloo adds up a transposed matrix, too; a CPU has no other generator that could be set."""
+    sums, seeds = [], []
+    monkeypatch.setattr(torch.distributed, "all_reduce", sums.append)
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", seeds.append)
+    learned = LearnedMap(name, widths[1], widths[0], CPU)
+    learned.add(torch.ones_like(learned.matrix))
+    learned.finish()
+    assert [each.is_contiguous() for each in sums] == [True] and seeds == []
+
+
+@pytest.mark.parametrize("widths", [(7, 12), (12, 7), (9, 9)])
 def test_an_orthogonal_map_stays_one_under_adam(widths):
     state = torch.random.get_rng_state()
     learned = LearnedMap("orthogonal_learned", widths[1], widths[0], CPU)

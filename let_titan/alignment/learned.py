@@ -46,8 +46,10 @@ class LearnedMap(nn.Module):
         super().__init__()
         self.weight = nn.Parameter(orthogonal_matrix(width, d_t))
         if name == "orthogonal_learned":
-            with torch.random.fork_rng(devices=[]):  # torch completes W to a square one at random
-                torch.manual_seed(SEED)
+            # torch completes W to a square one at random. The CPU's generator alone is set for it:
+            # torch.manual_seed would set every GPU's, too, which nothing puts back.
+            with torch.random.fork_rng(devices=[]):
+                torch.default_generator.manual_seed(SEED)
                 parametrizations.orthogonal(self, "weight", "cayley")
         self.to(device)
         self.begin_step()
@@ -57,7 +59,8 @@ class LearnedMap(nn.Module):
         weight = self.weight
         self._with_graph = (weight,)  # by itself it would be registered as one more parameter
         self.matrix = weight.detach()
-        self._gradient = torch.zeros_like(self.matrix)
+        # NCCL sums row by row only, and W with orthonormal rows is a tall matrix's transpose.
+        self._gradient = torch.zeros_like(self.matrix, memory_format=torch.contiguous_format)
 
     def add(self, gradient: torch.Tensor) -> None:
         """Takes W's gradient, [d_M, d_T] in fp32, of some of this rank's tokens."""
