@@ -158,9 +158,14 @@ def test_plain_torchtitan_loads_ours_and_ours_loads_plain_torchtitans(copied, la
 
 
 @pytest.mark.parametrize("mode", ["async", "async_with_pinned_mem"])
-def test_background_saves_resume_exactly(mode, finished, lab):
-    changes = {"checkpoint__async_mode": mode}
+def test_background_saves_resume_exactly(mode, finished, lab, monkeypatch):
+    changes, writers, writer = {"checkpoint__async_mode": mode}, [], manager.ChecksumWriter
+    monkeypatch.setattr(
+        manager, "ChecksumWriter", lambda path: writers.append(writer(path)) or writers[-1]
+    )
     whole = train(lab, **changes)
+    # But for the last save, what would be copied ahead from a GPU lies on the host already.
+    assert {each.per_thread_copy_ahead for each in writers[:-1]} == {0}
     assert whole["lines"] == finished[1]["lines"]
     for path in folders.whole_checkpoints(lab.folder / "run" / "checkpoint").values():
         assert damaged_files(path) == []

@@ -160,6 +160,9 @@ class LetCheckpointManager(CheckpointManager):
         if async_mode == AsyncMode.ASYNC_WITH_PINNED_MEM:
             if HAS_ACCELERATOR:  # the stager copies in a stream of its own, which awaits no other
                 torch.accelerator.synchronize()
+            # What is staged is on the host: nothing is copied ahead, for which every rank's saver
+            # would begin a context on the node's first GPU. Without a stager torch sees to it.
+            writer.per_thread_copy_ahead = 0
             if STAGES_ONCE:
                 self.stager.close()
                 self.stager = new_stager()
