@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from let_titan.config import Let, LetJobConfig
+from let_titan.config import Let, LetJobConfig, distills
 from let_titan.errors import ConfigError
 from let_titan.ranges import Layer
 from let_titan.schedule import lambda_at
@@ -58,7 +58,7 @@ class LetPlan:
 def aligns(config: LetJobConfig) -> bool:
     """Whether [let] has any effect: it is enabled, its lambda is not zero, nothing is distilled."""
     let = config.let
-    return let.enable and let.lambda_0 != 0 and config.distill.method == "none"
+    return let.enable and let.lambda_0 != 0 and not distills(config)
 
 
 def resolve_plan(config: LetJobConfig) -> LetPlan:
@@ -68,8 +68,8 @@ def resolve_plan(config: LetJobConfig) -> LetPlan:
         ConfigError: a malformed entry of let.pairs.
     """
     let = config.let
-    if config.distill.method != "none":
-        return distillation(config)
+    if distills(config):
+        return distillation_plan(config)
     if not aligns(config):
         return LetPlan()
     s_stop = let.s_stop or round(let.s_stop_fraction * config.training.steps)
@@ -82,7 +82,7 @@ def resolve_plan(config: LetJobConfig) -> LetPlan:
     )
 
 
-def distillation(config: LetJobConfig) -> LetPlan:
+def distillation_plan(config: LetJobConfig) -> LetPlan:
     """The plan of [distill]: the teacher's last states meet the block after the student's last."""
     distill, steps = config.distill, config.training.steps
     return LetPlan(
@@ -94,8 +94,8 @@ def distillation(config: LetJobConfig) -> LetPlan:
 
 
 def let_in_use(config: LetJobConfig) -> Let:
-    """Returns [let], none of whose keys counts beside [distill]."""
-    return config.let if config.distill.method == "none" else Let()
+    """Returns [let], or its defaults where [distill] takes its place."""
+    return Let() if distills(config) else config.let
 
 
 def blocks_by_letter(config: LetJobConfig) -> dict[str, int]:

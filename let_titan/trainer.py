@@ -15,11 +15,11 @@ from let_titan.checks import exported_folder
 from let_titan.config import LetJobConfig
 from let_titan.data.loader import PileLoader
 from let_titan.guard import StepGuard
-from let_titan.let.auto_stop import AutoStop
+from let_titan.let.build import build_auto_stop
 from let_titan.let.cache import RunCache
 from let_titan.let.phase import LetPhase
-from let_titan.let.salt_choice import chosen
-from let_titan.plan import LetPlan, resolve_plan
+from let_titan.let.salt_choice import selected_batches
+from let_titan.plan import resolve_plan
 from let_titan.rank_loss import RankLoss
 from let_titan.run.figures import let_figures
 from let_titan.run.folder import RunFolder, describe_run
@@ -168,7 +168,7 @@ class LetTrainer(Trainer):
         """As torchtitan's, of what is trained on."""
         per_step = self.gradient_accumulation_steps
         return super().batch_generator(
-            chosen(self.phase, data_iterable, per_step, lambda: self.step)
+            selected_batches(self.phase, data_iterable, per_step, lambda: self.step)
         )
 
     def forward_backward_step(
@@ -261,12 +261,3 @@ class LetTrainer(Trainer):
         self.metrics_processor.looks_every = 0
         if isinstance(self.dataloader, PileLoader):
             self.dataloader.teacher_left()
-
-
-def build_auto_stop(plan: LetPlan, config: LetJobConfig) -> AutoStop | None:
-    """Builds what ends the alignment early; None where nobody asks."""
-    let = config.let
-    if not plan.pairs or config.distill.method != "none" or not let.auto_stop:
-        return None
-    blocks = tuple(pair.block for pair in plan.pairs)
-    return AutoStop(blocks, let.auto_stop_cosine, let.auto_stop_gain)

@@ -1,7 +1,7 @@
 """[teacher] tokenizer = "align": what it needs of the data and of both tokenizers."""
 
 from let_titan.checks.mistakes import Mistakes, raised_by
-from let_titan.config import LetJobConfig
+from let_titan.config import LetJobConfig, distills
 from let_titan.data.files import PILE, data_files
 from let_titan.data.shards import SUFFIX, read_header
 from let_titan.data.teacher_text import check_spelling
@@ -18,7 +18,7 @@ def align_mistakes(config: LetJobConfig) -> Mistakes:
     """What the key does not go with."""
     if config.teacher.tokenizer == "same":
         return
-    if config.distill.method != "none":
+    if distills(config):
         yield ConfigError(
             f"{KEY} cannot be used with distill.method = {config.distill.method!r}, which compares "
             'logits of one vocabulary: use the teacher\'s tokenizer and "same".'

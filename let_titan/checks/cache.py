@@ -6,7 +6,7 @@ from let_titan.build_data import build_dataloader
 from let_titan.checks.checkpoint import resume_step
 from let_titan.checks.layout import data_parallel_degrees, global_batch_size
 from let_titan.checks.mistakes import Mistakes, raised_by
-from let_titan.config import LetJobConfig
+from let_titan.config import LetJobConfig, distills
 from let_titan.data.files import PILE
 from let_titan.data.loader import PileLoader
 from let_titan.errors import ConfigError
@@ -29,7 +29,7 @@ def cache_combination_mistakes(config: LetJobConfig) -> Mistakes:
     """What the key does not go with."""
     if not config.teacher.cache:
         return
-    if config.distill.method != "none":
+    if distills(config):
         yield ConfigError(
             f"{KEY} cannot be used with distill.method = {config.distill.method!r}, which needs "
             "the teacher's LM head beside its states: leave it out."

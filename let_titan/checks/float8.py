@@ -3,7 +3,7 @@
 import torch
 
 from let_titan.checks.mistakes import Mistakes
-from let_titan.config import LetJobConfig, compiles, compiles_teacher
+from let_titan.config import LetJobConfig, compiles, compiles_teacher, distills
 from let_titan.errors import ConfigError
 from let_titan.plan import LetPlan, aligns
 from let_titan.teacher.float8 import float8_linears
@@ -20,7 +20,7 @@ FLOAT8_CAPABILITY = (8, 9)
 
 def teacher_in_float8(config: LetJobConfig) -> bool:
     """Whether the run has a teacher that multiplies in float8."""
-    return config.teacher.float8 and (aligns(config) or config.distill.method != "none")
+    return config.teacher.float8 and (aligns(config) or distills(config))
 
 
 def converter_mistakes(config: LetJobConfig) -> Mistakes:

@@ -3,7 +3,7 @@
 import math
 
 from let_titan.checks.mistakes import Mistakes, raised_by
-from let_titan.config import LetJobConfig
+from let_titan.config import LetJobConfig, distills
 from let_titan.errors import ConfigError
 from let_titan.plan import LetPlan, blocks_by_letter, parse_pair
 from let_titan.student.flavors import FLAVORS
@@ -98,7 +98,7 @@ def cca_mistakes(config: LetJobConfig) -> Mistakes:
 
 
 def pair_mistakes(plan: LetPlan, config: LetJobConfig) -> Mistakes:
-    if config.distill.method != "none":
+    if distills(config):
         return  # its pair is made by the plan
     n_layers = FLAVORS[config.model.flavor].n_layers
     for pair in plan.pairs:

@@ -11,7 +11,7 @@ from let_titan.checks.align import teacher_tokenizer_mistakes
 from let_titan.checks.checkpoint import resume_step
 from let_titan.checks.float8 import float8_teacher_mistakes
 from let_titan.checks.mistakes import Mistakes, raised_by
-from let_titan.config import LetJobConfig
+from let_titan.config import LetJobConfig, distills
 from let_titan.errors import ConfigError
 from let_titan.plan import LetPlan
 from let_titan.teacher import check_part, check_teacher, check_weights, read_tokenizer
@@ -24,7 +24,7 @@ from let_titan.tokenizer.tiktoken_files import is_tiktoken
 def needs_teacher(config: LetJobConfig, plan: LetPlan | None) -> bool:
     """Whether the run will load a teacher; without a plan, whether it names one."""
     if plan is None:
-        wanted = config.let.enable or config.distill.method != "none"
+        wanted = config.let.enable or distills(config)
         return wanted and bool(config.teacher.checkpoint)
     return bool(plan.pairs) and resume_step(config) < min(plan.s_stop, auto_stopped_at(config))
 

@@ -11,6 +11,7 @@ from let_titan.config.sections import (
     Training,
     compiles,
     compiles_teacher,
+    distills,
 )
 from let_titan.data.settings import Data
 
@@ -27,4 +28,5 @@ __all__ = [
     "Training",
     "compiles",
     "compiles_teacher",
+    "distills",
 ]

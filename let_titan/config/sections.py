@@ -264,6 +264,11 @@ class LetJobConfig(JobConfig):
     export: Export = field(default_factory=Export)
 
 
+def distills(config: LetJobConfig) -> bool:
+    """Whether the student learns from the teacher's logits ([distill]) in the place of LET."""
+    return config.distill.method != "none"
+
+
 def compiles(config: LetJobConfig, part: str) -> bool:
     """Whether ``part`` of the student, "model" or "loss", is compiled."""
     return config.compile.enable and part in config.compile.components

@@ -6,8 +6,9 @@ from typing import Any
 import torch
 
 from let_titan.alignment import Alignment, Cca, Diagnostics, Procrustes, alignment_loss
-from let_titan.config import Let, LetJobConfig, compiles
+from let_titan.config import Let, LetJobConfig, compiles, distills
 from let_titan.distill import Distillation
+from let_titan.let.auto_stop import AutoStop
 from let_titan.plan import LetPlan
 from let_titan.student.flavors import FLAVORS
 from let_titan.teacher.states import Fit
@@ -15,7 +16,7 @@ from let_titan.teacher.states import Fit
 
 def build_alignment(plan: LetPlan, config: LetJobConfig) -> Alignment | None:
     """Builds what aligns the student's blocks; None without pairs, or with [distill]."""
-    if not plan.pairs or config.distill.method != "none":
+    if not plan.pairs or distills(config):
         return None
     return Alignment(
         [(pair.block, pair.weight) for pair in plan.pairs],
@@ -26,10 +27,9 @@ def build_alignment(plan: LetPlan, config: LetJobConfig) -> Alignment | None:
 
 def build_distillation(config: LetJobConfig, tp: int) -> Distillation | None:
     """Builds what the student's head is distilled by; None without [distill]."""
-    distill = config.distill
-    if distill.method == "none":
+    if not distills(config):
         return None
-    reverse = distill.direction == "reverse"
+    distill, reverse = config.distill, config.distill.direction == "reverse"
     return Distillation(distill.weight, distill.temperature, reverse, copies=tp)
 
 
@@ -49,13 +49,22 @@ def build_diagnostics(
 ) -> Diagnostics | None:
     """Builds what looks at single steps of an alignment; None where nobody asks."""
     let = config.let
-    if not plan.pairs or config.distill.method != "none" or let.diagnostics_freq == 0:
+    if not plan.pairs or distills(config) or let.diagnostics_freq == 0:
         return None
     return Diagnostics(
         [pair.block for pair in plan.pairs],
         FLAVORS[config.model.flavor].n_layers,
         device,
     )
+
+
+def build_auto_stop(plan: LetPlan, config: LetJobConfig) -> AutoStop | None:
+    """Builds what ends the alignment early; None where [let] does not ask for it."""
+    let = config.let
+    if not plan.pairs or distills(config) or not let.auto_stop:
+        return None
+    blocks = tuple(pair.block for pair in plan.pairs)
+    return AutoStop(blocks, let.auto_stop_cosine, let.auto_stop_gain)
 
 
 def teaches(plan: LetPlan, model_parts: Sequence[Any]) -> bool:

@@ -11,7 +11,7 @@ from let_titan.distill import selected, sequence_scores
 from let_titan.let.phase import LetPhase
 
 
-def chosen(
+def selected_batches(
     phase: LetPhase, batches: Iterable[Batch], per_step: int, step: Callable[[], int]
 ) -> Iterable[Batch]:
     """Returns the loader's batches, or what SALT-DS keeps of them while there is a teacher.
@@ -20,7 +20,7 @@ def chosen(
         phase: the run's.
         batches: a run's.
         per_step: how many a step trains on.
-        step: the one (from 1) that the next batch is for.
+        step: gives the step (from 1) that the next batch is for.
     """
     distill = phase.config.distill
     if distill.method != "salt" or distill.select_of == 1:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from torchtitan.config import TORCH_DTYPE_MAP
 
-from let_titan.config import LetJobConfig
+from let_titan.config import LetJobConfig, distills
 from let_titan.disk import existing_parent
 from let_titan.plan import LetPlan
 from let_titan.preflight.gpus import Gpu
@@ -20,7 +20,7 @@ def s_stop_advice(config: LetJobConfig, plan: LetPlan) -> Iterator[str]:
     """A checkpoint at s_stop is where runs without the teacher can branch off."""
     checkpoint = config.checkpoint
     last = config.training.steps
-    distilled = config.distill.method != "none"
+    distilled = distills(config)
     if not plan.pairs or distilled or not checkpoint.enable or plan.s_stop == last:
         return
     if plan.s_stop % checkpoint.interval:

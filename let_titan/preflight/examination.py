@@ -11,7 +11,7 @@ from let_titan.alignment import BEFORE_THE_STUDENT, dividing
 from let_titan.checks import data_parallel_degrees
 from let_titan.checks.float8 import teacher_in_float8
 from let_titan.checks.pipeline import count_stages, rows_divided_over
-from let_titan.config import LetJobConfig
+from let_titan.config import LetJobConfig, distills
 from let_titan.plan import LetPlan, resolve_plan
 from let_titan.preflight.advice import (
     checkpoint_bytes,
@@ -100,7 +100,7 @@ def examine(
         "teacher_cache": cache,
         "teacher_reading": asdict(reading) if reading else None,
         "let": asdict(plan) if plan.pairs else None,
-        "distill": asdict(config.distill) if config.distill.method != "none" else None,
+        "distill": asdict(config.distill) if distills(config) else None,
         "batch": batch_facts(config, world_size),
         "memory_bytes_per_gpu": memory_facts(memory, gpu),
         "memory_bytes_by_pipeline_rank": [memory_facts(rank, gpu) for rank in ranks],
@@ -155,10 +155,10 @@ def measure(
     if plan.pairs:
         with fake_world(config, world_size, for_ddp=False) as dims:
             teacher = price_teacher(config, plan, dims, per_node)
-        if config.distill.method != "none":
+        if distills(config):
             teacher = with_head(teacher, config, vocabulary)
     width = teacher["width"] if teacher else 0
-    if config.distill.method == "none" and config.let.width_map in BEFORE_THE_STUDENT:
+    if not distills(config) and config.let.width_map in BEFORE_THE_STUDENT:
         width = FLAVORS[config.model.flavor].dim
     teacher_bytes = teacher["bytes_per_gpu"] if teacher else 0
     with fake_world(config, world_size) as dims:

@@ -18,7 +18,7 @@ from torchtitan.models.attention import ScaledDotProductAttentionWrapper
 from torchtitan.tools import utils as titan_utils
 
 from let_titan.alignment import Alignment, alignment_loss
-from let_titan.config import LetJobConfig
+from let_titan.config import LetJobConfig, distills
 from let_titan.let.build import build_distillation, build_fit
 from let_titan.plan import LetPlan
 from let_titan.student import LetModelArgs, LetTransformer
@@ -211,7 +211,7 @@ def batch_of(
     if dims.cp_enabled:
         batch["positions"] = torch.zeros_like(batch["tokens"])
     dtype = TORCH_DTYPE_MAP[config.teacher.dtype]
-    if config.distill.method != "none":
+    if distills(config):
         whole = torch.zeros((*shape, teacher_width), dtype=dtype, device=device)
         batch |= {"teacher_hidden": [whole], "labels": torch.zeros_like(batch["tokens"])}
     elif plan.pairs:

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from let_titan.config import distills
+
 
 def let_figures(trainer: Any) -> dict[str, Any]:
     """Returns the figures of the step that ``trainer`` (a LetTrainer) is in.
@@ -20,7 +22,7 @@ def let_figures(trainer: Any) -> dict[str, Any]:
     if plan.teacher_in(step):
         loss, cosine = trainer.phase.reduced_alignment(trainer.aligned_tokens)
         names = ("align_loss", "align_cosine")
-        if trainer.job_config.distill.method != "none":
+        if distills(trainer.job_config):
             names = ("kd_loss", "kd_agreement")
         figures |= {f"let/{name}": value for name, value in zip(names, (loss, cosine), strict=True)}
         if trainer.phase.targets is not None:

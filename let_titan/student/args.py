@@ -7,6 +7,7 @@ from torchtitan.config import JobConfig
 from torchtitan.models.llama3 import TransformerModelArgs
 from torchtitan.models.llama3.model.args import RoPEScalingArgs
 
+from let_titan.config import LetJobConfig
 from let_titan.tokenizer.build import vocab_size
 
 
@@ -23,15 +24,16 @@ class LetModelArgs(TransformerModelArgs):
 
     def update_from_config(self, job_config: JobConfig, **kwargs: Any) -> None:
         """Takes seq_len, [model]'s keys and the tokenizer's vocabulary from the config."""
+        assert isinstance(job_config, LetJobConfig)
         self.update_for_vocabulary(job_config, vocab_size(job_config.model.hf_assets_path))
 
-    def update_for_vocabulary(self, job_config: JobConfig, vocabulary: int) -> None:
-        """As ``update_from_config``, where the tokenizer is not at hand but its size is known."""
+    def update_for_vocabulary(self, job_config: LetJobConfig, vocabulary: int) -> None:
+        """As ``update_from_config``, for a tokenizer of which only the size is known."""
         super().update_from_config(job_config)
-        self.pad_vocabulary(vocabulary, job_config.model.pad_vocab_to_multiple_of)  # type: ignore[attr-defined]
-        self.init_scheme = job_config.model.init_scheme  # type: ignore[attr-defined]
-        self.rope_theta = job_config.model.rope_theta  # type: ignore[attr-defined]
-        if job_config.data.document_attention:  # type: ignore[attr-defined]
+        self.pad_vocabulary(vocabulary, job_config.model.pad_vocab_to_multiple_of)
+        self.init_scheme = job_config.model.init_scheme
+        self.rope_theta = job_config.model.rope_theta
+        if job_config.data.document_attention:
             self.attn_type, self.attn_mask_type = "flex", "block_causal"
 
     def pad_vocabulary(self, vocabulary: int, multiple: int) -> None:

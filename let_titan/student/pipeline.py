@@ -3,11 +3,12 @@
 from typing import Any
 
 import torch
+from torch import nn
 from torchtitan.components.loss import LossFunction, build_cross_entropy_loss
-from torchtitan.config import JobConfig
 from torchtitan.distributed import ParallelDims
 from torchtitan.distributed.pipeline_parallel import pipeline_llm
 
+from let_titan.config import LetJobConfig, distills
 from let_titan.device import HAS_ACCELERATOR
 from let_titan.student.stage import LetStage
 from let_titan.upstream import pipeline_stage
@@ -36,10 +37,10 @@ class PipelineLoss:
         return loss
 
 
-def build_loss(job_config: JobConfig, parallel_dims: ParallelDims) -> LossFunction:
+def build_loss(job_config: LetJobConfig, parallel_dims: ParallelDims) -> LossFunction:
     """Builds the loss for TrainSpec: torchtitan's cross entropy."""
     loss_fn: LossFunction = build_cross_entropy_loss(job_config)
-    if job_config.distill.method != "none":  # type: ignore[attr-defined]
+    if distills(job_config):
         loss_fn = or_given(loss_fn)
     return PipelineLoss(loss_fn) if parallel_dims.pp_enabled else loss_fn
 
@@ -49,7 +50,7 @@ def or_given(loss_fn: LossFunction) -> LossFunction:
     return lambda output, labels: output if output.ndim == 0 else loss_fn(output, labels)
 
 
-def pipeline_student(model: Any, parallel_dims: ParallelDims, *args: Any) -> Any:
+def pipeline_student(model: nn.Module, parallel_dims: ParallelDims, *args: Any) -> Any:
     """Splits the student for TrainSpec, by torchtitan's function, whose arguments these are."""
     if not HAS_ACCELERATOR:
         draw_alike(parallel_dims)
