@@ -25,7 +25,7 @@ def let_mistakes(config: LetJobConfig) -> Mistakes:
         s_stop = let.s_stop or round(let.s_stop_fraction * steps)
         if steps > 0 and not 1 <= s_stop <= steps:
             given = f"let.s_stop = {s_stop}"
-            if let.s_stop == 0 < let.s_stop_fraction:
+            if let.s_stop == 0 and let.s_stop_fraction > 0:
                 given = f"let.s_stop_fraction = {let.s_stop_fraction} is step {s_stop}, which"
             yield ConfigError(f"{given} must lie between 1 and training.steps = {steps}.")
     if not config.teacher.checkpoint and let.lambda_0 > 0:
