@@ -6,7 +6,7 @@ open).
 """
 
 import torch
-import torch.distributed._functional_collectives as funcol
+import torch.distributed as dist
 from torchtitan.components.loss import IGNORE_INDEX
 from torchtitan.distributed import ParallelDims
 from torchtitan.distributed.utils import dist_max
@@ -41,5 +41,5 @@ class RankLoss:
         """
         loss = torch.stack(self._losses).sum()
         tokens = torch.stack(self._tokens).sum().clamp_min(1)
-        whole = funcol.all_reduce(loss, "sum", self.dims.get_mesh("cp"))
-        return dist_max(whole / tokens, self.dims.get_optional_mesh("batch"))
+        dist.all_reduce(loss, group=self.dims.get_mesh("cp").get_group())
+        return dist_max(loss / tokens, self.dims.get_optional_mesh("batch"))

@@ -6,7 +6,7 @@ import time
 from typing import Any
 
 import torch
-import torch.distributed._functional_collectives as funcol
+import torch.distributed as dist
 from torch import nn
 from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
@@ -60,7 +60,8 @@ class LetValidator(Validator):
         sums = torch.stack([self._sums(model_parts, *batch) for batch in self._batches]).sum(0)
         for name in ("loss", "pp"):
             mesh = self.parallel_dims.get_optional_mesh(name)
-            sums = sums if mesh is None else funcol.all_reduce(sums, "sum", mesh)
+            if mesh is not None:
+                dist.all_reduce(sums, group=mesh.get_group())
         nll, tokens, n_bytes = sums.tolist()
         processor.log_validation(
             loss=nll / tokens,

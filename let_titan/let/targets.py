@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-import torch.distributed._functional_collectives as funcol
+import torch.distributed as dist
 from torchtitan.components.loss import IGNORE_INDEX
 from torchtitan.distributed import ParallelDims
 
@@ -109,8 +109,8 @@ class TargetCount:
         if self._sums is None:
             sums = self._mine
             if self.dims.dp_enabled:
-                mesh = self.dims.get_mesh("batch")
-                sums = funcol.all_reduce(sums.to(self.device), "sum", mesh)
+                sums = sums.to(self.device, copy=True)
+                dist.all_reduce(sums, group=self.dims.get_mesh("batch").get_group())
             self._sums = Counts(*sums.tolist())
             self.positions += self._sums.positions
         return self._sums

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.distributed._functional_collectives as funcol
+import torch.distributed as dist
 from torchtitan.components.metrics import BaseLogger, LoggerContainer, MetricsProcessor
 from torchtitan.distributed import ParallelDims
 from torchtitan.tools.logging import logger
@@ -40,7 +40,7 @@ class LetMetricsProcessor(MetricsProcessor):
     _boards: BaseLogger  # TensorBoard and wandb: all loggers but our own file
 
     def __init__(self, job_config: LetJobConfig, parallel_dims: ParallelDims) -> None:
-        rank = torch.distributed.get_rank()
+        rank = dist.get_rank()
         folder = Path(job_config.job.dump_folder)
         self.hold = Hold(folder, rank == 0)
         self.hold.take()  # before any logger writes there
@@ -86,7 +86,7 @@ class LetMetricsProcessor(MetricsProcessor):
         pipeline = self.parallel_dims.get_optional_mesh("pp")
         if pipeline is not None:
             losses = torch.tensor([global_avg_loss, global_max_loss], device=device_type)
-            losses = funcol.all_reduce(losses, "sum", pipeline)
+            dist.all_reduce(losses, group=pipeline.get_group())
             global_avg_loss, global_max_loss = losses.tolist()
         figures = self.let_figures() if self.let_figures else {}
         super().log(
