@@ -4,6 +4,7 @@ from typing import Any
 
 from datasets import Dataset
 from torchtitan.components.dataloader import BaseDataLoader
+from torchtitan.config.job_config import Validation
 from torchtitan.hf_datasets import DatasetConfig
 from torchtitan.hf_datasets.text_datasets import (
     DATASETS,
@@ -11,7 +12,7 @@ from torchtitan.hf_datasets.text_datasets import (
     build_text_validation_dataloader,
 )
 
-from let_titan.config import LetJobConfig
+from let_titan.config import LetJobConfig, Training
 from let_titan.data.corpus import Corpus
 from let_titan.data.files import PILE, File, corpus_digest, data_files
 from let_titan.data.loader import PileLoader
@@ -104,7 +105,7 @@ def build_validation_dataloader(
 
 def pile_loader(
     data: Data,
-    section: Any,
+    section: Training | Validation,
     tokenizer: RunTokenizer,
     *,
     validation: bool,

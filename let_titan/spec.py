@@ -1,7 +1,6 @@
 """Registers the student and its parts with torchtitan as the model ``let_llama``."""
 
 import os
-from typing import Any
 
 from torchtitan.components.dataloader import BaseDataLoader
 from torchtitan.components.lr_scheduler import build_lr_schedulers
@@ -15,7 +14,7 @@ from let_titan.checks import MODEL_NAME
 from let_titan.config import LetJobConfig
 from let_titan.let.teacher_tokenizer import teacher_text_of_run
 from let_titan.run.metrics import build_let_metrics_processor
-from let_titan.student import FLAVORS, LetTransformer, parallelize_student
+from let_titan.student import FLAVORS, LetModelArgs, LetTransformer, parallelize_student
 from let_titan.student.pipeline import build_loss, pipeline_student
 from let_titan.tokenizer.build import RunTokenizer, load_tokenizer
 from let_titan.upstream import is_registered
@@ -37,7 +36,7 @@ def build_loader(
     return build_dataloader(dp_world_size, dp_rank, tokenizer, job_config, infinite, teacher)
 
 
-def build_adapter(model_args: Any, hf_assets_path: str | None) -> Llama3StateDictAdapter:
+def build_adapter(model_args: LetModelArgs, hf_assets_path: str | None) -> Llama3StateDictAdapter:
     """Builds torchtitan's adapter, which looks for weights beside the tokenizer, if in a folder."""
     is_folder = hf_assets_path is not None and os.path.isdir(hf_assets_path)
     return Llama3StateDictAdapter(model_args, hf_assets_path if is_folder else None)

@@ -102,10 +102,8 @@ class LetTrainer(Trainer):
             return False
         return super().should_continue_training()
 
-    def train_step(
-        self, data_iterator: Iterator[tuple[dict[str, torch.Tensor], torch.Tensor]]
-    ) -> None:
-        """One optimiser step; the teacher comes before the first and goes after its last."""
+    def train_step(self, data_iterator: Iterator[Batch]) -> None:
+        """Takes an optimiser step; loads the teacher before the first, releases it after s_stop."""
         if not self._begun:
             self._begin(self.step - 1)
         self.phase.begin_step(self.step)

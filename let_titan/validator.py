@@ -15,6 +15,7 @@ from torchtitan.components.validate import Validator
 from torchtitan.tools.utils import device_type
 
 from let_titan.build_data import build_validation_dataloader
+from let_titan.config import LetJobConfig
 from let_titan.data.validation import share
 from let_titan.guard import local
 from let_titan.plan import resolve_plan
@@ -30,7 +31,7 @@ class LetValidator(Validator):
     v0.2.2).
     """
 
-    def __init__(self, job_config: Any, **kwargs: Any) -> None:
+    def __init__(self, job_config: LetJobConfig, **kwargs: Any) -> None:
         super().__init__(job_config=job_config, **kwargs)
         loader = build_validation_dataloader(kwargs["tokenizer"], job_config)
         # A pipeline's stages take batches of training's shape only.

@@ -16,13 +16,14 @@ from let_titan.data.files import File
 from let_titan.data.lines import Line
 from let_titan.data.policy import Policy
 from let_titan.data.teacher_text import TeacherText
+from let_titan.tokenizer.encoder import DocumentEncoder
 
 SPAN = 2**64
 GOLDEN = 0x9E3779B97F4A7C15
 """2**64 / golden ratio: multiples of it (mod 2**64) fall evenly into any parts of [0, 2**64)."""
 
-Reader = Callable[[File, int, int, int], Iterator[Line]]
-Encoder = Callable[[list[str]], list[np.ndarray]]
+FileReader = Callable[[File, int, int, int], Iterator[Line]]
+"""(file, line number, offset, limit) -> the lines from there on; ``data.reading.read_file``."""
 
 
 @dataclass(frozen=True)
@@ -66,8 +67,8 @@ class Corpus:
     """
 
     files: list[File]
-    read: Reader
-    encode: Encoder
+    read: FileReader
+    encode: DocumentEncoder
     policy: Policy
     shuffle_seed: int = 0
     shuffle_buffer: int = 0

@@ -1,13 +1,13 @@
 """Lanes: the streams of documents that a corpus is dealt into, each with a position of its own.
 
-A lane packs its documents, one after the other, into sequences of seq_len + 1 ids. Nothing about
-it depends on the number of ranks or workers.
+A lane packs its documents, one after the other, into sequences of seq_len + 1 ids. It does not
+depend on the number of ranks or workers.
 """
 
 import itertools
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Iterable, Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from torchtitan.tools.logging import logger
@@ -43,8 +43,15 @@ class Place(NamedTuple):
     skipped: dict[str, int] | None = None
 
 
-class Sequence(NamedTuple):
-    """A packed sequence.
+Drawn = tuple[Place, Document, Counter[str]]
+"""A document, where the lane stands at it, and the bad lines by kind up to there."""
+
+Window = tuple[Place, list[Document], Counter[str]]
+"""Where a window begins, its documents as drawn, and the bad lines by kind up to its end."""
+
+
+class PackedSequence(NamedTuple):
+    """Documents laid end to end, cut to the length of a sequence.
 
     Attributes:
         ids: [seq_len + 1] int64.
@@ -98,7 +105,7 @@ class Lane:
         self._read = self._tokenised()
         self._document = Tokenised(np.empty(0, dtype=np.int64))
 
-    def next(self) -> Sequence:
+    def next(self) -> PackedSequence:
         """Returns the next sequence and moves on.
 
         Raises:
@@ -120,7 +127,7 @@ class Lane:
         # The last id of a sequence is a label only.
         slices[-1] = slices[-1]._replace(end=slices[-1].end - 1)
         row = self.teacher.row(slices) if self.teacher else None
-        return Sequence(np.concatenate(parts, dtype=np.int64), positions, row)
+        return PackedSequence(np.concatenate(parts, dtype=np.int64), positions, row)
 
     @property
     def teacher(self) -> TeacherText | None:
@@ -148,7 +155,7 @@ class Lane:
         ids, theirs = document.tokens, document.teacher_tokens
         return Tokenised(ids, self.teacher.stored(ids, theirs) if self.teacher else None)
 
-    def _documents(self) -> Iterator[tuple[Place, Document, Counter[str]]]:
+    def _documents(self) -> Iterator[Drawn]:
         place = self.place
         drawn = place.drawn
         for window, documents, skipped in self._windows(place):
@@ -156,8 +163,7 @@ class Lane:
                 yield window._replace(drawn=i), documents[i], skipped
             drawn = 0
 
-    def _windows(self, start: Place) -> Iterator[tuple[Place, list[Document], Counter[str]]]:
-        """Yields (place, documents as drawn, bad lines with this window's)."""
+    def _windows(self, start: Place) -> Iterator[Window]:
         for epoch in itertools.count(start.epoch):
             parts = self.corpus.parts(epoch, self.lane, self.lanes)
             first = start.file if epoch == start.epoch else 0
@@ -195,9 +201,7 @@ class Lane:
             f"Lane {self.lane} of {self.lanes} has no document to read: give more data, or {cure}."
         )
 
-    def _windows_of(
-        self, part: Part, begin: Place, skipped: Counter[str]
-    ) -> Iterator[tuple[Place, list[Document], Counter[str]]]:
+    def _windows_of(self, part: Part, begin: Place, skipped: Counter[str]) -> Iterator[Window]:
         """Cuts a part of a file into windows of shuffle_buffer documents."""
         corpus, documents, window = self.corpus, [], begin
         before = dict(skipped)
@@ -219,8 +223,12 @@ class Lane:
             yield self._shuffled(window, before, documents, skipped)
 
     def _shuffled(
-        self, window: Place, before: dict[str, int], documents: list[Document], skipped: Any
-    ) -> tuple[Place, list[Document], Counter[str]]:
+        self,
+        window: Place,
+        before: dict[str, int],
+        documents: list[Document],
+        skipped: Counter[str],
+    ) -> Window:
         if self.corpus.shuffle_buffer:
             seed = [self.corpus.shuffle_seed, self.lane, window.epoch, window.file, window.number]
             order = np.random.default_rng(seed).permutation(len(documents))
@@ -229,16 +237,16 @@ class Lane:
         return place, documents, Counter(skipped)
 
 
-def batches(documents: Iterator[Any]) -> Iterator[list[Any]]:
-    """Groups (place, document, ...) for the tokenizer, which is faster on several."""
-    batch: deque[Any] = deque()
+def batches(documents: Iterable[Drawn]) -> Iterator[list[Drawn]]:
+    """Groups documents for the tokenizer, which is faster on several."""
+    batch: list[Drawn] = []
     characters = 0
-    for item in documents:
-        batch.append(item)
-        characters += len(item[1].text)
-        if characters >= TOKENISE_AT_ONCE or item[1].tokens is not None:
-            yield list(batch)
-            batch.clear()
-            characters = 0
+    for drawn in documents:
+        _, document, _ = drawn
+        batch.append(drawn)
+        characters += len(document.text)
+        if characters >= TOKENISE_AT_ONCE or document.tokens is not None:
+            yield batch
+            batch, characters = [], 0
     if batch:
-        yield list(batch)
+        yield batch

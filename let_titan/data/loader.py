@@ -1,4 +1,4 @@
-"""The training loader: its state is a position in the corpus, and no matter of ranks or workers.
+"""The training loader, whose state is a position in the corpus, whatever the ranks and workers.
 
 The invariant: **with the same number of lanes the global batch of a step holds the same sequences
 whatever the number of ranks and workers.** Sequence j of the run is the next one of lane j mod V
@@ -29,11 +29,12 @@ from torch.utils.data import DataLoader
 from torchtitan.components.dataloader import BaseDataLoader
 from torchtitan.tools.logging import logger
 
+from let_titan.batch import Batch
 from let_titan.collectives import gathered
 from let_titan.data.align import TeacherRow, joined
 from let_titan.data.corpus import Corpus
 from let_titan.data.lanes import Place
-from let_titan.data.share import Batch, Deal, Share
+from let_titan.data.share import Deal, Share, WorkerBatch
 from let_titan.errors import ConfigError, telling
 from let_titan.helpers import born_deaf, make_workers_deaf
 
@@ -88,7 +89,7 @@ class PileLoader(BaseDataLoader):
         self.places = {lane: places[lane] for lane in self.deal.followed()}
         self.counts = {lane: Counter(place.skipped) for lane, place in self.places.items()}
 
-    def __iter__(self) -> Iterator[tuple[dict[str, torch.Tensor], torch.Tensor]]:
+    def __iter__(self) -> Iterator[Batch]:
         deal = Deal(self.sequences, self.deal.lanes, self.rank, self.ranks, self.batch)
         places, length = dict(self.places), self.seq_len + 1
         share = Share(self.corpus, deal, places, length, self.infinite, self._until)
@@ -105,10 +106,10 @@ class PileLoader(BaseDataLoader):
             yield self._joined(parts)
 
     def teacher_left(self) -> None:
-        """Ends the reading for the teacher before its time, in the workers as well."""
+        """Stops tokenizing for the teacher early, in the workers as well."""
         self._until.value = 0
 
-    def _parts(self, stream: Iterator[Batch | ConfigError], count: int) -> list[Batch]:
+    def _parts(self, stream: Iterator[WorkerBatch | ConfigError], count: int) -> list[WorkerBatch]:
         """Returns each worker's addition to the next batch (torch asks them in turn)."""
         parts = []
         for part in (next(stream, None) for _ in range(count)):
@@ -120,7 +121,7 @@ class PileLoader(BaseDataLoader):
             parts.append(part)
         return parts
 
-    def _joined(self, parts: list[Batch]) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
+    def _joined(self, parts: list[WorkerBatch]) -> Batch:
         """Returns the batch, [B, S] ids and labels, and moves the position behind it."""
         numbered = {index: row for part in parts for index, row in part.rows.items()}
         rows = [numbered[index] for index in sorted(numbered)]
@@ -145,9 +146,9 @@ class PileLoader(BaseDataLoader):
     def _for_the_teacher(self, rows: list[TeacherRow]) -> dict[str, Any]:
         """Returns what a teacher with a tokenizer of its own reads; {} where there is none.
 
-        Its rows are as long as they are: "teacher_input" [N] has one after the other, and
-        "teacher_targets" [B, S] are indices there. "teacher_pieces" stays on the host: for each
-        row the lengths of its documents, or its own, of what is read by itself.
+        Its rows differ in length: "teacher_input" [N] is their concatenation, and
+        "teacher_targets" [B, S] are indices into it. "teacher_pieces" stays on the host: for each
+        row the lengths of its documents where each is read by itself, else that of the row.
         """
         if not rows or not self._until.value:  # workers had read these ahead
             return {}

@@ -16,6 +16,7 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -78,7 +79,7 @@ class Header(NamedTuple):
 class ShardWriter:
     """Writes one shard; a context manager, without whose good end no file is left at ``path``."""
 
-    def __init__(self, path: Any, header: Header) -> None:
+    def __init__(self, path: Path, header: Header) -> None:
         self.path, self.schema = path, header.schema
         self.scratch = path.with_name(path.name + ".part")
         self._rows: list[tuple[np.ndarray, int, int, str]] = []

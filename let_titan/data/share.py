@@ -1,16 +1,16 @@
 """A rank's share of the sequences: how they are dealt, and what each of its workers reads."""
 
+import ctypes
 import math
 import os
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 from torch.utils.data import IterableDataset, get_worker_info
 
 from let_titan.data.corpus import Corpus
-from let_titan.data.lanes import Lane, Place, Sequence
+from let_titan.data.lanes import Lane, PackedSequence, Place
 from let_titan.errors import ConfigError
 
 
@@ -46,23 +46,23 @@ class Deal:
 
 
 @dataclass
-class Batch:
+class WorkerBatch:
     """What one worker adds to a rank's batch: its sequences by index, and where its lanes stand."""
 
-    rows: dict[int, Sequence]
+    rows: dict[int, PackedSequence]
     places: dict[int, Place]
     skipped: dict[int, Counter[str]]
 
 
 class Share(IterableDataset):
-    """A rank's batches; among workers the lanes are parted, and each adds its lanes' sequences.
+    """A rank's batches. Workers divide its lanes, and each adds the sequences of its own.
 
     Args:
         corpus, deal, places: what is read, whose part of it, and from where on.
         length: ids of a sequence.
         infinite: begin anew at the end of the data.
-        until: sequences of the run that the teacher reads; shared with the workers, so that it can
-            become less while they read ahead. The ids do not depend on it.
+        until: sequences of the run that the teacher reads; in shared memory, so that it can be
+            lowered while workers read ahead. The student's ids do not depend on it.
     """
 
     def __init__(
@@ -72,15 +72,15 @@ class Share(IterableDataset):
         places: dict[int, Place],
         length: int,
         infinite: bool,
-        until: Any,
+        until: ctypes.c_longlong,
     ) -> None:
         self.corpus, self.deal, self.places = corpus, deal, places
         self.length, self.infinite, self.until = length, infinite, until
 
-    def __iter__(self) -> Iterator[Batch | ConfigError]:
+    def __iter__(self) -> Iterator[WorkerBatch | ConfigError]:
         worker = get_worker_info()
         if worker:
-            # It is a fork: the tokenizer's pool of threads stayed behind, and would be waited for.
+            # A fork lacks the threads of the tokenizer's pool, but would wait for them.
             os.environ["TOKENIZERS_PARALLELISM"] = "false"
         mine = self.deal.followed()
         mine = mine[worker.id :: worker.num_workers] if worker else mine
@@ -96,16 +96,16 @@ class Share(IterableDataset):
                 rows = self._rows(lanes, number)
                 if rows is None:
                     return
-                yield Batch(
+                yield WorkerBatch(
                     rows,
                     {lane: stream.place for lane, stream in lanes.items()},
                     {lane: stream.skipped for lane, stream in lanes.items()},
                 )
                 number += 1
         except ConfigError as error:
-            yield error  # raised by the main process: a worker's own would come as a traceback
+            yield error  # the main process raises it: from a worker it would come as a traceback
 
-    def _rows(self, lanes: dict[int, Lane], number: int) -> dict[int, Sequence] | None:
+    def _rows(self, lanes: dict[int, Lane], number: int) -> dict[int, PackedSequence] | None:
         """Returns the sequences of batch ``number`` that are ours; None at the end of a lane."""
         rows = {}
         for index in self.deal.indices(number):

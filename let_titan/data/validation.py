@@ -1,8 +1,8 @@
 """The validation set: the same sequences whatever the ranks, so that its loss is one number.
 
 The set is what one process reads in ``validation.steps`` batches of
-``validation.local_batch_size`` sequences. Every rank reads it and keeps its share; the text is
-tokenised on each of them, which a training run's worth of steps pays for once.
+``validation.local_batch_size`` sequences. Every rank reads and tokenises all of it, once a run, and
+keeps its share.
 """
 
 import itertools
@@ -11,8 +11,7 @@ from collections.abc import Iterable, Iterator
 import torch
 from torchtitan.components.loss import IGNORE_INDEX
 
-Batch = tuple[dict[str, torch.Tensor], torch.Tensor]
-"""As torchtitan's loaders give them: {"input": [B, S], ...} and labels [B, S]."""
+from let_titan.batch import Batch
 
 
 def share(batches: Iterable[Batch], rank: int, ranks: int, size: int) -> list[Batch]:
@@ -21,8 +20,8 @@ def share(batches: Iterable[Batch], rank: int, ranks: int, size: int) -> list[Ba
     Args:
         batches: the whole set.
         rank, ranks: which data-parallel rank of how many.
-        size: sequences in each batch that is returned. All ranks return equally many, since they
-            compute each together; where sequences are missing, ones without a valid label stand in.
+        size: sequences in each batch that is returned. All ranks return the same number of batches,
+            since they compute each together; sequences without a valid label fill the last ones.
     """
     rows = list(itertools.chain.from_iterable(map(rows_of, batches)))
     mine = rows[rank::ranks]

@@ -13,7 +13,7 @@ import torch
 
 from let_titan.errors import telling
 from let_titan.state_cache.files import StateFiles
-from let_titan.teacher.model import Teacher
+from let_titan.teacher.model import ResolvedLayer, Teacher
 
 KEPT = torch.bfloat16
 
@@ -32,7 +32,7 @@ class CachedTeacher:
     def __init__(
         self,
         files: StateFiles,
-        layers: Sequence[Any],
+        layers: Sequence[ResolvedLayer],
         facts: dict[str, Any],
         device: torch.device,
         dtype: torch.dtype,

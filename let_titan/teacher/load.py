@@ -12,7 +12,7 @@ from torch import nn
 from torch.distributed.checkpoint import HuggingFaceStorageReader
 from torch.distributed.device_mesh import DeviceMesh
 from torch.overrides import TorchFunctionMode
-from transformers import AutoConfig, AutoModel
+from transformers import AutoConfig, AutoModel, PretrainedConfig
 
 from let_titan.ranges import Layer
 from let_titan.teacher.attention import attention_of
@@ -87,7 +87,10 @@ def resolve_layer(layer: Layer, n_blocks: int) -> ResolvedLayer:
 
 
 def build_part(
-    config: Any, layers: Sequence[Layer], dtype: torch.dtype, trust_remote_code: bool = False
+    config: PretrainedConfig,
+    layers: Sequence[Layer],
+    dtype: torch.dtype,
+    trust_remote_code: bool = False,
 ) -> tuple[nn.Module, list[ResolvedLayer]]:
     """Builds the blocks that ``layers`` need, without weights; resolves the layers, too."""
     resolved = [resolve_layer(layer, config.num_hidden_layers) for layer in layers]
@@ -140,7 +143,9 @@ class _EmptyOnMeta(TorchFunctionMode):
         return func(*args, **kwargs)
 
 
-def build_without_weights(config: Any, dtype: torch.dtype, trust_remote_code: bool) -> nn.Module:
+def build_without_weights(
+    config: PretrainedConfig, dtype: torch.dtype, trust_remote_code: bool
+) -> nn.Module:
     """Builds the base model (no LM head), frozen, in eval mode, its large parameters on meta.
 
     Buffers such as rotary frequencies are computed as ever: most are not in the checkpoint, and
