@@ -21,7 +21,7 @@ from let_titan.data.reading import read_file
 from let_titan.data.settings import Data
 from let_titan.data.shards import SUFFIX, check_shard, read_header
 from let_titan.data.teacher_text import TeacherText
-from let_titan.data.weights import tell_unknown_sets
+from let_titan.data.weights import warn_of_unknown_sets
 from let_titan.errors import ConfigError
 from let_titan.helpers import make_workers_deaf
 from let_titan.plan import aligns
@@ -79,7 +79,7 @@ def look_for_weighed_sets(corpus: Corpus) -> None:
     policy, file = corpus.policy, corpus.files[0]
     if policy.weights:
         lines = corpus.read(file, 0, 0, policy.limit)
-        tell_unknown_sets(policy.weights, file.path, lines, policy.limit)
+        warn_of_unknown_sets(policy.weights, file.path, lines, policy.limit)
 
 
 def build_validation_dataloader(

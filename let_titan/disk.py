@@ -1,5 +1,4 @@
-"""Folders and small files of results, where they will lie and as they are written. Standard library
-only."""
+"""Folders and small files that appear whole or not at all, and locks. Standard library only."""
 
 import fcntl
 import os
@@ -32,7 +31,7 @@ def make_folder(path: Path) -> None:
 
 
 def replace_text(path: Path, text: str) -> None:
-    """Writes a small file that a kill leaves as it was, or whole.
+    """Writes a small file; a kill leaves the old text or the new one.
 
     Raises:
         RunError: the file system refuses it.
@@ -60,15 +59,18 @@ def write_whole(out: Path, write: Callable[[Path], None]) -> None:
                 raise
 
 
-def lock_is_free(descriptor: int, lock: Callable[[int, int], None] = fcntl.flock) -> bool:
-    """Takes the lock of a file while it is open; False where another process has it.
+def try_lock(descriptor: int, lock: Callable[[int, int], None] = fcntl.flock) -> bool:
+    """Takes a file's lock, which is held until the file is closed.
 
-    Where a file system knows no locks, as Lustre may be mounted, everyone is let in.
+    Where the file system has no locks, as Lustre may be mounted, everyone gets it.
 
     Args:
         descriptor: of the file, open for writing.
-        lock: ``flock`` stays with forks of this process, ``lockf`` goes with this process, and
-            where it closes the file anywhere.
+        lock: ``fcntl.flock``, which forks of this process go on holding, or ``fcntl.lockf``, which
+            ends with this process, or when it closes any descriptor of the file.
+
+    Returns:
+        Whether it was free: False where another process holds it.
     """
     try:
         lock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -1,4 +1,4 @@
-"""The two exceptions that reach a user: a mistake in the input, and a run that cannot go on."""
+"""What users see in the place of a traceback: mistakes in the input, runs that cannot go on."""
 
 import os
 import sys
@@ -6,21 +6,20 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from let_titan.stop import ending_orderly
+from let_titan.stop import exit_on_sigterm
 
 
 class ConfigError(ValueError):
     """A mistake in the user's input: one sentence that names the value and the cure.
 
-    ``let_titan.train.main`` prints it on rank 0 and exits with 2, without a traceback; one of a
-    single machine (``WrongHere``) on that machine's first process, too.
+    ``let_titan.train.main`` prints it on rank 0 and exits with 2, without a traceback.
 
     Args:
         sentence: of the mistake.
         others: mistakes that were found with it, for ``let_titan.preflight`` to tell.
 
     Attributes:
-        told: whether the rank that met it has told it.
+        told: whether the rank that raised it has printed it.
     """
 
     told = False
@@ -31,13 +30,13 @@ class ConfigError(ValueError):
 
 
 class WrongHere(ConfigError):
-    """What is wrong with this machine, and may be with no other: its first process tells it."""
+    """A mistake about this machine, perhaps about no other: its first process prints it, too."""
 
 
 class NotFoundHere(WrongHere):
-    """Something that the run needs is not on this machine; where the run will be it may be.
+    """Something that the run needs is not on this machine, but may be where the run will be.
 
-    A mistake to a run that starts, a check that could not be made to ``let_titan.preflight``.
+    For a run that starts it is a mistake, for ``let_titan.preflight`` a check that it cannot make.
     """
 
 
@@ -48,7 +47,7 @@ class RunError(RuntimeError):
     all ranks, or on rank 0 alone.
 
     Attributes:
-        told: whether the rank that met it has told it.
+        told: whether the rank that raised it has printed it.
     """
 
     told = False
@@ -68,9 +67,10 @@ def writing(path: Path) -> Iterator[None]:
 
 @contextmanager
 def telling() -> Iterator[None]:
-    """Tells on the rank that meets it what stops a run: of one rank's, main tells rank 0's alone.
+    """Prints what stops the run on the rank that raises it, for errors of a single rank.
 
-    The others learn by their next collective, which fails, that this rank is gone.
+    ``let_titan.train.main`` prints those of rank 0 only, and the other ranks merely see their next
+    collective fail.
     """
     try:
         yield
@@ -82,15 +82,15 @@ def telling() -> Iterator[None]:
 
 
 def exit_code(program: str, work: Callable[[], None]) -> int:
-    """Does a program's work; what stops it is told on stderr in one sentence, without a traceback.
+    """Does a program's work; an error is printed to stderr as one sentence, without a traceback.
 
-    SIGTERM ends it with 143, and what it was writing is removed.
+    SIGTERM ends it with 143, after what it was writing has been removed.
 
     Returns:
         0; 2 after a mistake in the input; 1 after what stopped sound work.
     """
     try:
-        with ending_orderly():
+        with exit_on_sigterm():
             work()
     except (ValueError, RunError) as error:
         print(f"{program}: {error}", file=sys.stderr)

@@ -1,6 +1,6 @@
 """SIGTERM and SIGINT (a queue's time limit, Ctrl-C) as a request to stop after the step at hand.
 
-Where there are no steps, SIGTERM ends a program as Ctrl-C does, by an exception.
+A program without steps ends by an exception, at SIGTERM as at Ctrl-C.
 """
 
 import os
@@ -27,7 +27,7 @@ class StopRequest:
 
     @contextmanager
     def listening(self) -> Iterator[None]:
-        """While active the signals only leave a note."""
+        """While active, a signal only leaves a note of its name."""
         before = {number: signal.signal(number, self._note) for number in SIGNALS}
         try:
             yield
@@ -43,11 +43,8 @@ class StopRequest:
 
 
 @contextmanager
-def ending_orderly() -> Iterator[None]:
-    """While active SIGTERM raises SystemExit, so that nothing half done is left behind.
-
-    Not where somebody else listens to it already.
-    """
+def exit_on_sigterm() -> Iterator[None]:
+    """While active, SIGTERM raises SystemExit, so that cleanup runs; unless it has a handler."""
     if signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
         yield
         return

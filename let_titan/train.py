@@ -17,37 +17,38 @@ from let_titan.errors import ConfigError, RunError, WrongHere
 from let_titan.export.at_end import export_at_end
 from let_titan.launch import complete_environment, meeting_place
 from let_titan.runs import COMPLETED
-from let_titan.stop import ending_orderly
+from let_titan.stop import exit_on_sigterm
 from let_titan.trainer import LetTrainer
 from let_titan.upstream import check_version
 
 __all__ = ["LetTrainer", "main", "run"]
 
 SILENT_S = 30.0
-"""How long a rank that says nothing waits for another one's sentence before it ends."""
+"""How long the other ranks wait for rank 0 to print its sentence before they exit."""
 
 
 def main(args: list[str] | None = None) -> None:
-    """Parses, checks and runs; what goes wrong by the user's input is one sentence and exit code 2.
+    """Parses the config, checks it and runs.
 
-    What stops a sound run (a full disk, a loss that is not finite) is a sentence, too, and code 1.
+    A mistake in the user's input ends in one sentence and exit code 2. What stops a sound run (a
+    full disk, a loss that is not finite) ends in one sentence and exit code 1.
     """
     init_logger()
     try:
         check_version()
         complete_environment()
         with open(os.devnull, "w") as devnull, ExitStack() as stack:
-            if os.environ.get("RANK", "0") != "0":  # one rank tells what is wrong
+            if os.environ.get("RANK", "0") != "0":  # only rank 0 prints
                 stack.enter_context(redirect_stderr(devnull))
                 stack.enter_context(redirect_stdout(devnull))
             try:
                 config = LetConfigManager().parse_args(args)
-            except SystemExit:  # tyro's, which rank 0 tells
-                let_rank_0_speak()
+            except SystemExit:  # tyro's, whose message rank 0 prints
+                wait_for_rank_0()
                 raise
         check_config(config)
         if run(config) == COMPLETED:
-            with ending_orderly():
+            with exit_on_sigterm():
                 export_at_end(config)
     except ConfigError as error:
         refuse(error, 2)
@@ -91,7 +92,7 @@ def run(config: LetJobConfig) -> str:
 
 
 def exit_state_of(trainer: LetTrainer) -> str:
-    """Returns how a run that did not fail has ended, and logs what follows from a signal's end."""
+    """Returns how a run that did not fail has ended; after a signal, logs how to go on."""
     config = trainer.job_config
     if trainer.step >= config.training.steps or not trainer.guard.stop:
         return COMPLETED
@@ -106,8 +107,8 @@ def exit_state_of(trainer: LetTrainer) -> str:
 def refuse(error: ConfigError | RunError, code: int) -> NoReturn:
     """Prints the sentence on rank 0, and exits with ``code`` on every rank.
 
-    What is wrong with one machine may be unknown to rank 0: that machine's first process tells it,
-    or each, where a launcher other than torchrun tells none how many there are.
+    Rank 0 may not know what is wrong with another machine (``WrongHere``): that machine's first
+    process prints it, or each of its processes where the launcher sets no LOCAL_WORLD_SIZE.
     """
     first = os.environ.get("LOCAL_RANK") == "0" or "LOCAL_WORLD_SIZE" not in os.environ
     if os.environ.get("RANK", "0") == "0":
@@ -115,12 +116,12 @@ def refuse(error: ConfigError | RunError, code: int) -> NoReturn:
     elif isinstance(error, WrongHere) and first:
         print(f"let_titan on {socket.gethostname()}: {error}", file=sys.stderr, flush=True)
     elif not error.told:
-        let_rank_0_speak()
+        wait_for_rank_0()
     sys.exit(code)
 
 
-def let_rank_0_speak() -> None:
-    """Waits on the other ranks: the first that ends has torchrun end the one that is to speak."""
+def wait_for_rank_0() -> None:
+    """On other ranks, waits: as soon as one exits, torchrun kills the rest, rank 0 among them."""
     if os.environ.get("RANK", "0") != "0":
         time.sleep(SILENT_S)
 

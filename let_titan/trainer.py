@@ -118,14 +118,14 @@ class LetTrainer(Trainer):
         diagnosis = self.phase.diagnosis()
         if diagnosis is not None:
             self.metrics_processor.log_diagnostics(self.step, diagnosis)
-            self._look(diagnosis)
+            self._ask_auto_stop(diagnosis)
         if self.plan.teacher_in(self.step):
             self.phase.end_step(left_out=self.guard.skipped is not None)
         if self.plan.teacher_in(self.step) and not self.plan.teacher_in(self.step + 1):
             self._release_teacher()
 
-    def _look(self, diagnosis: dict[str, Any]) -> None:
-        """Lets auto stop decide, if there is one, whether this step is the last with a teacher."""
+    def _ask_auto_stop(self, diagnosis: dict[str, Any]) -> None:
+        """Makes this step the last with a teacher if auto stop, where it is on, says so."""
         reason = self.auto_stop.look(self.step, diagnosis) if self.auto_stop else None
         if reason is not None:
             self._stop_at(self.step)
@@ -220,8 +220,8 @@ class LetTrainer(Trainer):
             input_dict, labels
         )
         if states is not None:
-            # Context parallelism has said here which positions this rank holds.
-            extra_kwargs |= self.phase.arguments(states, labels, extra_kwargs.get("positions"))
+            # Under context parallelism these kwargs say which positions this rank holds.
+            extra_kwargs |= self.phase.student_kwargs(states, labels, extra_kwargs.get("positions"))
             extra_kwargs["align_coefficient"] = self._coefficient
         return inputs, labels, extra_inputs, extra_kwargs
 

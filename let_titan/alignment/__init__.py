@@ -13,7 +13,7 @@ from let_titan.alignment.moments import RunningMoments
 from let_titan.alignment.procrustes import Procrustes
 from let_titan.alignment.shard import (
     all_rows,
-    dividing,
+    dividing_axes,
     rows_of_this_rank,
     share_of_batch,
     sharing_axes,
@@ -38,7 +38,7 @@ __all__ = [
     "build_width_map",
     "cca_bytes",
     "cosine_alignment",
-    "dividing",
+    "dividing_axes",
     "gradient_of",
     "interpolate_width",
     "map_bytes",

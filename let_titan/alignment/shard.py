@@ -15,11 +15,13 @@ def sharing_axes(rows: int, dims: ParallelDims) -> list[str]:
     each token costs its teacher's forward once.
     """
     meshes = {axis: dims.get_optional_mesh(axis) for axis in ("tp", "cp")}
-    return dividing(rows, {axis: mesh.size() for axis, mesh in meshes.items() if mesh is not None})
+    return dividing_axes(
+        rows, {axis: mesh.size() for axis, mesh in meshes.items() if mesh is not None}
+    )
 
 
-def dividing(rows: int, sizes: Mapping[str, int]) -> list[str]:
-    """Returns those axes of ``sizes`` that divide ``rows``, or what those before them left."""
+def dividing_axes(rows: int, sizes: Mapping[str, int]) -> list[str]:
+    """Returns the axes over which ``rows`` can be divided evenly, one after the other."""
     axes = []
     for axis, size in sizes.items():
         if rows % size == 0:

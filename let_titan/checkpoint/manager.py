@@ -25,7 +25,7 @@ from let_titan.checkpoint.folders import (
     tear,
     whole_checkpoints,
 )
-from let_titan.checkpoint.settings import put_back, settings_of
+from let_titan.checkpoint.settings import restore_settings, settings_of
 from let_titan.collectives import gathered, patient_group
 from let_titan.device import HAS_ACCELERATOR
 from let_titan.errors import ConfigError, RunError
@@ -41,7 +41,13 @@ knows of a folder."""
 
 def new_stager() -> DefaultStager:
     """As torchtitan's (v0.2.2), less the pinned memory and the streams that a CPU does not have."""
-    return DefaultStager(StagingOptions(HAS_ACCELERATOR, True, True, HAS_ACCELERATOR))
+    options = StagingOptions(
+        use_pinned_memory=HAS_ACCELERATOR,
+        use_shared_memory=True,
+        use_async_staging=True,
+        use_non_blocking_copy=HAS_ACCELERATOR,
+    )
+    return DefaultStager(options)
 
 
 class LetCheckpointManager(CheckpointManager):
@@ -98,9 +104,9 @@ class LetCheckpointManager(CheckpointManager):
         with self._readable(source):
             loaded = super().load(step)
         if loaded:
-            put_back(settings, optimizers, schedulers)
+            restore_settings(settings, optimizers, schedulers)
         if loaded and not self.load_only:
-            on_rank_0(lambda: self._leave_later(step))
+            on_rank_0(lambda: self._set_later_aside(step))
         return loaded
 
     def save(self, curr_step: int, last_step: bool = False) -> None:
@@ -185,7 +191,7 @@ class LetCheckpointManager(CheckpointManager):
         for path in remove_torn(self.path):
             logger.warning(f"{path} was cut short while it was saved or deleted: removed.")
 
-    def _leave_later(self, step: int) -> None:
+    def _set_later_aside(self, step: int) -> None:
         # First, since an export that is there would pass for that of the checkpoint to come.
         exports = self.exports and set_aside(self.exports, step, step_folders(self.path))
         if exports:

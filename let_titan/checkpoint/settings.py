@@ -27,7 +27,7 @@ def settings_of(optimizers: Iterable[Optimizer]) -> Settings:
     ]
 
 
-def put_back(
+def restore_settings(
     settings: Settings, optimizers: Iterable[Optimizer], schedulers: Iterable[LambdaLR]
 ) -> None:
     """Gives optimizers their settings again, and the rate that their schedule has at its step.

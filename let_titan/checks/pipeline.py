@@ -4,7 +4,7 @@ import math
 
 from torchtitan.distributed.pipeline_parallel import generate_llm_fqn_per_model_part
 
-from let_titan.alignment import dividing
+from let_titan.alignment import dividing_axes
 from let_titan.checks.choices import not_among
 from let_titan.checks.mistakes import Mistakes
 from let_titan.config import LetJobConfig, compiles
@@ -77,7 +77,7 @@ def teacher_rows_mistakes(config: LetJobConfig) -> Mistakes:
             "its states are read where they are needed: leave one of them out."
         )
     degrees = rows_divided_over(config)
-    if "pp" not in dividing(config.training.local_batch_size, degrees):
+    if "pp" not in dividing_axes(config.training.local_batch_size, degrees):
         yield ConfigError(
             f'teacher.pipeline = "all" divides training.local_batch_size = '
             f"{config.training.local_batch_size} rows among tensor, context and pipeline ranks "

@@ -73,7 +73,7 @@ class LetConfigManager(ConfigManager):
             )
         if explicit:
             recipe = value_of("let.recipe", args) or section.get("recipe", "")
-            values["let"] = beneath(section, recipe, from_cli)
+            values["let"] = with_recipe(section, recipe, from_cli)
         return values
 
     def _validate_config(self) -> None:
@@ -118,8 +118,8 @@ def without_keys(args: list[str], keys: set[str]) -> list[str]:
     return kept
 
 
-def beneath(section: dict[str, Any], recipe: str, from_cli: set[str]) -> dict[str, Any]:
-    """Puts a recipe's defaults beneath ``section`` and lets only one form of s_stop stand."""
+def with_recipe(section: dict[str, Any], recipe: str, from_cli: set[str]) -> dict[str, Any]:
+    """Fills in what ``section`` leaves to its recipe; of s_stop's two forms only one stays set."""
     if recipe and recipe not in RECIPES:
         raise ConfigError(
             f"let.recipe = {recipe!r} is unknown: choose one of {', '.join(RECIPES)}."

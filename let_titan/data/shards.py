@@ -26,7 +26,7 @@ import pyarrow.ipc
 from let_titan.data.documents import Document
 from let_titan.data.files import File
 from let_titan.data.lines import Line
-from let_titan.disk import lock_is_free
+from let_titan.disk import try_lock
 from let_titan.errors import ConfigError, writing
 
 SUFFIX = ".arrow"
@@ -88,7 +88,7 @@ class ShardWriter:
     def __enter__(self) -> "ShardWriter":
         with writing(self.path):
             self._lock = os.open(self.scratch, os.O_RDWR | os.O_CREAT, 0o666)
-            if not lock_is_free(self._lock):
+            if not try_lock(self._lock):
                 os.close(self._lock)
                 raise ConfigError(
                     f"{self.path} is being written by another process: let it end, or give each "

@@ -18,7 +18,7 @@ logger = logging.getLogger()  # the root, as torchtitan's
 
 
 def weights_of(texts: list[str]) -> dict[str, float]:
-    """Reads data.weights; a set with two of them would have the last in silence."""
+    """Reads data.weights; refuses a set named twice, whose last weight would silently win."""
     found: dict[str, float] = {}
     for name, weight in map(parse_weight, texts):
         if name in found:
@@ -42,12 +42,12 @@ def parse_weight(text: str) -> tuple[str, float]:
     return name, weight
 
 
-def tell_unknown_sets(
+def warn_of_unknown_sets(
     weights: Iterable[str], where: str, lines: Iterable[Line], limit: int
 ) -> None:
-    """Warns of sets that no document at the beginning of a file is of.
+    """Warns of sets to which none of a file's first documents belongs.
 
-    A name that is misspelt weighs nothing: the set that was meant keeps its weight of 1.
+    A misspelt name has no effect: the set that was meant keeps its weight of 1.
 
     Args:
         weights: the names.

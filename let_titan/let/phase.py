@@ -240,7 +240,7 @@ class LetPhase:
         """Returns what the teacher has read so far, of the student's ``tokens``, on all ranks."""
         return tokens if self.targets is None else self.targets.positions
 
-    def arguments(
+    def student_kwargs(
         self,
         states: tuple[torch.Tensor, ...],
         labels: torch.Tensor,

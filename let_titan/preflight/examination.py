@@ -7,7 +7,7 @@ from typing import Any
 
 from torchtitan.distributed import ParallelDims
 
-from let_titan.alignment import BEFORE_THE_STUDENT, dividing
+from let_titan.alignment import BEFORE_THE_STUDENT, dividing_axes
 from let_titan.checks import data_parallel_degrees
 from let_titan.checks.float8 import teacher_in_float8
 from let_titan.checks.pipeline import count_stages, rows_divided_over
@@ -125,7 +125,7 @@ def cost_of(
 ) -> Cost:
     """Reckons the run's price; the teacher's FLOPs are for a token of the student's."""
     sizes = rows_divided_over(config)
-    shared = dividing(config.training.local_batch_size, sizes)
+    shared = dividing_axes(config.training.local_batch_size, sizes)
     times = math.prod(size for axis, size in sizes.items() if axis not in shared)
     if "pp" not in sizes:  # the other ranks of the pipeline wait for the owner
         times *= config.parallelism.pipeline_parallel_degree

@@ -6,7 +6,7 @@ import socket
 from pathlib import Path
 
 from let_titan.collectives import gathered
-from let_titan.disk import lock_is_free
+from let_titan.disk import try_lock
 from let_titan.errors import ConfigError, RunError, writing
 
 NAME = ".lock"
@@ -48,7 +48,7 @@ class Hold:
             self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
             # lockf is of this process alone. Data workers, which may outlive it by seconds, would
             # hold a flock, and with it a lock of the package filelock.
-            if not lock_is_free(self._descriptor, fcntl.lockf):
+            if not try_lock(self._descriptor, fcntl.lockf):
                 holder = os.read(self._descriptor, 1000).decode(errors="replace")
                 self.release()
                 raise ConfigError(

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from let_titan.disk import existing_parent, lock_is_free, replace_text
+from let_titan.disk import existing_parent, replace_text, try_lock
 from let_titan.errors import ConfigError, writing
 
 NAMES = {
@@ -92,7 +92,7 @@ def lock(folder: Path) -> int:
     """
     with writing(folder):
         held = os.open(folder / "lock", os.O_RDWR | os.O_CREAT)
-    if not lock_is_free(held, fcntl.lockf):
+    if not try_lock(held, fcntl.lockf):
         os.close(held)
         raise ConfigError(
             f"teacher.cache = {str(folder)!r} is being written by another run: start when its "
