@@ -34,7 +34,7 @@ from let_titan.upstream import checkpoint_manager, metrics_from_rank_0
 class LetTrainer(Trainer):
     """Aligns the student with a teacher while lambda(s) > 0, then trains on as torchtitan does.
 
-    The teacher is loaded once the checkpoint has said where the run stands, and only if a step
+    The teacher is loaded after the checkpoint, which says where the run stands, and only if a step
     still needs it.
     """
 
@@ -46,37 +46,39 @@ class LetTrainer(Trainer):
         self.plan = resolve_plan(job_config)
         with checkpoint_manager(LetCheckpointManager), metrics_from_rank_0():
             super().__init__(job_config)
-        self.checkpointer.exports = exported_folder(job_config).parent
-        batch_size = job_config.training.local_batch_size * self.gradient_accumulation_steps
-        sequences = batch_size * self.parallel_dims.dp_replicate * self.parallel_dims.dp_shard
-        self.tokens_per_step = sequences * job_config.training.seq_len
-        cache = None
-        if uses_cache(job_config):
-            cache = RunCache(job_config, self.parallel_dims, self.dataloader, sequences)
-        self.phase = LetPhase(
-            self.plan,
-            job_config,
-            self.parallel_dims,
-            self.model_parts,
-            self.device,
-            self.optimizers,
-            cache,
-        )
-        self.metrics_processor.let_figures = lambda: let_figures(self)
-        self.rank_loss: RankLoss | None = None
-        if self.parallel_dims.cp_enabled:
-            self.rank_loss = RankLoss(self.parallel_dims)
-            self.metrics_processor.largest_loss = self.rank_loss.largest
+        dims, training = self.parallel_dims, job_config.training
+        rows = training.local_batch_size * self.gradient_accumulation_steps
+        self.sequences_per_step = rows * dims.dp_replicate * dims.dp_shard
+        self.tokens_per_step = self.sequences_per_step * training.seq_len
+        self.phase = self._build_phase()
+        self.auto_stop = build_auto_stop(self.plan, job_config)
+        self.rank_loss = RankLoss(dims) if dims.cp_enabled else None
         self.run_folder = RunFolder(
             Path(job_config.job.dump_folder), self.metrics_processor.file, describe_run(self)
         )
-        self.checkpointer.note_saved = self.run_folder.note_saved
         self.stop_request = StopRequest()
         self.guard = self._build_guard()
-        self.optimizers.register_step_pre_hook(self.guard)
-        self.metrics_processor.is_last = lambda: self.guard.stop
-        self.auto_stop = build_auto_stop(self.plan, job_config)
+        self._connect()
         self._begun = False
+
+    def _build_phase(self) -> LetPhase:
+        config, dims = self.job_config, self.parallel_dims
+        cache = None
+        if uses_cache(config):
+            cache = RunCache(config, dims, self.dataloader, self.sequences_per_step)
+        return LetPhase(
+            self.plan, config, dims, self.model_parts, self.device, self.optimizers, cache
+        )
+
+    def _connect(self) -> None:
+        """Gives torchtitan's parts the callbacks by which they ask and tell ours."""
+        self.optimizers.register_step_pre_hook(self.guard)
+        self.checkpointer.exports = exported_folder(self.job_config).parent
+        self.checkpointer.note_saved = self.run_folder.note_saved
+        self.metrics_processor.let_figures = lambda: let_figures(self)
+        self.metrics_processor.is_last = lambda: self.guard.stop
+        if self.rank_loss is not None:
+            self.metrics_processor.largest_loss = self.rank_loss.largest
 
     def _build_guard(self) -> StepGuard:
         return StepGuard(
@@ -88,9 +90,9 @@ class LetTrainer(Trainer):
         )
 
     def train(self) -> None:
-        """As torchtitan, until the last step or the one in which a signal asked for an end.
+        """Trains as torchtitan does, to the last step or to the one in which a signal came.
 
-        Of signals it hears while ``stop_request`` is listening, as ``let_titan.train.run`` has it.
+        Signals count only while ``stop_request.listening()``, as in ``let_titan.train.run``.
         """
         super().train()
         if not self._begun and self.run_folder.is_unfinished():
@@ -132,7 +134,7 @@ class LetTrainer(Trainer):
             self.run_folder.note_auto_stop(self.step, reason)
 
     def _stop_at(self, step: int) -> None:
-        """Makes ``step`` the run's s_stop, wherever that is asked for."""
+        """Makes ``step`` the run's s_stop, in every place that keeps one."""
         self.plan = self.phase.plan = self.plan.stopped_at(step)
         self.run_folder.facts["let_plan"] = asdict(self.plan)
         self.metrics_processor.always.add(step)
@@ -140,7 +142,7 @@ class LetTrainer(Trainer):
             self.validator.always.add(step)
 
     def _begin(self, start: int) -> None:
-        """What must happen between the loading of step ``start`` and the first step after it."""
+        """Prepares the first step after ``start``: the teacher, the run's folder, a validation."""
         self._begun = True
         if self.plan.teacher_in(start + 1):
             self.phase.load(start)
@@ -150,8 +152,9 @@ class LetTrainer(Trainer):
         tokens = self.teacher_tokens(start)
         self.run_folder.begin(start, self.phase.facts(), tokens, validates)
         if validates:
-            # Compiled first for validation's shape, the blocks would treat training's as dynamic.
-            # Of flex attention that is the lesser evil: eager it holds scores of [B, H, S, S].
+            # Eager, since blocks that are compiled for validation's shape first would be compiled
+            # for dynamic shapes when training's comes. Flex attention may not be: it would hold
+            # scores of [B, H, S, S].
             flex = self.job_config.data.document_attention
             with torch.compiler.set_stance("default" if flex else "force_eager"):
                 self.validator.validate(self.model_parts, start)
@@ -159,11 +162,11 @@ class LetTrainer(Trainer):
         self.metrics_processor.time_last_log = time.perf_counter()
 
     def teacher_tokens(self, step: int) -> int:
-        """Returns what the teacher has read by the end of ``step``, the present one."""
+        """Returns how many tokens the teacher has read by the end of ``step``, the current one."""
         return self.phase.teacher_positions(self.tokens_per_step * min(step, self.plan.s_stop))
 
     def batch_generator(self, data_iterable: Iterable[Batch]) -> Iterator[Batch]:
-        """As torchtitan's, of what is trained on."""
+        """As torchtitan's, over the batches that are trained on: SALT-DS leaves some out."""
         per_step = self.gradient_accumulation_steps
         return super().batch_generator(
             selected_batches(self.phase, data_iterable, per_step, lambda: self.step)
@@ -176,7 +179,7 @@ class LetTrainer(Trainer):
         labels: torch.Tensor,
         global_valid_tokens: torch.Tensor,
     ) -> torch.Tensor:
-        """Notes lambda(s) over the aligned tokens, then as torchtitan; returns the NLL alone."""
+        """As torchtitan, with the step's alignment in backward; returns the NLL alone."""
         if self._microbatch == 0:
             self._count(global_valid_tokens)
         self._microbatch += 1
@@ -194,19 +197,18 @@ class LetTrainer(Trainer):
         return loss
 
     def _count(self, valid_tokens: float | torch.Tensor) -> None:
-        """Takes the step's global number of valid tokens, at its first microbatch.
+        """Sets what the step's sums are divided by, from its global number of valid tokens.
 
-        Once a step, since the host waits for the device where it asks for a number: without data
-        parallelism torchtitan gives a tensor.
+        Once a step: without data parallelism that is a tensor, and reading it makes the host wait.
         """
         if self.parallel_dims.pp_enabled or self.parallel_dims.fsdp_enabled:
-            # A pipeline would cut a tensor into microbatches, FSDP2 cast it to bfloat16.
+            # A pipeline would cut a tensor into microbatches, FSDP2 would cast it to bfloat16.
             valid_tokens = float(valid_tokens)
         self._valid_tokens = valid_tokens
         self.aligned_tokens = self.phase.aligned_tokens(valid_tokens)
         aligned = self.aligned_tokens
         if isinstance(aligned, float):
-            aligned = max(1.0, aligned)  # without a valid token the NLL is not finite: the guard's
+            aligned = max(1.0, aligned)  # without valid tokens the NLL is NaN: the guard sees it
         self._coefficient = self.plan.lambda_in(self.step) / aligned
         if isinstance(self.loss_fn, PipelineLoss):
             self.loss_fn.tokens = valid_tokens
@@ -239,14 +241,14 @@ class LetTrainer(Trainer):
                 self._stop_at(self.auto_stop.seen.s_stop)
 
     def close(self) -> None:
-        """As torchtitan, and lets other runs have the folder, and the cache of states."""
+        """As torchtitan; then other runs may have the folder and the cache of states."""
         super().close()
         self.metrics_processor.hold.release()
         if self.phase.cache is not None:
             self.phase.cache.close()
 
     def _release_teacher(self) -> None:
-        """Lets the teacher go and notes what that freed."""
+        """Releases the teacher and logs the memory that this freed."""
         self._no_teacher_from_here()
         before, after = self.phase.release()
         self.metrics_processor.device_memory_monitor.reset_peak_stats()
@@ -255,7 +257,7 @@ class LetTrainer(Trainer):
         self.metrics_processor.time_last_log = time.perf_counter()
 
     def _no_teacher_from_here(self) -> None:
-        """The loader stops tokenizing for a teacher, the log stops adding auto stop's looks."""
+        """Ends what only a teacher needs: its tokens in the loader, lines for auto stop's looks."""
         self.metrics_processor.looks_every = 0
         if isinstance(self.dataloader, PileLoader):
             self.dataloader.teacher_left()
