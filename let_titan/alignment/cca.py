@@ -35,10 +35,10 @@ def cca(
 
         -(1 / r) sum_j [x_j y_j - c_j (x_j^2 + y_j^2) / 2] - offset
 
-    the expansion of -(1 / r) sum_j c_j to first order in the covariances, about those with which
+    the expansion of -(1 / r) sum_j c_j to first order in the covariances, about those from which
     the directions were found: there its mean over tokens is that value, and its gradient that of
-    Deep CCA (Andrew et al., ICML 2013). As a sum of tokens it adds up over microbatches and ranks,
-    which the correlations of a batch do not. All zero, the directions give a loss of zero.
+    Deep CCA (Andrew et al., ICML 2013). Unlike a batch's correlations it is a sum over tokens, so
+    that microbatches and ranks add up. Directions of zero give a loss of zero.
 
     Args:
         hidden: [B, S, d_M].
@@ -66,16 +66,16 @@ class Cca:
 
         S_hh^-1/2 S_ht S_tt^-1/2 = P C Q^T,  U = S_hh^-1/2 P,  V = S_tt^-1/2 Q
 
-    (by Cholesky factors in the roots' stead, which gives the same U and V). Found as soon as the
-    covariances rest on enough tokens, and anew every ``every`` steps; until then all are zero.
-    Equal on all ranks.
+    (computed with Cholesky factors in place of the square roots, which gives the same U and V).
+    They are found as soon as the covariances rest on enough tokens, then again every ``every``
+    steps; before that all are zero. Equal on all ranks.
 
-    Of too few tokens nearly any two sides correlate: states of widths p and q that have nothing in
-    common come, over n tokens, to correlations up to sqrt(a (1 - b)) + sqrt(b (1 - a)), a = p / n,
-    b = q / n (Wachter, 1980). At n = p + q that is 1, at n = 10 (p + q) and p = q 0.44.
+    Over too few tokens nearly any two sides correlate: unrelated states of widths p and q reach,
+    over n tokens, correlations of up to sqrt(a (1 - b)) + sqrt(b (1 - a)), a = p / n, b = q / n
+    (Wachter, 1980). At n = p + q that is 1; at n = 10 (p + q), with p = q, it is 0.44.
 
-    A shift, a scale and a rotation of either side change nothing in the variates; without the ridge
-    no invertible map does.
+    Shifting, scaling or rotating either side leaves the variates as they are; without the ridge, so
+    does any invertible map.
 
     Args:
         width, d_t: d_M and d_T.

@@ -1,5 +1,5 @@
-"""What the alignment does to the student, measured in single steps: cosines block by block, and how
-its gradient stands to the NLL's at the aligned blocks."""
+"""What the alignment does to the student, measured in single steps: each block's cosine to the
+teacher, and how the alignment's gradient relates to the NLL's at the aligned blocks."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -19,7 +19,7 @@ class Diagnostics:
         grad_cosine = <g, a> / |g||a|      below 0 the alignment works against the NLL
         grad_ratio  = |a| / |g|            how much of the step is the alignment's
 
-    Of several pairs, g is what comes from above, so the alignment of later blocks is in it.
+    With several pairs, g holds the alignment of later blocks, too: it is what comes from above.
 
     Args:
         blocks: the aligned block of each pair, from 1.

@@ -4,8 +4,8 @@
 loss to what comes from above, so that the loss works wherever block k lives: inside FSDP2, beside
 a checkpointed block, on an early pipeline stage. MoE balancing losses enter the same way.
 
-Nothing of size [B, S, d_M] is kept for it: the student's states are saved by reference (block
-k + 1 keeps them anyway) and the fp32 work is done again, or for the first time, in backward.
+It keeps nothing of size [B, S, d_M]: the student's states are saved by reference (block k + 1 keeps
+them anyway), and all fp32 work is done in backward.
 """
 
 from collections.abc import Sequence

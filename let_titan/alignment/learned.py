@@ -28,8 +28,8 @@ class LearnedMap(nn.Module):
     or rows at every step, as the Cayley map of a skew-symmetric parameter (Lezcano-Casado, 2019).
     Both begin as the same random matrix with orthonormal columns or rows, in every layout.
 
-    W is whole on every rank, and so is its gradient once ``finish`` has summed it: no layout of the
-    student's matters, since of each token's state one rank holds the whole vector.
+    W is whole on every rank, and so is its gradient once ``finish`` has summed it. The student's
+    layout does not matter, since each token's state lies whole on one rank.
 
     Args:
         name: of ``LEARNED``.

@@ -1,9 +1,9 @@
 """Alignment losses beside the paper's cosine, by name.
 
 All are summed over the valid tokens in fp32, and the caller divides once by the global number of
-them. Each but CKA is a sum of one number a token, so that microbatches and ranks add up; CKA is one
-of numbers a sequence, and needs whole sequences. In what follows h is the student's state of a
-token, [d_M], and t the teacher's, brought to d_M by interpolation where no other width map did it.
+them. Every loss but CKA is a sum over tokens, so that microbatches and ranks add up; CKA is a sum
+over sequences, and needs them whole. Below, h [d_M] is the student's state of a token and t the
+teacher's, brought to d_M by interpolation where no other width map did it.
 """
 
 from collections.abc import Callable

@@ -13,9 +13,9 @@ EPS = 1e-6
 class RunningMoments:
     """Mean and variance a feature over all valid tokens of the steps *before* the present one.
 
-    So all microbatches and ranks of a step are normalised alike, in any layout, and a resume goes
-    on exactly. In the first step there are none yet, and states pass as they are. The teacher does
-    not change, so nothing is forgotten: sums in float64 over the run, equal on all ranks.
+    So all microbatches and ranks of a step are normalised alike, in any layout, and a resumed run
+    goes on exactly. In the first step there are no moments, and states pass unchanged. The teacher
+    never changes, so nothing is forgotten: sums in float64 over the run, equal on all ranks.
 
     Args:
         mode: "center" subtracts the mean; "standardize" divides by the deviation, too.

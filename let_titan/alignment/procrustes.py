@@ -30,7 +30,7 @@ class Procrustes:
     def __init__(self, d_t: int, width: int, every: int, device: torch.device) -> None:
         self.every = every
         self.matrix = orthogonal_matrix(d_t, width).to(device)
-        # sum t^T h: of the steps since, over all ranks, and of the present one on this rank
+        # sum t^T h: of the steps since the last fit over all ranks; of this step on this rank
         self._past = torch.zeros_like(self.matrix)
         self._present = torch.zeros_like(self.matrix)
         self._steps = 0

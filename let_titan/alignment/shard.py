@@ -33,8 +33,8 @@ def dividing_axes(rows: int, sizes: Mapping[str, int]) -> list[str]:
 def share_of_batch(rows: int, dims: ParallelDims) -> slice:
     """Returns which of a batch's ``rows`` this rank's teacher reads.
 
-    Those who read the same batch read their share of it, and ``rows_of_this_rank`` exchanges; all
-    read everything where they do not divide it.
+    Ranks with the same batch each read a share, and ``rows_of_this_rank`` exchanges the states. If
+    the rows cannot be divided evenly, each rank reads all of them.
     """
     share, begin = rows, 0
     for axis in sharing_axes(rows, dims):
@@ -75,9 +75,9 @@ def rows_of_this_rank(
 def all_rows(
     states: torch.Tensor, rows: int, dims: ParallelDims, positions: torch.Tensor | None = None
 ) -> torch.Tensor:
-    """Cuts the sequence axis as context parallelism does, and no other: for an LM head's inputs.
+    """Cuts the sequence axis as context parallelism alone does: an LM head reads whole rows.
 
-    All that other ranks computed by ``share_of_batch`` comes together.
+    What other ranks computed by ``share_of_batch`` is gathered.
 
     Args:
         states, rows, dims, positions: as ``rows_of_this_rank`` takes them; without positions
@@ -97,10 +97,10 @@ def all_rows(
 def at_positions(
     states: torch.Tensor, rows: int, dims: ParallelDims, positions: torch.Tensor | None
 ) -> torch.Tensor:
-    """Cuts the sequence axis as context parallelism does; its ranks hand on what they shared.
+    """Cuts the sequence axis as context parallelism does, and exchanges what its ranks shared.
 
     Returns:
-        [B, S / cp, ...], of B the share of tensor parallelism alone.
+        [b, S / cp, ...], b = B / tp where tensor parallelism shares the rows, else B.
     """
     if positions is None:
         return states

@@ -10,7 +10,7 @@ SMOOTHING = 0.9
 """Share of what was in a smoothed value; the rest is the look at hand."""
 
 PATIENCE = 10
-"""Looks before anything is decided, and looks without gain after which there is none to come."""
+"""Looks before anything is decided, and looks without a gain after which none is expected."""
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""From [let] and [distill] to what the student is given, as plan and config have it."""
+"""Builds what [let] and [distill] ask for, from plan and config."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -47,7 +47,7 @@ def build_fit(let: Let, width: int) -> Fit | None:
 def build_diagnostics(
     plan: LetPlan, config: LetJobConfig, device: torch.device
 ) -> Diagnostics | None:
-    """Builds what looks at single steps of an alignment; None where nobody asks."""
+    """Builds what looks at single steps of an alignment; None where [let] does not ask for it."""
     let = config.let
     if not plan.pairs or distills(config) or let.diagnostics_freq == 0:
         return None
@@ -68,8 +68,10 @@ def build_auto_stop(plan: LetPlan, config: LetJobConfig) -> AutoStop | None:
 
 
 def teaches(plan: LetPlan, model_parts: Sequence[Any]) -> bool:
-    """Whether a block that ``plan`` aligns is among these parts of the student, or its head, which
-    distillation counts as the block after the last."""
+    """Whether these parts of the student hold a block that ``plan`` aligns.
+
+    Distillation's is the LM head, which counts as the block after the last.
+    """
     blocks = {int(name) + 1 for part in model_parts for name in part.layers}
     heads = {part.n_layers + 1 for part in model_parts if part.output is not None}
     return not (blocks | heads).isdisjoint(pair.block for pair in plan.pairs)

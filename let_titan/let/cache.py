@@ -36,7 +36,7 @@ from let_titan.teacher.sources import read_config
 
 
 class RunCache:
-    """Stands between the phase and the files.
+    """Opens the cache's files for a run, and makes the teacher that reads or writes them.
 
     Args:
         config: the run's.
@@ -62,7 +62,7 @@ class RunCache:
             start: steps done.
 
         Returns:
-            Whether all is there, so that no teacher is needed.
+            whether all of these steps' states are there, so that no teacher is needed.
 
         Raises:
             ConfigError: it is another run's, or there is no room for it; on all ranks.
@@ -104,13 +104,13 @@ class RunCache:
             self._lock = lock(self.path)
 
     def close(self) -> None:
-        """Lets other runs write; without a teacher there is nothing left to do here."""
+        """Lets other runs write: without a teacher this one has nothing left to do here."""
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
 
     def reading(self, plan: LetPlan, teacher: Path, device: torch.device) -> CachedTeacher:
-        """Returns what gives the states without a model; its facts say that it costs nothing."""
+        """Returns a teacher without a model, whose states are read; its facts have no cost."""
         config = self.config.teacher
         found = read_config(str(teacher), config.trust_remote_code)
         dtype = TORCH_DTYPE_MAP[config.dtype]
@@ -126,11 +126,11 @@ class RunCache:
         return CachedTeacher(self.files, resolved, facts, device, dtype)
 
     def writing(self, teacher: Teacher, first: bool) -> WritingTeacher:
-        """Returns ``teacher`` with its states written by the one rank of those that have them.
+        """Returns ``teacher``, made to write its states on one of the ranks that hold the same.
 
         Args:
             teacher: the run's.
-            first: whether no rank of the pipeline before this one has a teacher.
+            first: whether this rank is the first of the pipeline with a teacher.
         """
         divided = sharing_axes(self.config.training.local_batch_size, self.dims)
         same = [self.dims.get_optional_mesh(axis) for axis in {"tp", "cp"} - {*divided}]
@@ -140,7 +140,7 @@ class RunCache:
     def announced(
         self, batches: Iterator[Batch], teacher: CachedTeacher | WritingTeacher | None
     ) -> Iterator[Batch]:
-        """Yields ``batches`` without their sequences' numbers, of which the teacher is told."""
+        """Yields ``batches``, having told the teacher the numbers of their sequences."""
         for inputs, labels in batches:
             numbers = inputs.pop("sequences").tolist()
             if teacher is not None:

@@ -63,7 +63,7 @@ class LearnedMaps:
         (self._optimizer,) = built.optimizers
         if self._saved:
             self._restore(safetensors.load(self._saved))
-        # Behind the model's, so that torchtitan's state dict pairs those with its parts as before.
+        # Behind the model's, which torchtitan's state dict pairs with the model's parts by order.
         self.optimizers.optimizers.append(self._optimizer)
 
     def begin_step(self) -> None:
@@ -101,7 +101,7 @@ class LearnedMaps:
         return norm
 
     def stop(self) -> None:
-        """Takes the maps out of everything: no later checkpoint holds them."""
+        """Drops the maps and their optimizer; no later checkpoint holds them."""
         if self._optimizer is not None:
             self.optimizers.optimizers.remove(self._optimizer)
         self.maps, self._optimizer, self._saved = [], None, b""

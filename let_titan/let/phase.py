@@ -145,7 +145,7 @@ class LetPhase:
         return before, memory_gib()
 
     def facts(self) -> dict[str, Any] | None:
-        """Returns what is known of the teacher, on all ranks, wherever it is."""
+        """Returns the teacher's facts, on ranks without one, too; every rank calls."""
         known = gathered(None if self.teacher is None else self.teacher.facts)
         return next((facts for facts in known if facts is not None), None)
 
@@ -167,8 +167,8 @@ class LetPhase:
             self.alignment.diagnostics.reset()
 
     def watched(self, batches: Iterator[Batch], step: int) -> Iterator[Batch]:
-        """Returns the step's batches; as they are taken, their targets are counted, and a teacher
-        that reads or writes states learns which come."""
+        """Returns the step's batches. As they are taken, their targets are counted, and a teacher
+        that reads or writes cached states is told which sequences come."""
         if self.cache is not None:
             assert not isinstance(self.teacher, Teacher)
             batches = self.cache.announced(batches, self.teacher)
@@ -177,7 +177,7 @@ class LetPhase:
         return self.targets.watched(batches)
 
     def end_step(self, left_out: bool) -> None:
-        """Ends a step with a teacher; every rank calls.
+        """Ends a step that had a teacher; every rank calls.
 
         Args:
             left_out: whether the step was not finite and nothing of it was applied.
@@ -195,16 +195,16 @@ class LetPhase:
     def whole_states(
         self, batch: dict[str, Any], labels: torch.Tensor
     ) -> tuple[torch.Tensor, ...] | None:
-        """Returns the mask [B, S], then the teacher's states of whole sequences.
-
-        None on a rank that holds no aligned block.
-
-        Of the states [B, S, d_T] those of this rank's ``share_of_batch``.
+        """Reads a batch with the teacher.
 
         Args:
-            batch: as the loader gives it, "input" [B, S] and with it "positions" or not; what is
-                the teacher's alone is taken out.
+            batch: as the loader gives it: "input" [B, S], perhaps "positions" [B, S]. The teacher's
+                own entries are removed.
             labels: [B, S].
+
+        Returns:
+            the mask [B, S], then per layer the states [b, S, d_T] of whole sequences, b of B by
+            ``share_of_batch``; None on a rank that holds no aligned block.
         """
         own = taken_out(batch)
         if self.teacher is None:
@@ -237,7 +237,11 @@ class LetPhase:
         return torch.full_like(valid, tokens) if isinstance(valid, torch.Tensor) else tokens
 
     def teacher_positions(self, tokens: int) -> int:
-        """Returns what the teacher has read so far, of the student's ``tokens``, on all ranks."""
+        """Returns how many positions the teacher has read on all ranks.
+
+        Args:
+            tokens: of the student's, in the steps so far.
+        """
         return tokens if self.targets is None else self.targets.positions
 
     def student_kwargs(
@@ -246,7 +250,7 @@ class LetPhase:
         labels: torch.Tensor,
         positions: torch.Tensor | None,
     ) -> dict[str, Any]:
-        """Returns the student's keyword arguments but the coefficient.
+        """Returns the student's keyword arguments, all but the coefficient.
 
         Args:
             states: from ``whole_states``.
@@ -276,8 +280,7 @@ class LetPhase:
         return loss, cosine / len(self.plan.pairs)
 
     def state_dict(self) -> dict[str, Any]:
-        """Returns a part of the train state: what the teacher's states have been, how many, and
-        learned maps."""
+        """Returns a part of the train state: moments and maps of the states, and their number."""
         counted = {} if self.targets is None else self.targets.state_dict()
         return {**self.states.state_dict(), **self.maps.state_dict(), **counted}
 

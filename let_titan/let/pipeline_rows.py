@@ -1,7 +1,7 @@
-"""The teacher's rows, read in equal parts by a pipeline's ranks for those that hold its block.
+"""Divides the teacher's rows among a pipeline's ranks, which hand on the states they compute.
 
-A pipeline's ranks are given the same batch, and all but the first wait for a microbatch to come:
-where one rank reads all rows for the teacher, each of the others waits so much longer.
+A pipeline's ranks get the same batch. While one of them reads all rows with the teacher, the others
+would wait for its first microbatch.
 """
 
 from collections.abc import Sequence

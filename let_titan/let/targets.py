@@ -17,7 +17,7 @@ from let_titan.teacher.sources import read_config
 
 
 def states_at(teacher: Teacher, batch: TeacherBatch, documents: bool) -> list[torch.Tensor]:
-    """Returns a teacher's states at the targets; where there is none, any.
+    """Returns a teacher's states at the targets; a token without one gets an arbitrary state.
 
     Args:
         teacher: the teacher.
@@ -67,8 +67,8 @@ def count(inputs: dict[str, Any], labels: torch.Tensor, packed: bool) -> torch.T
 class TargetCount:
     """Counts a step's tokens that have a target, by which the alignment's sum is divided.
 
-    The loader's batches are counted on the CPU as a step takes them, and added up over the ranks
-    that hold other batches, once a step.
+    The loader's batches are counted on the CPU as a step takes them; the counts are added up once a
+    step, over the ranks that hold other batches.
 
     Args:
         dims: the layout.
@@ -85,7 +85,7 @@ class TargetCount:
         self.positions = 0
 
     def teacher_is(self, folder: Path, trust_remote_code: bool) -> None:
-        """Finds out how the teacher in ``folder`` reads, wherever it is."""
+        """Finds out how the teacher in ``folder`` reads; ranks without one need to know, too."""
         self.packed = takes_pieces(read_config(str(folder), trust_remote_code))
 
     def begin(self) -> None:
@@ -105,7 +105,7 @@ class TargetCount:
         return bool(self._mine[-1])
 
     def sums(self) -> Counts:
-        """Returns the step's counts of all ranks, each of which calls it after its batches."""
+        """Returns the step's counts over all ranks; every rank calls, after its batches."""
         if self._sums is None:
             sums = self._mine
             if self.dims.dp_enabled:

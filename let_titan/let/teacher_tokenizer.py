@@ -1,4 +1,4 @@
-"""``teacher.tokenizer = "align"``: what the training loader needs to let the teacher read, too."""
+"""``teacher.tokenizer = "align"``: what the loader needs to tokenize for the teacher, too."""
 
 from let_titan.checks.layout import global_batch_size, started_processes
 from let_titan.checks.teacher import needs_teacher
@@ -11,7 +11,7 @@ from let_titan.tokenizer.build import RunTokenizer, encoder_of
 
 
 def teacher_text_of_run(config: LetJobConfig, tokenizer: RunTokenizer) -> TeacherText | None:
-    """Returns the teacher's reading; None where it shares the student's, or has left."""
+    """Returns what the loader needs; None where the teacher shares the ids, or has left."""
     plan = resolve_plan(config)
     if config.teacher.tokenizer == "same" or not needs_teacher(config, plan):
         return None
