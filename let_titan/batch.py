@@ -9,7 +9,7 @@ Batch = tuple[dict[str, Any], torch.Tensor]
 """Inputs, all of them tensors but how the teacher's rows are cut, and labels."""
 
 RowPieces = Sequence[Sequence[int]]
-"""Of each row the lengths of what is read by itself: the row, or its documents; [] of none."""
+"""For each row the lengths of what is read by itself: its documents, or the row; [] if empty."""
 
 
 class TeacherBatch(NamedTuple):
@@ -34,6 +34,6 @@ class TeacherBatch(NamedTuple):
 
 
 def taken_out(inputs: dict[str, Any]) -> TeacherBatch | None:
-    """Takes what is the teacher's alone out of a batch: the student's forward does not know it."""
+    """Removes the teacher's own entries from a batch, since the student's forward takes none."""
     found = [inputs.pop(f"teacher_{name}", None) for name in TeacherBatch._fields]
     return None if found[0] is None else TeacherBatch(*found)

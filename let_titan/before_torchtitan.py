@@ -1,8 +1,8 @@
-"""What must stand ready before torchtitan is imported, without torch: importing let_titan is cheap.
+"""Answers for the CPU when torchtitan is imported, without importing torch before that.
 
-``torchtitan.tools.utils`` looks for a device while it is imported, and let_titan answers for it
-where there is only a CPU. Python asks a finder of ours for that one module, whoever imports it and
-whenever, so ``let_titan.watch`` and its like start without torch.
+``torchtitan.tools.utils`` looks for a device while it is imported, and let_titan answers where
+there is only a CPU. A finder of ours loads that one module, whoever imports it and whenever, so
+that importing let_titan stays cheap: ``let_titan.watch`` and the like never import torch.
 """
 
 import sys

@@ -1,4 +1,4 @@
-"""What ranks tell each other of Python objects, and how they wait for what only some do."""
+"""Python objects gathered over ranks, and a group in which ranks may wait for hours."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,8 +8,8 @@ from typing import Any
 import torch.distributed as dist
 
 PATIENCE = timedelta(days=1)
-"""How long ranks wait for a download, a conversion or another rank's reading; in the default group
-it would be ``comm.init_timeout_seconds``."""
+"""How long ranks wait for a download, a conversion or another rank's reading. In the default group
+they would wait for ``comm.init_timeout_seconds``."""
 
 
 def gathered(value: Any, group: dist.ProcessGroup | None = None) -> list[Any]:
@@ -28,7 +28,7 @@ def gathered(value: Any, group: dist.ProcessGroup | None = None) -> list[Any]:
 
 @contextmanager
 def patient_group() -> Iterator[dist.ProcessGroup]:
-    """A group of all ranks in which none is given up; gone afterwards."""
+    """While active, a group of all ranks whose collectives wait for ``PATIENCE``."""
     group: Any = dist.new_group(backend="gloo", timeout=PATIENCE)
     try:
         yield group

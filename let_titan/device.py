@@ -27,7 +27,7 @@ HAS_ACCELERATOR = torch._utils._get_available_device_type() is not None
 
 
 def resident_bytes() -> int:
-    """Returns the resident set of this process in bytes, after garbage and free pages went."""
+    """Returns this process's resident set in bytes, once garbage and free pages are given back."""
     gc.collect()
     if platform.libc_ver()[0] == "glibc":
         ctypes.CDLL("libc.so.6").malloc_trim(0)
@@ -37,8 +37,8 @@ def resident_bytes() -> int:
 def peak_resident_bytes(pid: int | str = "self") -> int:
     """Returns the most bytes that a process has had resident so far, by the kernel's own count.
 
-    That is ``VmHWM`` of /proc (Linux). getrusage's figure would be that of the process which
-    started it, where that one was larger. 0 when the process has ended.
+    That is ``VmHWM`` of /proc (Linux); getrusage's figure begins with the parent's peak. 0 when the
+    process has ended.
 
     Raises:
         RuntimeError: the system keeps no such count.

@@ -57,7 +57,7 @@ class StepGuard:
         self._losses: list[torch.Tensor] = []
 
     def clipping(self) -> AbstractContextManager[None]:
-        """While active, a train step's clipping tells its norm."""
+        """While active, keeps the norm by which a train step clips."""
         return clipping_by(self._clip)
 
     def _clip(self, clip: Callable[..., torch.Tensor], *args: Any, **options: Any) -> torch.Tensor:
@@ -69,7 +69,7 @@ class StepGuard:
         self._losses.append(local(loss.detach()))
 
     def __call__(self, optimizer: Optimizer, *_: Any) -> None:
-        """Looks at all ranks' flags.
+        """Gathers all ranks' flags; leaves the step out, or stops the run, if it is not finite.
 
         Raises:
             RunError: on all ranks, when a step is not finite and none more may be left out.
@@ -97,9 +97,9 @@ class StepGuard:
         return torch.stack((~loss.isfinite(), ~norm.isfinite(), asked))
 
     def _ranks_of_bad_gradients(self) -> list[int]:
-        """Returns the ranks that hold one which is not finite: clipped by such a norm, it still is.
+        """Returns the ranks with a gradient that is not finite, which clipping does not change.
 
-        None does where all are finite and their squares' sum is not.
+        Empty where all are finite and only the sum of their squares is not.
         """
         bad = torch.tensor(False, device=self.device)
         for gradient in (local(p.grad) for p in self.parameters if p.grad is not None):

@@ -1,13 +1,13 @@
-"""A rank's helper processes: deaf to what asks the rank to stop, and gone when it is gone.
+"""A rank's helper processes: deaf to signals that ask the rank to stop, and gone when it is gone.
 
-torchrun signals the whole process group of a rank, a terminal that of the foreground, and Slurm
-every process of a job. The rank takes that as a request (``stop``): it finishes its step and
-saves, for which it needs the processes that read its data and write its checkpoint.
+torchrun signals a rank's whole process group, a terminal the foreground's, and Slurm every process
+of a job. The rank takes that as a request (``stop``): it finishes its step and saves, for which it
+still needs the processes that read its data and write its checkpoint.
 
-A helper may not simply ignore SIGTERM, since that is how its rank ends it: multiprocessing
-terminates what is left when a process exits, and waits for it without limit. So the signals are
-blocked, from birth on, and a thread takes each and looks who sent it (torch's data workers make
-the same difference, by a handler in C, but die of any other sender's).
+A helper may not simply ignore SIGTERM, since that is how its own rank ends it: when a process
+exits, multiprocessing terminates its children and waits for them without limit. So helpers block
+the signals from birth on, and a thread takes each one and looks at who sent it. (torch's data
+workers tell senders apart, too, by a handler in C, but die of anybody else's signal.)
 """
 
 import multiprocessing
@@ -31,8 +31,8 @@ PERIOD = 1.0
 def born_deaf() -> Iterator[None]:
     """While active, the processes that this thread starts have the signals blocked.
 
-    A new process needs seconds until it can see to it by itself. Blocked here they are not lost:
-    another thread of this process takes them, or they wait until the end. Ignored they would be.
+    A new process needs seconds before it can block them itself. A signal to this process is not
+    lost meanwhile, as it would be if it were ignored: another thread takes it, or it waits.
     """
     resource_tracker.ensure_running()  # in Python 3.11 its start would unblock them
     before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
@@ -43,7 +43,7 @@ def born_deaf() -> Iterator[None]:
 
 
 def serve_rank() -> None:
-    """Makes this process, which a rank started, end by its rank's word or end and no other's."""
+    """Makes this helper process end when its rank signals it or is gone, and for nobody else."""
     signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     threading.Thread(target=_watch, args=(os.getppid(),), daemon=True).start()
 
@@ -62,8 +62,8 @@ def _watch(starter: int) -> None:
         heard = signal.sigtimedwait(SIGNALS, PERIOD)
         if heard is not None and heard.si_pid == rank.pid:
             break
-    # Not by an exception: the main thread may wait for ever in a pipe that nobody reads. Not by a
-    # signal or another code either: torch would raise in the rank that its worker was killed.
+    # No exception, since the main thread may wait forever in a pipe that nobody reads; and code 0,
+    # since after a signal or another code torch would raise in the rank that its worker was killed.
     os._exit(0)
 
 
@@ -80,8 +80,8 @@ def serve_rank_as_worker(then: Callable[[int], None] | None, worker: int) -> Non
 
 
 def make_workers_deaf(loader: DataLoader) -> None:
-    """Has all workers that ``loader`` will start serve their rank.
+    """Makes all workers that ``loader`` will start call ``serve_rank``.
 
-    Where they do not start in ``born_deaf`` a signal in their first milliseconds still ends them.
+    Unless they start within ``born_deaf``, a signal in their first milliseconds still ends them.
     """
     loader.worker_init_fn = partial(serve_rank_as_worker, loader.worker_init_fn)

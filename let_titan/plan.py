@@ -1,4 +1,4 @@
-"""What [let] asks for, resolved once: which states meet at which block, how much, until when."""
+"""LET's plan, resolved once: which layer meets which block, with what weight, until when."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -101,7 +101,8 @@ def let_in_use(config: LetJobConfig) -> Let:
 def blocks_by_letter(config: LetJobConfig) -> dict[str, int]:
     """Returns the student's block that each letter of a pairing's name stands for.
 
-    E is let.k, M the middle one, L the last. An unknown flavor, told elsewhere, counts one block.
+    E is let.k, M the middle one, L the last. An unknown flavor, which another check reports, is
+    taken to have one block.
     """
     student = FLAVORS.get(config.model.flavor)
     n_layers = student.n_layers if student is not None else 1

@@ -1,8 +1,8 @@
 """The largest mean loss of a data-parallel rank, under context parallelism.
 
-torchtitan 0.2.2 divides a context-parallel rank's loss, which is of a part of the sequences, by the
-valid tokens of whole ones: its global_max_loss is about cp times too small (its pull request 3111,
-open).
+A context-parallel rank's loss is that of a part of its sequences, and torchtitan 0.2.2 divides it
+by the valid tokens of the whole ones: its global_max_loss is about cp times too small (its pull
+request 3111, open).
 """
 
 import torch
@@ -35,9 +35,9 @@ class RankLoss:
         self._tokens.append((labels != IGNORE_INDEX).sum())
 
     def largest(self) -> float:
-        """Returns the largest mean NLL a token over data-parallel ranks, each of which calls.
+        """Returns the largest mean NLL a token over data-parallel ranks; every rank calls.
 
-        What one process would give for the same sequences: parts of a sequence are added up first.
+        The parts of a sequence are added up first, as one process would have them.
         """
         loss = torch.stack(self._losses).sum()
         tokens = torch.stack(self._tokens).sum().clamp_min(1)

@@ -3,7 +3,7 @@
 Three more are overridden where they belong: ``ConfigManager._maybe_load_toml`` and
 ``_validate_config`` in ``config/manager.py``, ``CheckpointManager._purge_stale_checkpoints`` in
 ``checkpoint/manager.py``. Those of torch are here, in ``device.py`` and in ``student/stage.py``,
-the one of transformers in ``teacher/attention.py``.
+those of transformers in ``teacher/attention.py`` and ``teacher/tokens.py``.
 """
 
 import importlib.metadata
@@ -62,7 +62,7 @@ def converter_names() -> list[str]:
 
 @contextmanager
 def checkpoint_manager(manager: type[CheckpointManager]) -> Iterator[None]:
-    """While active, a Trainer that is built takes ``manager``: a TrainSpec has no place for one."""
+    """While active, a new Trainer takes ``manager``, for which a TrainSpec has no field."""
     with mock.patch.object(torchtitan.train, "CheckpointManager", manager):
         yield
 
@@ -85,7 +85,7 @@ class Saver(TorchSaver):
 
 
 def save_in_deaf_processes() -> None:
-    """Has torch start a ``Saver``: from now on, since a thread of its own does it at some time."""
+    """Makes torch start a ``Saver``, for good: a thread of torch's own starts it at some time."""
     process_executor._AsyncCheckpointProcess = Saver  # type: ignore[misc]
 
 
@@ -103,13 +103,13 @@ def clipping_by(clip: Callable[..., torch.Tensor]) -> Iterator[None]:
 
 @contextmanager
 def pipeline_stage(stage: type[PipelineStage]) -> Iterator[None]:
-    """While active, torchtitan splits a model into such stages: its function takes no class."""
+    """While active, torchtitan makes ``stage`` the class of a pipeline's stages."""
     with mock.patch.object(pipeline_parallel, "PipelineStage", stage):
         yield
 
 
 class ColwiseParallelOrLoss(ColwiseParallel):
-    """torch's, for a layer that may give a loss, the same on all ranks, in place of columns."""
+    """As torch's, for a layer that may return a loss, equal on all ranks, instead of columns."""
 
     @staticmethod
     def _prepare_output_fn(
@@ -123,7 +123,7 @@ class ColwiseParallelOrLoss(ColwiseParallel):
 
 @contextmanager
 def columns_or_loss() -> Iterator[None]:
-    """While active, torchtitan shards an LM head so that it may give a loss."""
+    """While active, torchtitan shards an LM head by ``ColwiseParallelOrLoss``."""
     with mock.patch.object(llama_parallelize, "ColwiseParallel", ColwiseParallelOrLoss):
         yield
 
@@ -177,7 +177,7 @@ def metrics_from_rank_0() -> Iterator[None]:
 
 
 def fake_tensors() -> AbstractContextManager[Any]:
-    """While active, tensors have shapes and dtypes and no storage; torch's own private home."""
+    """While active, tensors have shapes and dtypes but no storage."""
     from torch._subclasses.fake_tensor import FakeTensorMode
 
     return FakeTensorMode(allow_non_fake_inputs=True)
@@ -200,8 +200,8 @@ def memory_tracker(model: nn.Module, inputs: list[torch.Tensor]) -> Any:
 def forget_shardings() -> None:
     """Empties DTensor's caches, for the end of a world.
 
-    In torch 2.13 another rank's mesh of the same shape equals that of a world that is gone, whose
-    groups nobody can resolve.
+    In torch 2.13 a new mesh, even another rank's, equals one of the same shape from a world that is
+    gone, and the cached entries name process groups that no longer exist.
     """
     from torch.distributed.tensor.debug import _clear_sharding_prop_cache
 

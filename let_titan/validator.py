@@ -84,8 +84,8 @@ class LetValidator(Validator):
     ) -> torch.Tensor:
         """Returns [3] fp64: NLL in nats, valid tokens and their bytes of text in one batch.
 
-        What ranks share is told by one of them: whole labels by the first of a context-parallel
-        group (upstream counts its loss once for each), anything by a pipeline's last stage.
+        Tokens that several ranks hold are counted by one of them: by the first of a
+        context-parallel group (where upstream counts them on each), by a pipeline's last stage.
         """
         valid = labels[labels != IGNORE_INDEX]
         n_bytes = self._token_bytes[valid].sum()

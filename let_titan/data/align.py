@@ -1,4 +1,4 @@
-"""Which of the teacher's tokens each of the student's meets, where they read with two tokenizers.
+"""Pairs each of the student's tokens with one of the teacher's, where their tokenizers differ.
 
 Places in a document are bytes of its text. A token's target is the last of the teacher's tokens
 that ends at or before the token's own end: of what the student has read, the most that the teacher

@@ -1,4 +1,4 @@
-"""What of its memory a program gives back: glibc's heap under documents of very different lengths.
+"""Makes glibc give memory back, which it hoards when documents differ much in length.
 
 Where the C library has no ``mallopt`` and ``malloc_trim`` nothing is done.
 """

@@ -57,7 +57,7 @@ class Policy:
             return None
 
     def weight(self, document: Document) -> float:
-        """Returns the copies of a document that an epoch has on average; 0: none ever has one."""
+        """Returns how often an epoch reads a document on average; 0: no epoch reads it."""
         if self.held_out and self.validation != (document.hash < self.held_out * HASH_SPAN):
             return 0
         weight = self.weights.get(document.pile_set_name, 1.0) if self.weights else 1.0

@@ -1,7 +1,7 @@
 """python -m let_titan.data.tokenize PATTERN --tokenizer FOLDER --out FOLDER
 
-Turns each file of a corpus into a token shard, without torch. After a break the same command goes
-on with the files that have no shard yet.
+Turns each file of a corpus into a token shard, without torch. If it was interrupted, the same
+command goes on with the files that have no shard yet.
 """
 
 import argparse
@@ -101,7 +101,11 @@ def header_of(file: File, encoder: Encoder, data: Data, teacher: TeacherText | N
 
 
 def tell_order(targets: Iterable[Path]) -> None:
-    """Says so where shards will not be read in the order of the text, which ``targets`` have."""
+    """Warns where shards, which are read by name, would come in another order than their text.
+
+    Args:
+        targets: the shards' paths, in the order of the text.
+    """
     in_order = list(targets)
     if in_order != sorted(in_order):
         print(
