@@ -19,9 +19,9 @@ from tqdm import tqdm
 
 from let_titan.config import LetConfigManager
 from let_titan.plan import resolve_plan
-from let_titan.preflight.examination import cost_of
 from let_titan.preflight.findings import vocabulary_of
 from let_titan.preflight.gpus import GPUS
+from let_titan.preflight.price import cost_of
 from let_titan.preflight.student import whole_student
 from let_titan.preflight.teacher import price_teacher
 from let_titan.preflight.units import gib

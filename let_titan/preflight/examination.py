@@ -1,20 +1,16 @@
 """All of preflight for one config: findings first, then the price of what has no mistake."""
 
-import math
 from copy import deepcopy
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from torchtitan.distributed import ParallelDims
 
-from let_titan.alignment import BEFORE_THE_STUDENT, dividing_axes
-from let_titan.checks import data_parallel_degrees
+from let_titan.alignment import BEFORE_THE_STUDENT
 from let_titan.checks.float8 import teacher_in_float8
-from let_titan.checks.pipeline import count_stages, rows_divided_over
 from let_titan.config import LetJobConfig, distills
 from let_titan.plan import LetPlan, resolve_plan
 from let_titan.preflight.advice import (
-    checkpoint_bytes,
     checkpointing_advice,
     disk_advice,
     memory_advice,
@@ -24,11 +20,19 @@ from let_titan.preflight.advice import (
     uneven_nodes,
 )
 from let_titan.preflight.cache import cache_advice, cache_facts
-from let_titan.preflight.cost import Cost, busy_share
 from let_titan.preflight.findings import Findings, look, uses_float8, vocabulary_of
 from let_titan.preflight.gpus import GPUS, GPUS_PER_NODE, Gpu
 from let_titan.preflight.memory import StepMemory, measure_step, offloaded
 from let_titan.preflight.pipeline import measure_pipeline
+from let_titan.preflight.price import (
+    assumed_mfu,
+    batch_facts,
+    checkpoint_facts,
+    cost_facts,
+    cost_of,
+    memory_facts,
+    student_facts,
+)
 from let_titan.preflight.reading import NOT_MEASURED, TeacherReading, measure_reading
 from let_titan.preflight.student import Student, build_student, whole_student
 from let_titan.preflight.teacher import price_teacher, with_head
@@ -41,7 +45,7 @@ class Report:
     """What preflight found.
 
     Attributes:
-        run: config file's layout, batch and GPU.
+        run: its number of GPUs, their kind and the student's flavor.
         findings: sentences.
         price: what the run takes; None where there are mistakes, or where nothing can tell.
     """
@@ -108,37 +112,6 @@ def examine(
         "checkpoints": checkpoint_facts(config, student),
     }
     return Report(run, findings, None if findings.mistakes else price)
-
-
-def assumed_mfu(config: LetJobConfig, gpu: Gpu, mfu: float | None) -> float:
-    return mfu or (gpu.mfu_float8 if uses_float8(config) else None) or gpu.mfu
-
-
-def cost_of(
-    config: LetJobConfig,
-    world_size: int,
-    plan: LetPlan,
-    gpu: Gpu,
-    student: Student,
-    teacher_flops: int,
-    mfu: float | None = None,
-) -> Cost:
-    """Reckons the run's price; the teacher's FLOPs are for a token of the student's."""
-    sizes = rows_divided_over(config)
-    shared = dividing_axes(config.training.local_batch_size, sizes)
-    times = math.prod(size for axis, size in sizes.items() if axis not in shared)
-    if "pp" not in sizes:  # the other ranks of the pipeline wait for the owner
-        times *= config.parallelism.pipeline_parallel_degree
-    return Cost(
-        student_flops=student.flops_per_token,
-        teacher_flops=teacher_flops,
-        tokens=batch_facts(config, world_size)["tokens"],
-        let_share=plan.s_stop / config.training.steps,
-        flops_per_s=world_size * gpu.peak_flops * assumed_mfu(config, gpu, mfu),
-        n_gpus=world_size,
-        teacher_times=times,
-        busy=pipeline_busy(config),
-    )
 
 
 def measure(
@@ -217,77 +190,3 @@ def advise(
         *disk_advice(config, student.parameters),
         *cache_advice(config, cache),
     ]
-
-
-def batch_facts(config: LetJobConfig, world_size: int) -> dict[str, int]:
-    training = config.training
-    replicate, shard = data_parallel_degrees(config, world_size)
-    micro = training.local_batch_size * replicate * shard
-    rows = training.global_batch_size if training.global_batch_size > 0 else micro
-    return {
-        "data_parallel_replicate": replicate,
-        "data_parallel_shard": shard,
-        "local_batch_size": training.local_batch_size,
-        "accumulation": rows // micro,
-        "sequences_per_step": rows,
-        "seq_len": training.seq_len,
-        "tokens_per_step": rows * training.seq_len,
-        "steps": training.steps,
-        "tokens": rows * training.seq_len * training.steps,
-    }
-
-
-def student_facts(config: LetJobConfig, student: Student) -> dict[str, Any]:
-    return {
-        "flavor": config.model.flavor,
-        "vocabulary": vocabulary_of(config),
-        "embedding_rows": student.model.model_args.vocab_size,
-        "parameters": student.parameters,
-        "block_parameters": student.block_parameters,
-        "flops_per_token": student.flops_per_token,
-    }
-
-
-def memory_facts(memory: StepMemory, gpu: Gpu) -> dict[str, Any]:
-    return {
-        **asdict(memory),
-        "total": memory.total,
-        "of": gpu.memory_bytes,
-        "activations_are": "unvalidated: no GPU has confirmed them",
-    }
-
-
-def pipeline_busy(config: LetJobConfig) -> float:
-    """Returns the share of a step without the pipeline's bubble; 1 without a pipeline."""
-    parallelism = config.parallelism
-    degree = parallelism.pipeline_parallel_degree
-    if degree == 1:
-        return 1.0
-    stages = count_stages(config, FLAVORS[config.model.flavor].n_layers)
-    microbatches = config.training.local_batch_size // parallelism.pipeline_parallel_microbatch_size
-    return busy_share(degree, stages // degree, microbatches)
-
-
-def cost_facts(cost: Cost, assumed: float, mfu: float | None, gpu: Gpu) -> dict[str, Any]:
-    return {
-        "flops_per_token_after": cost.student_flops,
-        "flops_per_token_in_let_phase": cost.student_flops + cost.teacher_flops,
-        "overhead_in_let_phase": cost.overhead_in_let_phase,
-        "overhead_over_run": cost.overhead_over_run,
-        "teacher_times": cost.teacher_times,
-        "pipeline_bubble": 1 - cost.busy,
-        "flops": cost.flops,
-        "mfu_assumed": assumed,
-        "mfu_source": gpu.mfu_source if mfu is None else "--mfu",
-        "tokens_per_s_in_let_phase": cost.tokens_per_s_in_let_phase,
-        "tokens_per_s_after": cost.tokens_per_s_after,
-        "gpu_hours": cost.gpu_hours,
-        "hours": cost.gpu_hours / cost.n_gpus,
-    }
-
-
-def checkpoint_facts(config: LetJobConfig, student: Student) -> dict[str, int] | None:
-    if not config.checkpoint.enable:
-        return None
-    one, together = checkpoint_bytes(config, student.parameters)
-    return {"bytes_each": one, "bytes_together": together}
