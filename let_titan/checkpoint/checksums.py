@@ -14,7 +14,8 @@ from torch.distributed.checkpoint.planner import SavePlan, SavePlanner
 from torch.distributed.checkpoint.storage import WriteResult
 from torch.futures import Future
 
-METADATA = ".metadata"
+from let_titan.checkpoint.folders import METADATA
+
 SUFFIX = "_checksums.json"
 
 

@@ -9,7 +9,10 @@ import shutil
 from collections.abc import Container
 from pathlib import Path
 
-MARKS = (".metadata", "model.safetensors.index.json")
+METADATA, INDEX = ".metadata", "model.safetensors.index.json"
+MARKS = (METADATA, INDEX)
+"""A folder that holds one of them is whole: it is written last, by DCP or with last_save_in_hf."""
+
 ABANDONED = "abandoned-"
 """How the folder of checkpoints that went aside begins; a number follows."""
 
@@ -39,7 +42,7 @@ def torn_checkpoints(folder: Path) -> list[Path]:
 
 
 def tear(path: Path) -> None:
-    """Makes a checkpoint count as torn: what deletes it may be killed on the way."""
+    """Marks a checkpoint as torn before it is deleted, since a kill may interrupt that."""
     for mark in MARKS:
         (path / mark).unlink(missing_ok=True)
 
@@ -61,8 +64,8 @@ def remove_torn(folder: Path) -> list[Path]:
 def set_aside(folder: Path, step: int, among: Container[int] | None = None) -> Path | None:
     """Moves the checkpoints after ``step`` to ``abandoned-N``, the next free number.
 
-    A run that starts from an earlier checkpoint leaves them: they are not of its history, and its
-    own saves must not mix with their files.
+    To a run that starts from an earlier checkpoint they are not history, and its own saves must not
+    mix with their files.
 
     Args:
         folder: of ``step-N``, checkpoints or their exports.

@@ -1,6 +1,5 @@
 """torchtitan's CheckpointManager, made to outlive kills, full disks and damaged files."""
 
-import errno
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
@@ -18,7 +17,9 @@ from torchtitan.components.checkpoint import LR_SCHEDULER, OPTIMIZER, AsyncMode,
 from torchtitan.tools.logging import logger
 
 from let_titan.checkpoint.checksums import ChecksumWriter, damaged_files
+from let_titan.checkpoint.failures import on_rank_0, reason
 from let_titan.checkpoint.folders import (
+    METADATA,
     remove_torn,
     set_aside,
     step_folders,
@@ -35,8 +36,8 @@ STAGES_ONCE = torch.__version__ < "2.13"  # as versions, not as text
 """Whether a stager cannot be used again, as in torch 2.11 and 2.12 (pytorch issue 183413)."""
 
 PATIENCE_S, LOOK_AGAIN_S = 120.0, 2.0
-"""How long, and how often, ranks look whether they see the same: NFS may keep for a minute what it
-knows of a folder."""
+"""How long ranks wait until all see the same folder, and how often they look: NFS may show an old
+listing for a minute."""
 
 
 def new_stager() -> DefaultStager:
@@ -53,16 +54,16 @@ def new_stager() -> DefaultStager:
 class LetCheckpointManager(CheckpointManager):
     """Saves with checksums, loads what is whole and intact, purges what is whole and old.
 
-    Beside torchtitan's manager (components/checkpoint.py, v0.2.2): torn folders are removed at the
-    start and never counted by ``keep_latest_k``; a purge ends a checkpoint before it deletes it;
-    starting from an earlier step sets the later ones aside, so that no save writes into a whole
-    folder; the optimizer's settings stay the config's; and what cannot be written or read ends in a
-    sentence.
+    Beyond torchtitan's manager (components/checkpoint.py, v0.2.2): torn folders are removed at the
+    start and never counted by ``keep_latest_k``; a purge marks a checkpoint as torn before it
+    deletes it; starting from an earlier step sets the later ones aside, so that no save writes into
+    a whole folder; the optimizer's settings stay the config's; what cannot be written or read ends
+    in a sentence.
 
     Attributes:
-        exports: the folder of the run's exports, which go aside with their checkpoints; None: it
-            has none.
-        note_saved: is told the step of every save, when it is written or on its way.
+        exports: the folder of the run's exports, which are set aside with their checkpoints; None:
+            it has none.
+        note_saved: called with the step of every save, once it is written or on its way.
     """
 
     exports: Path | None = None
@@ -97,7 +98,7 @@ class LetCheckpointManager(CheckpointManager):
         source = self.path / f"step-{step}"
         if not self.path.exists() and self.initial_load_path:
             source = Path(self.initial_load_path)
-        if (source / ".metadata").is_file():
+        if (source / METADATA).is_file():
             self._verify(source)
         optimizers, schedulers = self.states[OPTIMIZER], self.states[LR_SCHEDULER]
         settings = settings_of(optimizers)
@@ -164,7 +165,7 @@ class LetCheckpointManager(CheckpointManager):
             return None
         background: dict[str, Any] = {}
         if async_mode == AsyncMode.ASYNC_WITH_PINNED_MEM:
-            if HAS_ACCELERATOR:  # the stager copies in a stream of its own, which awaits no other
+            if HAS_ACCELERATOR:  # the stager's own stream does not wait for the step's
                 torch.accelerator.synchronize()
             # What is staged is on the host: nothing is copied ahead, for which every rank's saver
             # would begin a context on the node's first GPU. Without a stager torch sees to it.
@@ -192,7 +193,7 @@ class LetCheckpointManager(CheckpointManager):
             logger.warning(f"{path} was cut short while it was saved or deleted: removed.")
 
     def _set_later_aside(self, step: int) -> None:
-        # First, since an export that is there would pass for that of the checkpoint to come.
+        # Exports first: one that stayed would pass for that of a checkpoint to come.
         exports = self.exports and set_aside(self.exports, step, step_folders(self.path))
         if exports:
             logger.warning(
@@ -206,10 +207,10 @@ class LetCheckpointManager(CheckpointManager):
             )
 
     def _agreed(self, step: int) -> int:
-        """Returns the step to load, of -1 the last whole one's, once all ranks see the same.
+        """Returns the step to load (of -1: the last whole checkpoint's), once all ranks agree.
 
-        Rank 0 has just put the folder in order, and a network's file system may show other nodes
-        for some time what it was: each would start from another checkpoint, or from none.
+        Rank 0 has just tidied the folder, and a network's file system may show its old state to
+        other nodes for some time: ranks would start from different checkpoints, or from none.
         """
         end = time.monotonic() + PATIENCE_S
         while True:
@@ -271,29 +272,3 @@ class LetCheckpointManager(CheckpointManager):
                 f"{name} could not be written to {self.folder} ({reason(error)}); {held}. "
                 "Make room or mend the file system, then start the same command again."
             ) from error
-
-
-def on_rank_0(action: Callable[[], object]) -> None:
-    """Runs ``action`` on rank 0 while the others wait; what it raises ends every rank."""
-    error: Exception | None = None
-    if dist.get_rank() == 0:
-        try:
-            action()
-        except Exception as raised:
-            error = raised
-    told = gathered(None if error is None else str(error))[0]
-    if error is not None and not isinstance(error, OSError):
-        raise error
-    if told is not None:
-        raise ConfigError(f"The checkpoints cannot be put in order ({told}): mend the folder.")
-
-
-def reason(error: BaseException) -> str:
-    """Returns the first line of what went wrong: of DCP's exception, the first rank's."""
-    if isinstance(error, CheckpointException) and error.failures:
-        rank, (cause, _) = min(error.failures.items())
-        return f"rank {rank}: {reason(cause)}"
-    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-        return "no space left on the device"
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__

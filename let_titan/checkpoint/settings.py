@@ -1,7 +1,7 @@
-"""What the optimizer was built with, put back after a checkpoint was loaded.
+"""Restores the optimizer's settings after a checkpoint was loaded: those of the config count.
 
-A checkpoint of torch's optimizers and schedulers holds their settings beside their state, and
-loading it would bring back the rate that the run is to go on without.
+A checkpoint of torch's optimizers and schedulers holds settings beside state, so that loading it
+would bring back the old learning rate, for instance.
 """
 
 from collections.abc import Iterable
@@ -30,7 +30,7 @@ def settings_of(optimizers: Iterable[Optimizer]) -> Settings:
 def restore_settings(
     settings: Settings, optimizers: Iterable[Optimizer], schedulers: Iterable[LambdaLR]
 ) -> None:
-    """Gives optimizers their settings again, and the rate that their schedule has at its step.
+    """Gives optimizers their settings again, and their schedule's learning rate at this step.
 
     Args:
         settings: from ``settings_of``, before anything was loaded.

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from let_titan.checkpoint.checksums import read_metadata
+from let_titan.checkpoint.folders import METADATA
 from let_titan.checks.mistakes import Mistakes, raised_by
 from let_titan.config import LetJobConfig
 from let_titan.errors import ConfigError
@@ -33,7 +34,7 @@ def content_mistakes(config: LetJobConfig, folder: Path, model_only: bool) -> Mi
         stored = read_metadata(folder).state_dict_metadata
     except ValueError:
         yield ConfigError(
-            f"{str(folder / '.metadata')!r} is damaged: restore it, or move {folder.name} away to "
+            f"{str(folder / METADATA)!r} is damaged: restore it, or move {folder.name} away to "
             "go on from an older checkpoint."
         )
         return
@@ -50,7 +51,7 @@ def content_mistakes(config: LetJobConfig, folder: Path, model_only: bool) -> Mi
 
 def is_for_hf(folder: Path) -> bool:
     """Whether a checkpoint that is whole holds safetensors in the place of DCP's files."""
-    return not (folder / ".metadata").exists()
+    return not (folder / METADATA).exists()
 
 
 def goes_on(folder: Path) -> bool:

@@ -13,7 +13,7 @@ NOT_OF_DATA = ("tensor", "pipeline", "context")
 
 
 def layout_mistakes(config: LetJobConfig, world_size: int) -> Mistakes:
-    """What the processes cannot make, and what torchtitan cannot compute in that layout."""
+    """Degrees that do not fit the processes, and keys that do not work in the layout."""
     yield from pipeline_mistakes(config)
     degrees = config.parallelism
     balancer = degrees.context_parallel_load_balancer
@@ -30,14 +30,14 @@ def layout_mistakes(config: LetJobConfig, world_size: int) -> Mistakes:
         yield error
         return
     # torchtitan shards weights over context-parallel ranks, which makes replicas of them HSDP.
-    is_ddp = shard == degrees.context_parallel_degree == 1
-    if replicate > 1 and is_ddp and replicate < world_size:
+    unsharded = shard == degrees.context_parallel_degree == 1
+    if unsharded and 1 < replicate < world_size:
         yield ConfigError(
             f"parallelism.data_parallel_replicate_degree = {replicate} without sharding is DDP, "
             "which goes with no other kind of parallelism: set data_parallel_shard_degree above 1 "
             "for HSDP, or leave the other degrees at 1."
         )
-    if config.training.enable_cpu_offload and is_ddp:
+    if config.training.enable_cpu_offload and unsharded:
         yield ConfigError(
             "training.enable_cpu_offload = true is FSDP2's, and nothing is sharded here: set "
             "parallelism.data_parallel_shard_degree above 1, or leave it off."
@@ -51,7 +51,7 @@ def layout_mistakes(config: LetJobConfig, world_size: int) -> Mistakes:
 
 
 def length_mistakes(config: LetJobConfig) -> Mistakes:
-    """Whether sequences can be cut; torchtitan itself looks at those of training alone."""
+    """Whether sequences can be cut; torchtitan itself checks training's only."""
     degrees = config.parallelism
     pieces = 2 * degrees.tensor_parallel_degree * degrees.context_parallel_degree
     lengths = {"training": config.training.seq_len}
@@ -66,7 +66,7 @@ def length_mistakes(config: LetJobConfig) -> Mistakes:
 
 
 def tensor_parallel_mistakes(config: LetJobConfig) -> Mistakes:
-    """Whether the heads can be divided, and what torchtitan does for compiled blocks alone."""
+    """Whether the heads can be divided, and a key that needs compiled blocks."""
     degree = config.parallelism.tensor_parallel_degree
     if degree == 1:
         return

@@ -8,7 +8,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from let_titan.checkpoint.folders import torn_checkpoints, whole_checkpoints
+from let_titan.checkpoint.folders import METADATA, torn_checkpoints, whole_checkpoints
 from let_titan.checks.checkpoint import checkpoint_folder, differs, resume_step
 from let_titan.checks.contents import content_mistakes, goes_on
 from let_titan.checks.layout import global_batch_size
@@ -111,7 +111,7 @@ def initial_mistakes(config: LetJobConfig) -> Mistakes:
             yield ConfigError(f"{key} = {str(folder)!r} holds no *.safetensors to start from.")
     elif checkpoint.initial_load_path is not None:
         folder = Path(checkpoint.initial_load_path)
-        if not (folder / ".metadata").exists():
+        if not (folder / METADATA).exists():
             yield ConfigError(
                 f"checkpoint.initial_load_path = {str(folder)!r} is no checkpoint (it has no "
                 ".metadata): give the folder of one step, such as .../checkpoint/step-100."

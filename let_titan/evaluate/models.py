@@ -9,6 +9,7 @@ from typing import Any
 import xxhash
 
 from let_titan.checkpoint.checksums import checksum
+from let_titan.checkpoint.folders import METADATA
 from let_titan.config import Data
 from let_titan.errors import ConfigError
 from let_titan.export.folder import export
@@ -108,7 +109,7 @@ def export_name(source: Source) -> str:
     digest = xxhash.xxh3_128()
     for file in sorted(source.folder.glob("*.json")):
         digest.update(file.read_bytes())
-    digest.update((source.folder / ".metadata").read_bytes())
+    digest.update((source.folder / METADATA).read_bytes())
     return f"{source.run.name}-{source.folder.name}-{digest.hexdigest()[:12]}"
 
 

@@ -5,14 +5,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from let_titan.checkpoint.checksums import METADATA, SUFFIX
-from let_titan.checkpoint.folders import ABANDONED, step_folders, whole_checkpoints
+from let_titan.checkpoint.checksums import SUFFIX
+from let_titan.checkpoint.folders import (
+    ABANDONED,
+    INDEX,
+    METADATA,
+    step_folders,
+    whole_checkpoints,
+)
 from let_titan.checks import MODEL_NAME
 from let_titan.errors import ConfigError
 from let_titan.runs import read_summary
 from let_titan.student import FLAVORS, LetModelArgs
-
-INDEX = "model.safetensors.index.json"
 
 
 @dataclass(frozen=True)

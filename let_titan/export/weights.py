@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 import torch.distributed.checkpoint as dcp
 from huggingface_hub import split_torch_state_dict_into_shards
+from huggingface_hub.constants import SAFETENSORS_INDEX_FILE
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch.distributed.checkpoint import FileSystemReader
@@ -120,4 +121,4 @@ def write_shards(stream: WeightStream, out: Path, shard_bytes: int) -> Iterator[
         yield file
     if split.is_sharded:
         index = {"metadata": split.metadata, "weight_map": split.tensor_to_filename}
-        (out / "model.safetensors.index.json").write_text(json.dumps(index, indent=2) + "\n")
+        (out / SAFETENSORS_INDEX_FILE).write_text(json.dumps(index, indent=2) + "\n")

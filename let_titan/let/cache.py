@@ -43,7 +43,12 @@ class RunCache:
         dims: its layout.
         loader: of its training data, whose sequences are numbered.
         per_step: sequences of a step.
+
+    Attributes:
+        files: the cache's, once it is open.
     """
+
+    files: StateFiles
 
     def __init__(
         self, config: LetJobConfig, dims: ParallelDims, loader: BaseDataLoader, per_step: int

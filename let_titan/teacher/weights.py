@@ -1,8 +1,9 @@
-"""A local teacher's weights, looked at without being read."""
+"""Checks the files of a local teacher's weights without reading a tensor."""
 
 import json
 from pathlib import Path
 
+from huggingface_hub.constants import SAFETENSORS_INDEX_FILE
 from safetensors import SafetensorError, safe_open
 
 from let_titan.errors import ConfigError
@@ -40,5 +41,5 @@ def check_weights(checkpoint: str) -> None:
 
 def shards_of(folder: Path) -> set[str]:
     """Returns the files that a sharded checkpoint's index names, if it has one."""
-    index = folder / "model.safetensors.index.json"
+    index = folder / SAFETENSORS_INDEX_FILE
     return set(json.loads(index.read_text())["weight_map"].values()) if index.exists() else set()
