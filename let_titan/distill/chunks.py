@@ -1,4 +1,4 @@
-"""A linear layer and a loss of its outputs, which are there for a few tokens at a time.
+"""A loss of a linear layer's outputs, of which a few tokens' exist at a time.
 
 The outputs of all tokens, or their gradient, never exist at once. For each chunk of tokens its
 outputs are computed, then the loss and its gradient with respect to them, and from that the chunk's
@@ -16,8 +16,8 @@ CHUNK = 1024
 """Tokens whose outputs are held at once, at most."""
 
 PARTS = 8
-"""Of fewer tokens there are so many chunks: what a chunk takes, six times its outputs, stays less
-than all outputs would."""
+"""Chunks where there are few tokens. A chunk takes six times the memory of its outputs, which must
+stay below what all outputs would take."""
 
 # (outputs [n, V] in fp32, of which inputs) -> (summed loss, its gradient [n, V])
 LossOfRows = Callable[[torch.Tensor, slice], tuple[torch.Tensor, torch.Tensor]]
@@ -70,10 +70,10 @@ def loss_of_linear(
 
     Args:
         inputs: [N, d].
-        weight: [V, d]. Products are in its dtype, or in autocast's, as those of a linear layer.
-        loss: of a chunk's outputs, with their gradient.
-        outputs: rows of the weight in use; the others have the gradient zero.
-        chunk: rows; None: ``CHUNK``, or a ``PARTS``th of them all.
+        weight: [V, d]. Products are in its dtype or autocast's, as in a linear layer.
+        loss: gives a chunk's summed loss and the gradient of its outputs.
+        outputs: rows of the weight in use; the gradient of the others is zero.
+        chunk: rows of inputs at once; None: ``CHUNK``, or all / ``PARTS`` if that is less.
     """
     chunk = chunk or min(CHUNK, -(-len(inputs) // PARTS))
     return _LossOfLinear.apply(inputs, weight, loss, outputs, chunk)  # type: ignore[no-untyped-call]

@@ -12,7 +12,7 @@ from let_titan.distill.shards import WHOLE, Shard
 
 
 class Distillation:
-    """What a student's LM head needs to be distilled into.
+    """What the student's LM head needs to be distilled.
 
     Args:
         weight_of_kl: in 0..1; the NLL has the rest.
@@ -48,10 +48,10 @@ class Distillation:
         teacher: torch.Tensor,
         labels: torch.Tensor,
     ) -> torch.Tensor:
-        """Returns the NLL's sum over valid tokens; its gradient is that of the mixture.
+        """Returns the NLL's sum over valid tokens, but backward gives the mixture's gradient.
 
-        So the loss that is logged is the NLL alone, and one division by a number of tokens is the
-        mixture's, too. No tensor of all tokens' logits is made.
+        So the logged loss is the NLL alone, and dividing it by a number of tokens divides the
+        mixture, too. No tensor of all tokens' logits is made.
 
         Args:
             hidden: the student's states after its final norm, [B, S, d_M].

@@ -43,8 +43,10 @@ def sequence_scores(
 
 
 def times_read(pool: int) -> int:
-    """Returns how often the teacher reads, for a sequence that is trained on: all ``pool`` that
-    compete, to choose, and the best once more."""
+    """Returns how many sequences the teacher reads for one that is trained on.
+
+    To choose, all ``pool`` that compete; then the best once more.
+    """
     return 1 if pool == 1 else 1 + pool
 
 

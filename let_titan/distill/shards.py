@@ -1,4 +1,4 @@
-"""A vocabulary that tensor parallelism has cut: what its ranks must tell each other of a row."""
+"""Softmax, sum and argmax over a vocabulary that tensor parallelism has cut."""
 
 from dataclasses import dataclass
 
@@ -8,7 +8,7 @@ import torch.distributed as dist
 
 @dataclass(frozen=True)
 class Shard:
-    """This rank's columns of logits: ``offset`` and on; maybe none.
+    """This rank's columns of logits, from id ``offset`` on; perhaps none.
 
     Attributes:
         group: the ranks that hold the others; None: there are none.

@@ -85,9 +85,9 @@ class StateFiles:
     def read(self, sequences: Sequence[int], layers: Sequence[str]) -> list[list[torch.Tensor]]:
         """Returns the states of ``sequences``, for each layer n of [S, d_T], in their order.
 
-        A file is read through and its sum compared before the first of its rows is taken. Nothing
-        is computed, so that a thread may call this beside a step's computation: torch would give
-        its ops there a second team of OpenMP threads, which waits for work on the step's cores.
+        A file's sum is compared before the first of its rows is taken. Nothing is computed, so that
+        a thread may call this beside a step: for ops there, torch would start a second team of
+        OpenMP threads, which then spins on the step's cores.
 
         Raises:
             RunError: a file is missing, or is not what was written.

@@ -1,7 +1,7 @@
-"""What takes the teacher's place in a run that reads its states, and in the one that writes them.
+"""Stands in for the teacher: in runs that read its states, and in the one that writes them.
 
-Both are told which sequences come before they are called, while the batches are still on the CPU.
-The run that writes trains on the rounded states, so both see the same numbers.
+Both are told a batch's sequences before they are called with it, while it is still on the CPU. The
+run that writes trains on the rounded states, too, so that all runs see the same numbers.
 """
 
 from collections import deque
@@ -43,7 +43,7 @@ class CachedTeacher:
         self._reader = ThreadPoolExecutor(1, "teacher-states")
 
     def expect(self, sequences: Sequence[int]) -> None:
-        """Begins to read what the next call but those still expected is for."""
+        """Begins to read the states for a later call; calls take them in the order announced."""
         self._ahead.append(self._reader.submit(self._read, sequences))
 
     def _read(self, sequences: Sequence[int]) -> list[list[torch.Tensor]]:
@@ -79,7 +79,7 @@ class WritingTeacher:
         self._kept: dict[int, dict[str, torch.Tensor]] = {}
 
     def expect(self, sequences: Sequence[int]) -> None:
-        """Says what the next call but those still expected is for."""
+        """Announces the sequences of a later call; calls take them in the order announced."""
         self._expected.append(sequences)
 
     def __call__(

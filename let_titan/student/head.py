@@ -1,4 +1,4 @@
-"""The student's LM head, which can give a loss in place of its logits."""
+"""The student's LM head, which can return a loss in place of logits."""
 
 from collections.abc import Callable
 
@@ -10,10 +10,10 @@ LossOfHead = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 
 class LossHead(nn.Linear):
-    """A linear layer that, asked for a loss, hands that its input and weight.
+    """A linear layer that can return a loss of its input and weight in place of logits.
 
-    Within the module's call, so that FSDP2 gathers the weight and reduces its gradient once, and
-    tensor parallelism gathers the states, as they do for logits.
+    The loss is computed within the module's call, where FSDP2 has gathered the weight, tensor
+    parallelism the states, and gradients are reduced once, as for logits.
     """
 
     @classmethod

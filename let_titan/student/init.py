@@ -21,9 +21,9 @@ def init_llama(model: nn.Module) -> None:
 def is_drawn_whole(model: nn.Module) -> bool:
     """Whether each rank draws the whole model and keeps its part, as on a CPU it must.
 
-    Sharded init would repeat itself: DTensor has no random state on a CPU. Measured on torch 2.13:
-    under FSDP2 on two CPU ranks ``wq`` had rank 32 of 64, since both ranks drew the same numbers
-    for their halves. A pipeline's stages would draw other numbers than one process.
+    DTensor has no random state on a CPU, so that all shards would get the same numbers. Measured
+    on torch 2.13: under FSDP2 on two CPU ranks ``wq`` had rank 32 of 64, since both ranks drew the
+    same numbers for their halves. A pipeline's stages would draw other numbers than one process.
     """
     is_stage = model.tok_embeddings is None or model.output is None
     is_sharded = any(isinstance(p, DTensor) for p in model.parameters())

@@ -9,10 +9,10 @@ from let_titan.columns import local_columns
 def hide_padding(logits: torch.Tensor, vocabulary: int) -> None:
     """Sets the logits of ids from ``vocabulary`` on to -inf, in place.
 
-    Outside autograd (``.data``: whole logits under tensor parallelism are a view that it guards): a
-    softmax gives such columns the gradient zero, exactly, and what comes back to them is handed on
-    as it is. That costs no second tensor of the logits' size, and the cross entropy, sharded or
-    not, sees the tokenizer's ids alone. No operation has kept the logits for its backward yet.
+    Autograd does not see it (``.data``, since whole logits under tensor parallelism are a view that
+    it would protect) and need not: a softmax gives columns of -inf a gradient of exactly zero, and
+    no operation has saved the logits for its backward yet. So there is no second tensor of the
+    logits' size, and the cross entropy, sharded or not, sees the tokenizer's ids alone.
 
     Args:
         logits: [B, S, V] or, under tensor parallelism, its shards along V.

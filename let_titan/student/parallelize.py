@@ -1,7 +1,8 @@
-"""torchtitan's parallelisation of Llama 3, mended for a head that gives a loss, for DDP, compiled
-TP, and gloo."""
+"""torchtitan's parallelisation of Llama 3, corrected for a head that returns a loss, for DDP, for
+compiled TP and for gloo."""
 
 import os
+from typing import Any
 
 import torch
 import torch.compiler.config
@@ -38,36 +39,37 @@ def is_ddp(parallel_dims: ParallelDims) -> bool:
 
 
 def part_compile_caches(tp_rank: int) -> None:
-    """Keeps the compiled code of each tensor-parallel rank for that rank.
+    """Gives each tensor-parallel rank a cache of compiled code of its own.
 
-    What the ranks trace is one graph of DTensors, and torch's cache on disk goes by it. What it is
-    compiled to is not: cross entropy over a shard of the vocabulary counts labels from the shard's
-    first id. So a second start took one rank's code for all, and its loss and gradients were wrong
-    without a word. Known as pytorch issue 188390 and open in torch 2.13; its pull request 188401
-    tells ranks apart by their devices, which those of a CPU have in common.
+    The ranks trace one graph of DTensors, which is the key of torch's cache on disk, but their code
+    differs: cross entropy over a shard of the vocabulary counts labels from the shard's first id.
+    So a second start ran one rank's code on all of them, and its loss and gradients were silently
+    wrong. That is pytorch issue 188390, open in torch 2.13; its pull request 188401 tells ranks
+    apart by their devices, of which a CPU has one.
     """
     own = os.environ.get("TORCH_COMPILE_CACHE_KEY_TAG", "")
     torch.compiler.config.cache_key_tag = f"{own}tp{tp_rank}"
 
 
 def await_embeddings(model: nn.Module) -> None:
-    """Lets the first compiled block have embeddings that have arrived.
+    """Makes the first compiled block wait for the embeddings.
 
-    Tensor parallelism's are on their way still, in a wrapper that has their place in the graph of
-    autograd. torch 2.13 unwraps what a compiled function is given and loses that place (pytorch
-    pull request 179506), so that backward ends before the embedding, in an AttributeError. Any op
-    on the wrapper waits and gives an ordinary tensor.
+    Under tensor parallelism they are still on their way, in a wrapper that is their node in the
+    graph of autograd. torch 2.13 unwraps the inputs of a compiled function and loses that node
+    (pytorch pull request 179506), so that backward ends in an AttributeError before the embedding.
+    Any op on the wrapper waits and gives an ordinary tensor.
     """
-    if model.tok_embeddings is not None:
-        model.tok_embeddings.register_forward_hook(lambda *call: call[-1].clone())  # type: ignore[operator,union-attr]
+    embedding: Any = model.tok_embeddings
+    if embedding is not None:
+        embedding.register_forward_hook(lambda module, args, output: output.clone())
 
 
 def sum_over_replicas(model: nn.Module, group: dist.ProcessGroup) -> None:
     """Lets DDP add gradients up instead of averaging them.
 
     torchtitan 0.2.2 divides the loss by the global number of tokens in every layout, and DDP would
-    divide by the number of replicas once more. A sum, unlike a mean, must be taken once a step:
-    the trainer calls ``set_requires_gradient_sync`` with each microbatch.
+    divide by the number of replicas again. Unlike a mean, a sum may be taken only once a step: the
+    trainer calls ``set_requires_gradient_sync`` at each microbatch.
     """
     model.register_comm_hook(group, all_reduce_sum)  # type: ignore[operator]
 

@@ -59,7 +59,7 @@ def pipeline_student(model: nn.Module, parallel_dims: ParallelDims, *args: Any) 
 
 
 def draw_alike(parallel_dims: ParallelDims) -> None:
-    """Takes back the seeds that torchtitan makes differ between stages.
+    """Undoes torchtitan's seeds, which differ between stages.
 
     On a CPU each stage draws the whole model and keeps its part (``init_like_one_process``).
     """

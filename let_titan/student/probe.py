@@ -21,10 +21,10 @@ BACKEND = "aot_eager"
 
 
 def compiled_tensor_parallel_error(config: LetJobConfig) -> str:
-    """Takes forward and backward of two small blocks, as one of two ranks that nobody answers.
+    """Runs forward and backward of two small blocks, as one of two ranks in a fake world.
 
-    Precision, activation checkpointing and what is compiled are the run's. Seconds; the random
-    state and the compiler's stay as they were.
+    Precision, activation checkpointing and what is compiled are the run's. It takes seconds and
+    leaves the random state and the compiler's as they were.
 
     Args:
         config: of a run with tensor parallelism and compiled blocks.
@@ -39,8 +39,8 @@ def compiled_tensor_parallel_error(config: LetJobConfig) -> str:
     config.parallelism = Parallelism(
         tensor_parallel_degree=2, data_parallel_shard_degree=1, disable_loss_parallel=True
     )
-    # Where the run's own rank will be: otherwise all ranks of a node would stay on its first GPU,
-    # too, each with some hundred MiB of CUDA's context.
+    # On the rank's own GPU: otherwise each rank would leave a CUDA context of some hundred MiB on
+    # the node's first one.
     device_module.set_device(torch.device(device_type, int(os.environ.get("LOCAL_RANK", 0))))
     dist.init_process_group("fake", rank=0, world_size=2)
     try:

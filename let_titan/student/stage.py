@@ -13,9 +13,9 @@ from let_titan.alignment import ALIGNMENT_ARGUMENTS
 class LetStage(PipelineStage):
     """Its shapes are inferred by a plain forward and backward, in torch 2.11 as in 2.13.
 
-    torch 2.13 takes both on a microbatch of noise before the first step and after each validation,
-    torch 2.11 the forward on zeros before the first; an alignment at a later stage would count
-    that.
+    torch 2.13 runs both on a microbatch of noise before the first step and after each validation,
+    torch 2.11 the forward on zeros before the first; an alignment at a later stage would count such
+    a microbatch.
     """
 
     def _compute_outputs(self, *args: Any, module: nn.Module, **kwargs: Any) -> Any:
@@ -32,14 +32,14 @@ class LetStage(PipelineStage):
         return [op for op in ops if op.peer != dist.get_rank()]
 
     def _retrieve_recv_activations(self, fwd_chunk_id: int) -> Any:
-        """torch 2.11 makes the buffers once, and in a validation for no backward ever."""
+        """torch 2.11 makes the buffers once; a validation would make them without a gradient."""
         states = super()._retrieve_recv_activations(fwd_chunk_id)
         return tuple(state.requires_grad_(self.has_backward) for state in states)
 
     def backward_maybe_with_nosync(
         self, backward_type: str, bwd_kwargs: dict[str, Any], last_backward: bool = False
     ) -> Any:
-        """torch 2.11's zero-bubble schedules ask a number, too, whether it requires a gradient."""
+        """torch 2.11's zero-bubble schedules take every input for a tensor, numbers, too."""
         given = bwd_kwargs.get("input_values", ())
         tensors = [value for value in given if isinstance(value, torch.Tensor)]
         kwargs = bwd_kwargs | {"input_values": tensors}

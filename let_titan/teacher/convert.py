@@ -1,7 +1,6 @@
 """Teachers that are not safetensors: GGUF files and ``.bin`` weights, converted once.
 
-The cache, in which every rank finds just its part later, is ``$LET_TITAN_CACHE``, else
-``~/.cache/let_titan``.
+They go to ``$LET_TITAN_CACHE``, else ``~/.cache/let_titan``, from where each rank reads its part.
 """
 
 import hashlib
@@ -26,7 +25,7 @@ def cache_root() -> Path:
 
 
 def cache_folder(path: Path) -> Path:
-    """Returns the cache's folder for a local file or folder: another one after each change."""
+    """Returns the cache's folder for a local file or folder, a new one after each change of it."""
     files = sorted(path.iterdir()) if path.is_dir() else [path]
     stats = [(str(file.resolve()), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
     digest = hashlib.sha256(repr(stats).encode()).hexdigest()[:12]

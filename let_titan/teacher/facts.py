@@ -1,4 +1,4 @@
-"""What is known of some teachers (the paper's, one larger) without a hub: ``facts.json``."""
+"""Shapes of some teachers (the paper's, one larger), known without a hub: ``facts.json``."""
 
 import functools
 import json

@@ -1,4 +1,4 @@
-"""Something slow that some ranks do while the others wait: longer than a collective may."""
+"""A download or conversion by some ranks while the others wait, longer than a collective may."""
 
 import os
 from collections.abc import Callable
@@ -15,8 +15,8 @@ Fetch = Callable[[Path], None]
 def fetch_once(folder: Path, fetch: Fetch) -> None:
     """Fills ``folder`` where it has no config.json; called by all ranks.
 
-    Rank 0 does; then, on nodes that do not see its result, one rank each. The others wait in a
-    group of their own: in the default one a large teacher's download would end the run.
+    Rank 0 does so; then, on nodes that do not see its result, one rank each. The others wait in a
+    group of their own: in the default one they would time out over a large teacher's download.
 
     Raises:
         ConfigError, RunError: on all ranks, what was raised on one.
@@ -49,7 +49,7 @@ def attempt(folder: Path, fetch: Fetch) -> Exception | None:
 
 
 def as_told(failure: Exception | None) -> Exception | None:
-    """Returns a failure in a form that travels between processes, as not every exception does."""
+    """Returns a failure as an exception that can be pickled for the other ranks."""
     if failure is None or isinstance(failure, ConfigError | RunError):
         return failure
     return RunError(f"The teacher could not be fetched ({type(failure).__name__}: {failure}).")

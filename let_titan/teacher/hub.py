@@ -16,10 +16,10 @@ ELSEWHERE = ["*/*", "consolidated*"]
 
 @functools.cache
 def answers() -> bool:
-    """Whether the hub can be reached, asked once; if not, only what is cached is looked for.
+    """Whether the hub can be reached, asked once a process; if not, only the cache is searched.
 
-    Its own client retries for 23 seconds before it gives up, for minutes where nothing answers
-    (measured with huggingface_hub 2.4).
+    huggingface_hub itself retries for 23 seconds before it gives up, for minutes where nothing
+    answers (measured with 2.4).
     """
     from huggingface_hub import constants, get_session
 
@@ -54,7 +54,7 @@ def download(checkpoint: str, out: Path, trust_remote_code: bool, revision: str)
             "folder."
         ) from error
     out.parent.mkdir(parents=True, exist_ok=True)
-    # In one move, over a link whose target has gone: other nodes may be making the same one.
+    # Replaced in one move: other nodes may be making the same link, or an old one may dangle.
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as scratch:
         link = Path(scratch) / out.name
         link.symlink_to(folder, target_is_directory=True)
@@ -62,7 +62,7 @@ def download(checkpoint: str, out: Path, trust_remote_code: bool, revision: str)
 
 
 def commit_of(folder: Path) -> str | None:
-    """Returns the hub's commit of a teacher's folder; None where it is no download as it came."""
+    """Returns the hub's commit of a teacher's folder; None if it is not the hub's own snapshot."""
     snapshot = folder.resolve()  # models--OWNER--NAME/snapshots/COMMIT
     return snapshot.name if snapshot.parent.name == "snapshots" else None
 

@@ -73,12 +73,12 @@ def persistent_buffers(model: nn.Module) -> set[str]:
 
 
 def made_on_loading(model: nn.Module, name: str) -> bool:
-    """Whether transformers makes this parameter of others that it stores, as 4 never does."""
+    """Whether transformers makes this parameter of others as it loads them; 4 never does."""
     if importlib.util.find_spec("transformers.conversion_mapping") is None:
         return False
     from transformers.conversion_mapping import get_model_conversion_mapping
 
-    # The legacy ones are of old names, which any architecture's checkpoint may have.
+    # Legacy conversions only rename, and any architecture's checkpoint may have old names.
     on_loading = get_model_conversion_mapping(model, add_legacy=False)  # type: ignore[arg-type]
     on_saving = [transform.reverse_transform() for transform in on_loading]
     return any(transform.rename_source_key(name)[1] is not None for transform in on_saving)

@@ -24,8 +24,8 @@ def processes_per_node() -> int:
 def ranks_of_node(rank: int, world: int, per_node: int, pipeline: int = 1) -> list[int]:
     """Returns the ranks that shard one teacher under ``placement = "node"``, ``rank`` among them.
 
-    Those of its node that are at the same place of the pipeline, which is outermost: all of them
-    call their teacher equally often, whatever of the batch or the student they hold.
+    They are on its node and hold the same stage of the pipeline, the mesh's outermost axis: such
+    ranks call their teacher equally often, whatever part of the batch or the student they hold.
     """
     first, stage = rank // per_node * per_node, world // pipeline
     node = range(first, min(first + per_node, world))
@@ -45,15 +45,16 @@ def shard_mesh(placement: str, dims: ParallelDims, per_node: int) -> DeviceMesh 
     ranks = ranks_of_node(dist.get_rank(), dims.world_size, per_node, dims.pp)
     if len(ranks) == 1:
         return None
-    # Its members alone meet: elsewhere in a pipeline there is no teacher to place.
+    # Only its members call this: ranks of other stages may have no teacher.
     group: Any = dist.new_group(ranks, use_local_synchronization=True)
     return DeviceMesh.from_group(group, device_type)
 
 
 def leave(mesh: DeviceMesh | None, placement: str) -> None:
-    """Ends the group that ``shard_mesh`` made of a node's ranks, each of which calls.
+    """Destroys the group that ``shard_mesh`` made of a node's ranks; each of them calls.
 
-    Nothing may be sharded over it any more, or be on its way. The meshes of the run's layout stay.
+    Nothing may be sharded over it any more, and no collective be under way. The meshes of the run's
+    layout stay.
     """
     if mesh is not None and placement == "node":
         dist.destroy_process_group(mesh.get_group())
@@ -62,12 +63,12 @@ def leave(mesh: DeviceMesh | None, placement: str) -> None:
 def place(model: nn.Module, mesh: DeviceMesh | None, placement: str, n_bytes: int) -> str:
     """Shards a teacher of ``n_bytes`` over ``mesh`` block by block, or leaves it whole.
 
-    A block's all-gather is issued before the block ahead of it computes. FSDP2 by itself issues it
-    after that block's kernels, which hides it only while the host runs ahead of the device: with a
-    small teacher's kernels it does not.
+    Each block's all-gather is issued before the preceding block computes. FSDP2 by itself issues it
+    after that block's kernels, which hides it only if the host runs ahead of the device; with a
+    small teacher's short kernels it does not.
 
     Returns:
-        what became of it: "replicate", "shard" or "node".
+        which it was: "replicate", "shard" or "node".
     """
     if mesh is None or not shards(placement, n_bytes):
         return "replicate"

@@ -1,7 +1,7 @@
-"""A teacher's rows of unequal lengths laid end to end: what one lacks to another is not computed.
+"""A teacher's rows of unequal lengths, laid end to end, so that no padding is computed.
 
-All but attention works on single tokens and does not see where a row ends; attention takes each row
-by itself, and its positions begin anew. So its states are those of the row when it is read alone.
+Everything but attention works on single tokens and does not see where a row ends. Attention takes
+each row by itself, and positions begin anew in each, so the states are those of rows read alone.
 """
 
 from collections.abc import Sequence

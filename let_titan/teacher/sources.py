@@ -63,11 +63,11 @@ def read_config(
 
 @functools.cache
 def config_of_gguf(path: Path, changed: int) -> PretrainedConfig:
-    """Reads a GGUF file's configuration, once for each change: seconds, for its vocabulary's sake.
+    """Reads a GGUF file's configuration, which takes seconds, since its vocabulary is read, too.
 
     Args:
         path: the file.
-        changed: when, in ns.
+        changed: its modification time in ns; another one reads the file anew.
     """
     return AutoConfig.from_pretrained(path.parent, gguf_file=path.name)
 

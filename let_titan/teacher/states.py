@@ -10,7 +10,7 @@ from safetensors import torch as safetensors
 from let_titan.alignment import Fitted, RunningMoments, build_width_map
 
 Fit = Callable[[int, torch.device], Fitted]
-"""Begins one for a teacher's width, on a device."""
+"""(the teacher's width d_T, the device) -> what is fitted, from the start."""
 
 
 class TeacherStates:
@@ -42,7 +42,7 @@ class TeacherStates:
         self._map = build_width_map(self.width_map, d_t, self.width, device)
         if self.norm != "none":
             self._moments = [RunningMoments(self.norm, d_t, device) for _ in range(self.pairs)]
-        # Of a checkpoint before the first step with a teacher there is nothing to go on from.
+        # A checkpoint from before the first step with a teacher holds none.
         if saved := json.loads(self._saved):
             for moments, state in zip(self._moments, saved, strict=True):
                 moments.load(state)
@@ -76,15 +76,15 @@ class TeacherStates:
                 sums.end_step()
 
     def stop(self) -> None:
-        """Frees what is on the device; a checkpoint still holds the last moments and maps."""
+        """Frees what is on the device; later checkpoints still hold the last moments and maps."""
         self.load_state_dict(self.state_dict())
         self._moments, self._map, self.fitted = [], None, []
 
     def state_dict(self) -> dict[str, Any]:
         """Returns a part of the train state: {} without a norm and anything fitted.
 
-        Each in one piece, since DCP takes lists apart and asks for shapes before the teacher is
-        there: the moments as JSON, what is fitted as a safetensors file.
+        Each is one object, since DCP takes lists apart, and asks for shapes before the teacher is
+        loaded: the moments as JSON, what is fitted as a safetensors file.
         """
         state: dict[str, Any] = {}
         if self.norm != "none":

@@ -1,4 +1,4 @@
-"""The teacher's tokenizer, read to be compared with the student's, or to be used beside it."""
+"""Reads the teacher's tokenizer, to compare it with the student's or to use it beside it."""
 
 from pathlib import Path
 from typing import Any

@@ -92,8 +92,8 @@ def leave_whole(tokenizer: Tokenizer) -> None:
 def cut_mistakes(tokenizer: Tokenizer, folder: str) -> Iterator[ConfigError]:
     """Yields what in ``folder``'s tokenizer.json would cut documents or fill them up.
 
-    Turning it off in silence would not do for a student's: the tokenizer's fingerprint, which
-    shards, checkpoints and exports are compared by, would be of another file than the one there.
+    A student's may not just be turned off: shards, checkpoints and exports are compared by the
+    tokenizer's fingerprint, which would then be that of another file.
     """
     for setting in ("truncation", "padding"):
         if getattr(tokenizer, setting) is not None:

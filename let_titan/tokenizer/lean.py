@@ -1,9 +1,9 @@
 """torchtitan's own ``HuggingFaceTokenizer`` without torchtitan and torch, which it does not need.
 
-``import torchtitan`` brings torch, torchao and triton, 0.4 GB of memory, before its tokenizer is
-reached, which needs a logger and the tokenizers package. What reads no model runs the tokenizer's
-module from where it lies, with empty stand-ins for the packages above it: the same code, so the
-same ids. Private to torchtitan 0.2.2: where that module lies, and the two modules it imports.
+``import torchtitan`` brings torch, torchao and triton, 0.4 GB of memory, though its tokenizer needs
+only a logger and the tokenizers package. Programs without a model therefore run the tokenizer's
+module from its file, with empty stand-ins for the packages above it: the same code, so the same
+ids. Private to torchtitan 0.2.2: where that module lies, and the two modules it imports.
 """
 
 import functools

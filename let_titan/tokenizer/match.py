@@ -1,4 +1,4 @@
-"""Whether two tokenizers do the same: the student's ids are what the teacher will read.
+"""Whether two tokenizers do the same, as they must where the teacher reads the student's ids.
 
 Files may differ in what changes no id (names, padding, templates of BOS and EOS), so they are
 compared by what they do: vocabulary, special ids, merges or scores, and the ids of odd texts.
@@ -27,15 +27,15 @@ PROBES = (
     "https://example.org/a_b?c=d&e=%20#f user@example.org $9.99 \u20ac5 50% #tag C++ a->b",
     "2026-11-24T03:16:23Z 0xDEADBEEF 1e-05 IIIVXL iPhone15 camelCaseWords snake_case_words",
 )
-"""Where normalizers, pre-tokenizers and byte fallbacks part."""
+"""Texts at which normalizers, pre-tokenizers and byte fallbacks differ."""
 
 
 class Reading(NamedTuple):
     """A tokenizer, and the ids that stand around a document.
 
     Attributes:
-        special_in_text: whether text that spells a special token gets its id; never by tiktoken,
-            so that its special tokens but BOS and EOS may be named otherwise.
+        special_in_text: whether text that spells a special token gets its id. With tiktoken it
+            never does, so its special tokens, all but BOS and EOS, may have other names.
     """
 
     tokenizer: Tokenizer
