@@ -119,8 +119,8 @@ def kind_of(hardware: dict[str, Any]) -> dict[str, Any]:
 def stretches(summary: dict[str, Any]) -> list[tuple[int, int, dict[str, Any]]]:
     """Returns (step, devices, kind) of all that a run was trained on in turn, after that step.
 
-    A start on what the one before had continues its stretch. A start that says nothing of its kind
-    had that of the whole run, as summaries once said it.
+    A start on the same devices continues the stretch of the one before. Starts of old summaries
+    that do not name their hardware had that of the whole run.
     """
     whole = kind_of(summary.get("hardware", {}))
     found: list[tuple[int, int, dict[str, Any]]] = []
@@ -176,8 +176,8 @@ def read_lines(path: Path) -> list[Line]:
 def read_evaluations(path: Path) -> list[Line]:
     """Returns a line a step, [] without the file.
 
-    A step evaluated again keeps the tasks that it had before and is given the new ones, and what
-    came last of those that it has twice; its average is then over all of them.
+    A step that was evaluated again has the tasks of all evaluations, each with its latest result;
+    its average is over all of them.
     """
     found: dict[int, Line] = {}
     for line in read_lines(path) if path.is_file() else []:
@@ -219,9 +219,9 @@ def read_text(path: Path) -> str:
 
 
 def by_step(lines: Iterable[Line]) -> list[Line]:
-    """Keeps steps rising: a line that goes back drops what it repeats.
+    """Returns lines in rising order of steps: a line that goes back replaces those it repeats.
 
-    A resumed run cuts its file at the checkpoint; one that could not would count steps twice.
+    A resumed run cuts its file at the checkpoint; where it could not, steps would count twice.
     """
     kept: list[Line] = []
     for line in lines:

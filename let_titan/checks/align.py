@@ -15,7 +15,7 @@ KEY = 'teacher.tokenizer = "align"'
 
 
 def align_mistakes(config: LetJobConfig) -> Mistakes:
-    """What the key does not go with."""
+    """Keys that exclude it."""
     if config.teacher.tokenizer == "same":
         return
     if distills(config):

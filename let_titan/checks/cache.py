@@ -1,4 +1,4 @@
-"""[teacher] cache: what it does not go with, and whose the states in it are."""
+"""[teacher] cache: keys that exclude it, and whether the states in it are this run's."""
 
 from pathlib import Path
 
@@ -26,7 +26,7 @@ KEY = "teacher.cache"
 
 
 def cache_combination_mistakes(config: LetJobConfig) -> Mistakes:
-    """What the key does not go with."""
+    """Keys that exclude it."""
     if not config.teacher.cache:
         return
     if distills(config):
@@ -47,9 +47,9 @@ def cache_combination_mistakes(config: LetJobConfig) -> Mistakes:
 
 
 def cache_mistakes(config: LetJobConfig, world_size: int, elsewhere: bool) -> Mistakes:
-    """Whether the folder is this run's; here alone, whether its disk has room for what is missing.
+    """Whether the folder is this run's, and, unless ``elsewhere``, has room for what is missing.
 
-    A teacher that is still to be fetched is compared when it is there.
+    A teacher that is still to be fetched is compared once it is there.
     """
     if not uses_cache(config) or config.training.dataset != PILE:
         return
@@ -67,7 +67,7 @@ def cache_mistakes(config: LetJobConfig, world_size: int, elsewhere: bool) -> Mi
     goes_on = resume_step(config) > 0
     wrong = list(raised_by(check_cache, path, key, ["lanes"] if goes_on else []))
     yield from wrong
-    if wrong or elsewhere or goes_on:  # where it goes on from is known to its checkpoint
+    if wrong or elsewhere or goes_on:  # only the checkpoint knows where a resumed run stands
         return
     width = read_config(str(folder), trusted).hidden_size
     rows = StateFiles(path, 0).missing(range(plan.s_stop * global_batch_size(config, world_size)))

@@ -41,10 +41,7 @@ def checkpoint_folder(config: LetJobConfig) -> Path:
 
 
 def resume_step(config: LetJobConfig) -> int:
-    """Returns the step whose checkpoint the run will load, 0 without one.
-
-    A run that is past s_stop needs no teacher, and none is looked for.
-    """
+    """Returns the step whose checkpoint the run will load, 0 without one."""
     if not config.checkpoint.enable:
         return 0
     if config.checkpoint.load_step >= 0:

@@ -1,4 +1,4 @@
-"""Keys whose words torchtitan takes as any string, and keys that have no meaning here."""
+"""Keys for which torchtitan accepts any string, and keys that can have one value only."""
 
 from collections.abc import Iterable
 

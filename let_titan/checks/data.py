@@ -53,7 +53,7 @@ def dataset_mistakes(config: LetJobConfig, part: Training | Validation, section:
 
 
 def document_mistakes(config: LetJobConfig) -> Mistakes:
-    """Whether every part of the run keeps the documents of a sequence apart, if one shall."""
+    """Whether every part of the run can keep the documents of a sequence apart, if asked to."""
     if not config.data.document_attention:
         return
     parts = {"training": config.training, "validation": config.validation}

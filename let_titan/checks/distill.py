@@ -45,7 +45,7 @@ def distill_mistakes(config: LetJobConfig) -> Mistakes:
 
 
 def head_mistakes(config: LetJobConfig) -> Mistakes:
-    """The student's LM head gives the loss, of states, weight and labels, in its own call."""
+    """The LM head computes the loss in its own call, unlike a pipeline's or a converted head."""
     stages = config.parallelism.pipeline_parallel_degree
     if stages > 1:
         yield ConfigError(

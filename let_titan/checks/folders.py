@@ -45,7 +45,7 @@ def subfolders(config: LetJobConfig) -> dict[str, str]:
 def unwritable(key: str, folder: Path) -> Mistakes:
     """Makes a file where ``folder`` is, or would be made, and takes it away again.
 
-    Permission bits say little: root passes them, and a file system can be read-only or full.
+    Permission bits do not tell: root ignores them, and a file system can be read-only or full.
     """
     ancestor = existing_parent(folder)
     try:

@@ -16,7 +16,7 @@ def let_mistakes(config: LetJobConfig) -> Mistakes:
         return
     if not (math.isfinite(let.lambda_0) and let.lambda_0 >= 0):
         yield ConfigError(f"let.lambda_0 = {let.lambda_0} must be a finite number >= 0.")
-    # A fraction of 0 is what an explicit s_stop leaves, even one of 0: that is told below.
+    # An explicit s_stop sets the fraction to 0, and may itself be 0: the other branch reports that.
     if let.s_stop == 0 and not 0 <= let.s_stop_fraction <= 1:
         yield ConfigError(
             f"let.s_stop_fraction = {let.s_stop_fraction} must be above 0 and at most 1."
@@ -63,7 +63,7 @@ def auto_stop_mistakes(config: LetJobConfig) -> Mistakes:
 
 
 def loss_mistakes(config: LetJobConfig) -> Mistakes:
-    """The keys of loss and width map, and the layouts in which it is not one process's."""
+    """The keys of loss and width map, and layouts in which a loss differs from one process's."""
     let, layout = config.let, config.parallelism
     if not (math.isfinite(let.alpha) and let.alpha >= 1):
         yield ConfigError(f"let.alpha = {let.alpha} must be a finite number of at least 1.")

@@ -1,4 +1,4 @@
-"""What this machine cannot do; where a run is only looked at from another one, nobody asks."""
+"""What this machine cannot do; not asked where preflight looks at a run of another machine."""
 
 import os
 
@@ -81,7 +81,7 @@ def precision_mistakes(config: LetJobConfig) -> Mistakes:
 
 
 def device_mistakes() -> Mistakes:
-    """Whether every process of this node has a GPU: its first, which alone speaks, has one."""
+    """Whether this node has a GPU for each process that was started on it."""
     if not HAS_ACCELERATOR:
         return
     rank, per_node = (os.environ.get(name, "") for name in ("LOCAL_RANK", "LOCAL_WORLD_SIZE"))
@@ -96,7 +96,7 @@ def device_mistakes() -> Mistakes:
 
 
 def node_mistakes(config: LetJobConfig) -> Mistakes:
-    """Whether the processes know their node, which torchrun tells them."""
+    """Whether the processes know how many share their node, as torchrun tells them."""
     world, per_node = started_processes(), os.environ.get("LOCAL_WORLD_SIZE", "")
     if config.teacher.placement != "node" or world == 1:
         return

@@ -1,4 +1,4 @@
-"""What a check gives: its mistakes, one after the other, so that all of them can be told."""
+"""What a check yields: mistakes one by one, of which a caller takes the first, or all."""
 
 from collections.abc import Callable, Iterator
 
@@ -16,8 +16,8 @@ def raised_by(check: Callable[..., object], *args: object) -> Mistakes:
 
 
 def readable(mistakes: Mistakes) -> Mistakes:
-    """Yields ``mistakes``, the last one being what ended the look at them: a torn file, or a path
-    that could not even be looked at."""
+    """Yields ``mistakes``. If the check itself fails, on a torn file or an unreadable path, that is
+    the last one."""
     try:
         yield from mistakes
     except ConfigError as error:

@@ -1,4 +1,4 @@
-"""A TOML file's names and types, held against the config's dataclasses."""
+"""Compares a TOML file's names and types with the config's dataclasses."""
 
 import difflib
 import tomllib

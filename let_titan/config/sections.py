@@ -37,8 +37,8 @@ class Model(TitanModel):
 class Training(TitanTraining):
     max_nonfinite_steps: int = 0
     """
-    Steps with a loss or gradient that is not finite that are left out (no update, noted in
-    metrics.jsonl), counted since the start of the process; one more stops the run
+    How many steps whose loss or gradient is not finite are left out (no update, noted in
+    metrics.jsonl) from the start of the process on; one more stops the run
     """
 
 
@@ -91,18 +91,18 @@ class Let:
     """Added to the covariances of the "cca" loss, in units of each side's mean variance, > 0"""
 
     cca_decay: float = 0.99
-    """How much a step's tokens count a step later in the covariances of the "cca" loss, 0..1"""
+    """Weight, 0..1, that tokens keep from one step to the next in the "cca" loss's covariances"""
 
     cca_every: int = 1
     """
-    Steps after which the directions of "cca" are found anew. Between two of them the loss pulls the
-    student back to where it was; a fit is a singular value decomposition of [d_M, d_T]
+    Steps after which the directions of "cca" are found anew, by a singular value decomposition of
+    [d_M, d_T]. In between, the loss pulls the student back to where it was
     """
 
     cca_tokens: float = 10.0
     """
-    Tokens for each feature of student and teacher that the covariances of "cca" must rest on before
-    there are directions, and with them a loss; 0: from the second step on
+    Tokens per feature of student and teacher that the covariances of "cca" must rest on before
+    there are directions, and so a loss; 0: from the second step on
     """
 
     alpha: float = 4.0
@@ -199,8 +199,8 @@ class Teacher:
     cache: str = ""
     """
     Folder for the teacher's states of this run's sequences, in bfloat16, on a file system that all
-    ranks share. What is missing there is written by the run; where nothing is, no teacher is loaded
-    and the states are read. One teacher, tokenizer and order of data each. "": none
+    ranks share. The run writes what is missing there; if nothing is, no teacher is loaded and the
+    states are read. A folder is for one teacher, tokenizer and order of data. "": none
     """
 
     tokenizer: Literal["same", "align"] = "same"
@@ -233,12 +233,12 @@ class Distill:
 
     select_of: int = 1
     """
-    SALT-DS: until n_kd each step draws so many times its sequences, and of each so many trains on
-    the one that is challenging for the teacher, yet learnable; 1: on all, as they come
+    SALT-DS: until n_kd each step draws this many times its sequences, and of each this many trains
+    on the one that is challenging for the teacher, yet learnable; 1: on all, as they come
     """
 
     select_top_k: int = 10
-    """A token is learnable where it is among so many of the teacher's first choices"""
+    """A token is learnable where it is among this many of the teacher's first choices"""
 
 
 @dataclass

@@ -185,7 +185,7 @@ def read_rows(file: File, number: int, offset: int, limit: int) -> Iterator[Line
                 yield Line(number, number + 1, row)
                 number += 1
         except (pyarrow.ArrowException, UnicodeDecodeError, OSError) as error:
-            # What arrow finds wrong in the bytes has no number, what the disk refuses has one.
+            # An error of the disk has an errno; damage that arrow finds in the bytes has none.
             if isinstance(error, OSError) and error.errno is not None:
                 raise
             yield Line(number, number, None, "corrupt parquet file")

@@ -22,7 +22,7 @@ class Data:
     """
 
     shuffle_seed: int = 0
-    """Seed of that shuffling, and of nothing else"""
+    """Seed of that shuffling only"""
 
     weights: list[str] = field(default_factory=list)
     """

@@ -21,7 +21,7 @@ from let_titan.runs import COMPLETED, EVALUATIONS, kind_of, starts_of
 from let_titan.tokenizer.build import fingerprint
 
 FAILED = "failed"
-"""How an exit state begins that is a failure."""
+"""How the exit state of a failed run begins."""
 
 PHASES = {"let_phase": "With the teacher", "after": "Without a teacher"}
 
@@ -56,8 +56,8 @@ class RunFolder:
 
         Args:
             step: the steps that are done.
-            teacher: the facts of the one that is there, if one is.
-            tokens: that a teacher has read so far.
+            teacher: its facts, while there is one.
+            tokens: which the teacher has read so far.
             validates: whether this start validates after ``step`` before it trains.
         """
         self._begun = True
@@ -75,7 +75,8 @@ class RunFolder:
             # Past s_stop no teacher is loaded any more: its facts are still the run's.
             self.facts["teacher"] = teacher or earlier["teacher"]
             self._keep_validation(earlier)
-            before = {"hardware": kind_of(earlier.get("hardware", {}))}  # of a version without
+            # Starts of an earlier version do not say their hardware: it was the whole run's.
+            before = {"hardware": kind_of(earlier.get("hardware", {}))}
             kept = (start for start in starts_of(earlier) if start["step"] < step)
             starts = [{**before, **start} for start in kept] + starts
         self.facts["starts"] = starts
@@ -87,9 +88,9 @@ class RunFolder:
         self._write("running")
 
     def _keep_validation(self, earlier: dict[str, Any]) -> None:
-        """Without validation in this start, what it read before, and how, is its curve's still.
+        """If this start does not validate, keeps what validation read in earlier starts, and how.
 
-        A config without validation may name other sequences, or none, which were never read.
+        The run's curve is of that; a config without validation may name other sequences, or none.
         """
         if self.facts.get("validation_data") or not earlier.get("validation_data"):
             return
@@ -98,7 +99,7 @@ class RunFolder:
         self.facts["config"] = {**self.facts["config"], "validation": how}
 
     def is_unfinished(self) -> bool:
-        """Whether no summary says that the run came to its end; called by all ranks."""
+        """Whether the summary does not say that the run was completed; every rank calls."""
         found = [False]
         if self.file is not None:
             known = json.loads(self._path.read_text()) if self._path.exists() else {}
@@ -115,7 +116,7 @@ class RunFolder:
             return
         try:
             self._write(exit_state)
-        except RunError as error:  # whatever ended the run is to be told, not this
+        except RunError as error:  # what ended the run is to be raised, not this
             logger.error(str(error))
             return
         for phase, cost in self._outcome()["throughput"].items():
@@ -126,10 +127,10 @@ class RunFolder:
                 )
 
     def fail(self, error: BaseException) -> None:
-        """Ends a run that failed, with its cause, on whichever rank that was met.
+        """Notes in the summary why the run failed, from whichever rank the error was raised on.
 
-        The rank that met it says so here before it goes. The others learn that a collective failed,
-        which says nothing, or hang in one until they are killed.
+        That rank does so before it exits: the others merely see a collective fail, or hang in one
+        until they are killed.
         """
         if not self._begun:
             return
@@ -143,7 +144,7 @@ class RunFolder:
             ours = isinstance(error, (ConfigError, RunError))
             self.end(told if told.startswith(FAILED) and not ours else state)
         elif told == "running":
-            with suppress(RunError):  # whatever ended the run is to be told, not this
+            with suppress(RunError):  # what ended the run is to be raised, not this
                 write_summary(self._path, {**earlier, "exit_state": state})
 
     def log_teacher_left(self, step: int, before_gib: float, after_gib: float) -> None:

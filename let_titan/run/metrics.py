@@ -23,11 +23,10 @@ class LetMetricsProcessor(MetricsProcessor):
 
     Attributes:
         always: steps that are logged whatever the interval.
-        is_last: set by the trainer; whether the step at hand was made the last one by a signal, the
-            same on all ranks.
-        looks_every: how often auto stop looks at the teacher; set to 0 when that has left.
+        is_last: set by the trainer; whether a signal makes this step the last, equal on all ranks.
+        looks_every: steps between two looks of auto stop; 0 without it, or without a teacher.
         let_figures: set by the trainer; called by all ranks at a log step, since it reduces.
-        largest_loss: set under context parallelism, in global_max_loss's stead; reduces, too.
+        largest_loss: set under context parallelism, in the place of global_max_loss; reduces, too.
         file: metrics.jsonl, on rank 0 only.
         hold: keeps other runs out of the folder.
     """
@@ -62,8 +61,8 @@ class LetMetricsProcessor(MetricsProcessor):
     def should_log(self, step: int) -> bool:
         """As torchtitan, and at s_stop and at the end, so that no window mixes the two phases.
 
-        Any look of auto stop may turn out to be s_stop. A stop by a signal is an end, too: what was
-        trained since the last line is told by nothing else.
+        Any look of auto stop may turn out to be s_stop. A stop by a signal is an end, too: without
+        a line, the steps since the last one would be lost to the log.
         """
         look = self.looks_every > 0 and step % self.looks_every == 0
         asked = step in self.always or look or self.is_last()
@@ -122,7 +121,7 @@ def curves(found: dict[str, Any]) -> dict[str, float]:
 
 
 def measured(figures: dict[str, Any]) -> str:
-    """Writes what the teacher was good for in this step: of LET, or of distillation."""
+    """Writes the figures of LET, or of distillation, as text for the console."""
     names = ("align_cosine", "align_loss", "kd_loss", "kd_agreement")
     found = {name: figures.get(f"let/{name}") for name in names}
     return "  ".join(f"{name}: {value:.4f}" for name, value in found.items() if value is not None)

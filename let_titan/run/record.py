@@ -31,7 +31,7 @@ SOME_KEYS = {
     "align_target_share": "let/align_target_share",
     "teacher_padding_share": "let/teacher_padding_share",
 }
-"""In the lines of a run with [distill], and of one whose teacher has a tokenizer of its own."""
+"""Only in runs with [distill], and in those whose teacher has a tokenizer of its own."""
 
 COST_KEYS = {
     "memory_gib": "memory/max_active(GiB)",
@@ -56,15 +56,15 @@ class MetricsFile(BaseLogger):
         self._origin = time.perf_counter()
 
     def resume(self, step: int, validates: bool = True) -> None:
-        """Continues after ``step``: later lines go, the clock goes on from its checkpoint's time.
+        """Continues after ``step``: removes later lines, sets the clock to the checkpoint's time.
 
-        The validation line of ``step`` itself goes, too, if the resumed run validates there: it is
-        written after the checkpoint, so a kill may have come before it.
+        The validation line of ``step`` is removed, too, if the resumed run validates there: it is
+        written after the checkpoint, so that a kill may have prevented it.
 
         Args:
             step: the steps that are done.
-            validates: whether it does. A run that is extended, or validates at other steps now, may
-                not, and keeps what its last start found.
+            validates: whether this start validates after ``step``. One that is extended, or
+                validates at other steps than before, does not, and keeps the line.
         """
 
         def stays(line: Line) -> bool:
@@ -83,7 +83,7 @@ class MetricsFile(BaseLogger):
     def note_saved(self, step: int) -> None:
         """Notes when the checkpoint of ``step`` was saved.
 
-        Lines are too far apart for a resume: what was trained since the last one would not count.
+        The lines are too coarse for that: on a resume, the time since the last would not count.
         """
         self._append({"step": step, "elapsed_s": self._elapsed()}, self._clock)
 

@@ -9,12 +9,12 @@ from let_titan.runs import Line, starts_of
 
 @dataclass(frozen=True)
 class TeacherCost:
-    """Counts on from a start of the run.
+    """Counts the teacher's FLOPs from a start of the run on.
 
     Attributes:
-        tokens: that the teacher had read by then.
-        flops: that it had computed by then.
-        flops_per_token: that it computes since; 0 where its states come from a cache.
+        tokens: read by the teacher before this start.
+        flops: computed by it before this start.
+        flops_per_token: from then on; 0 where its states come from a cache.
     """
 
     tokens: int = 0
@@ -33,20 +33,20 @@ def cost_at_start(
     earlier: dict[str, Any],
     lines: Iterable[Line],
 ) -> TeacherCost:
-    """Returns from where a start counts on.
+    """Returns what a start counts from.
 
     Args:
         step: the steps that are done.
         tokens: that a teacher has read in them.
-        teacher: the facts of the one that is there now, if one is.
+        teacher: its facts, while there is one.
         earlier: the summary that the run left before this start, {} without one.
         lines: of metrics.jsonl, those after ``step`` among them.
     """
     starts = starts_of(earlier) if earlier else []
     before = [start for start in starts if start["step"] < step]
     flops = cost_since(before[-1], earlier).at(tokens) if before else 0
-    # What a teacher computes again is counted as the student's: in the steps that are kept. States
-    # from a cache are not computed again, so what a lost step cost is counted here or nowhere.
+    # Steps that are repeated are counted once, for the teacher as for the student: lines after
+    # ``step`` do not count. But cached states are not computed again, so those lines do.
     reading = teacher is not None and teacher.get("placement") == "cache"
     counted = [line.get("teacher_flops") or 0 for line in lines if reading or line["step"] <= step]
     if reading:

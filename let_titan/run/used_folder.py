@@ -11,9 +11,9 @@ from let_titan.runs import CLOCK, EVALUATIONS, FILES, Line, read_lines
 
 
 def set_aside(folder: Path) -> None:
-    """Renames what a run that left no checkpoint wrote, e.g. to metrics.N.jsonl, summary.N.json.
+    """Renames the files of a run that left no checkpoint, e.g. to metrics.N.jsonl, summary.N.json.
 
-    One N for all, so that the figures keep the config they are of.
+    All get one N, so that figures and their config stay together.
     """
     stamp = time.time_ns()
     for name in (*FILES, EVALUATIONS, CLOCK):
@@ -24,7 +24,7 @@ def set_aside(folder: Path) -> None:
 
 
 def cut(path: Path, keeps: Callable[[Line], bool]) -> list[Line]:
-    """Takes out of a file of JSON lines what ``keeps`` does not; returns the rest, [] without one.
+    """Removes the JSON lines that ``keeps`` rejects; returns the others, [] without the file.
 
     A reader sees the old file or the new one, never half of it.
     """

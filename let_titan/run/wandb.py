@@ -33,9 +33,9 @@ def wandb_names(job_config: LetJobConfig, rank: int) -> Iterator[None]:
 
     With metrics.save_for_all_ranks every rank has a run of its own, else rank 0 alone.
 
-    wandb is to show what metrics.jsonl holds, but cannot take points back. So a run that resumes
-    before its last logged point goes on in a new wandb run of the same name, which gets the points
-    up to the checkpoint first; the one that was cut short keeps its own.
+    wandb is to show what metrics.jsonl holds, but cannot delete points. So a run that resumes from
+    before its last logged point goes on in a new wandb run of the same name, which first gets the
+    points up to the checkpoint; the old wandb run keeps its own.
     """
     mine: dict[str, str] = {}
     earlier: list[Line] = []
