@@ -1,4 +1,4 @@
-"""Programs that are started and waited for, and do not outlive who waits."""
+"""Runs a program to its end; it does not outlive the process that waits for it."""
 
 import subprocess
 from collections.abc import Sequence

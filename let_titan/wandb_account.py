@@ -1,4 +1,4 @@
-"""Whether wandb may speak on this machine. Standard library only: the comparison needs no torch."""
+"""Whether wandb may send or record anything here. Standard library only: compare has no torch."""
 
 import logging
 import netrc

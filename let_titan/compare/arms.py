@@ -18,14 +18,14 @@ LOADED: dict[str, Any] = {
     "checkpoint.initial_load_model_only": True,
     "checkpoint.exclude_from_loading": [],
 }
-"""Of [checkpoint], what a run begins or goes on with, and what each key is where it says nothing.
-Weights are known by their place alone."""
+"""Keys of [checkpoint] that decide what a run loads, with their defaults. Loaded weights count by
+their path alone."""
 
 PLACES = ("model.hf_assets_path", "training.dataset_path", "validation.dataset_path")
 """Where files lie on one machine; what they hold is compared by fingerprint."""
 
 ASIDE = ("teacher.cache", "let.diagnostics_freq")
-"""Keys that change what a run costs and tells, not what it trains: seeds may differ in them."""
+"""Keys that change a run's cost or log, not what it trains: seeds of one arm may differ in them."""
 
 TEACHER = "teacher.checkpoint"
 SEED = "debug.seed"
@@ -106,7 +106,7 @@ def is_place(key: str, config: Mapping[str, Any]) -> bool:
 
 
 def is_idle(key: str, config: Mapping[str, Any]) -> bool:
-    """Whether a run has no use for the key: a setting of a loss that is not its own."""
+    """Whether a run ignores the key: it belongs to a loss that the run does not have."""
     return key.startswith("let.cca_") and config.get("let.loss") != "cca"
 
 
@@ -198,7 +198,7 @@ def baseline_arm(runs: Sequence[Run]) -> Arm:
 
 
 def refuse_doubles(arm: Arm) -> None:
-    """Refuses an arm that has a seed twice: an interval over seeds would take it for two of them.
+    """Refuses an arm that has a seed twice, which an interval over seeds would count as two.
 
     Runs without a seed each draw one of their own.
 
@@ -216,7 +216,7 @@ def refuse_doubles(arm: Arm) -> None:
 
 
 def refuse_taught(run: Run) -> None:
-    """Refuses a run without a plan of LET, a baseline by its summary, that had a teacher before.
+    """Refuses a run that its summary calls a baseline, but that had a teacher before.
 
     Raises:
         ValueError: names the last of those steps.

@@ -1,4 +1,4 @@
-"""A comparison as files, and in wandb."""
+"""A comparison as files: JSON, Markdown, one page of HTML, and charts."""
 
 from pathlib import Path
 

@@ -12,8 +12,8 @@ TERMS = ("items", "add_bos", "version", "hash", "bytes", "tokens", "seq_len", "s
 """
 
 ENDS = 0.01
-"""By which part the bytes of one text may differ where tokenizers do: each window begins with a
-token that is not scored, and the last one is not full."""
+"""Fraction by which the scored bytes of one text may differ between tokenizers: each window begins
+with a token that is not scored, and the last window is not full."""
 
 Key = tuple[str, str]
 """A task or domain, and its metric."""

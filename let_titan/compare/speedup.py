@@ -64,9 +64,9 @@ def at_level(pairs: Pairs, losses: Sequence[float]) -> Level:
 
 
 def at_goal(pairs: Pairs, losses: Sequence[float]) -> Level:
-    """As ``at_level``, with no figure for a side that had its goal at a first evaluation already.
+    """As ``at_level``, with no figure for a side whose first evaluation already met the goal.
 
-    When it got there is not known: the figure would tell how often was evaluated, and nothing else.
+    When it got there is not known: a figure would only say how often the run was evaluated.
     """
     level = at_level(pairs, losses)
     run, baseline = (
@@ -90,8 +90,8 @@ def met_first(trace: Trace, loss: float) -> bool:
 def cost(name: str, pairs: Pairs, steps: Sequence[tuple[float | None, float | None]]) -> Cost:
     """Compares one count at the steps where the pairs reached a loss.
 
-    A pair with a run that was not timed is left out of the times; where a run did not reach the
-    loss, timed or not, no mean is given: it would be one of the lucky runs.
+    A pair with a run that was not timed is left out of the times. Where a run, timed or not, did
+    not reach the loss, no mean is given: it would be that of the lucky runs.
     """
     counted = [
         (both, at)

@@ -39,11 +39,11 @@ INTENDED = ("let", "distill", "teacher")
 
 
 def fact(run: Run, path: str) -> Any:
-    """As ``Run.fact``, and some that are made up of several.
+    """As ``Run.fact``, and some facts that are made up of several.
 
-    "validated sequences"; the path of data, None where a hash of their files tells more; of
-    ``HARDWARE``, what stretch after stretch was trained on: equal values in a row are counted once,
-    and a kind of hardware that never changed is no list.
+    "validated sequences" is a product. The path of data is None where a hash of its files tells
+    more. A fact of ``HARDWARE`` lists the values that a run was trained on in turn, each stretch of
+    equal ones once; the kind of hardware is a single value where it never changed.
     """
     if path in HARDWARE:
         return hardware_fact(run, path)
@@ -129,9 +129,9 @@ def in_force(arm: Arm) -> dict[str, Any]:
 
 
 def unintended(arms: Sequence[Arm]) -> list[str]:
-    """Returns the keys outside [let] and [teacher] that differ, and versions and commits.
+    """Returns what else differs between arms: keys outside [let] and [teacher], versions, commits.
 
-    And the places of a teacher that seeds of one arm read from several: they have but its name.
+    Also the paths of a teacher that seeds of one arm read from several: only its name is compared.
     """
     keys = [key for key, _ in config_table(arms) if key.partition(".")[0] not in INTENDED]
     runs = [run for arm in arms for run in arm.runs]

@@ -149,8 +149,8 @@ def harness_python() -> Path:
 def key_of(model: Model, task: str, settings: Settings, harness: Harness) -> str:
     """Returns a name that changes with all that can change a task's result.
 
-    On how many GPUs the items were shared out is none of it: each is scored by a whole model.
-    (Which shot stands before an item may differ, as the harness draws them in each process.)
+    The number of GPUs that share the items does not count: each item is scored by a whole model.
+    (The shot before an item may differ, as each process of the harness draws its own.)
     """
     offline = settings.offline
     said = {

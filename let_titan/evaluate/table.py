@@ -38,7 +38,7 @@ def header(tasks: list[str]) -> list[str]:
 
 
 def show(rows: list[tuple[Model, Results]], console: Console) -> None:
-    """Prints the table, on its side where the terminal is too narrow for nine tasks in a row."""
+    """Prints the table, transposed where the terminal is too narrow for nine tasks in a row."""
     lines = [header(list(rows[0][1])), *(cells(*row) for row in rows)]
     if console.width < WIDE:
         lines = [list(line) for line in zip(*lines, strict=True)]

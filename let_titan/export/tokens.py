@@ -47,9 +47,9 @@ def tokenizer_of(source: Source, folder: str | None, rows: int) -> RunTokenizer:
 def write_tokenizer(tokenizer: RunTokenizer, out: Path, seq_len: int) -> None:
     """Writes tokenizer.json and tokenizer_config.json.
 
-    Not a copy of the run's files: torchtitan adds special tokens from tokenizer_config.json and
-    reads vocab.json by rules of its own, and what it made of them is what the model knows. The
-    class is named so that no version of transformers builds its own Llama or GPT-2 tokenizer.
+    They are no copies of the run's files: torchtitan adds special tokens from tokenizer_config.json
+    and reads vocab.json by rules of its own, and the model knows the result. The class is named so
+    that no version of transformers builds its own Llama or GPT-2 tokenizer.
     A chat template is left out: the student has read no chat.
     """
     tokenizer.tokenizer.save(str(out / "tokenizer.json"))

@@ -1,4 +1,4 @@
-"""What a run will cost and what is wrong with it, told before it starts, on one CPU."""
+"""Finds what is wrong with a run, and what it will cost, before it starts, on one CPU."""
 
 from let_titan.preflight.examination import Report, examine
 

@@ -1,4 +1,4 @@
-"""What a run would survive, and its owner would rather know before."""
+"""Advice: what stops no run, but what its owner would like to know before it starts."""
 
 import shutil
 from collections.abc import Iterator
@@ -41,7 +41,7 @@ def memory_advice(config: LetJobConfig, gpu: Gpu, memory: StepMemory) -> Iterato
 
 
 def cures(config: LetJobConfig) -> str:
-    """Says what is left to do against too many activations."""
+    """Says what would lower the memory of the activations."""
     found, (key, size) = [], batch_size(config)
     if size > 1:
         # Microbatches of a pipeline are parts of the local batch, whose number sets the global one.
@@ -53,7 +53,7 @@ def cures(config: LetJobConfig) -> str:
 
 
 def too_large(config: LetJobConfig, gpu: Gpu, memory: StepMemory) -> Iterator[str]:
-    """What lasts is exact, so a run in which it does not fit cannot be."""
+    """Refuses a run whose lasting tensors do not fit: their sizes are exact."""
     if memory.lasting <= gpu.memory_bytes:
         return
     offloads = config.training.enable_cpu_offload
@@ -69,7 +69,7 @@ def too_large(config: LetJobConfig, gpu: Gpu, memory: StepMemory) -> Iterator[st
 
 
 def uneven_nodes(config: LetJobConfig, world_size: int, per_node: int) -> Iterator[str]:
-    """As the run itself would refuse it, which asks torchrun."""
+    """Refuses uneven nodes, as the run would, which learns their size from torchrun."""
     if config.teacher.placement == "node" and world_size > per_node and world_size % per_node:
         yield (
             'teacher.placement = "node" needs equally many GPUs on every node, and '
@@ -107,8 +107,8 @@ def batch_size(config: LetJobConfig) -> tuple[str, int]:
 def checkpoint_bytes(config: LetJobConfig, parameters: int) -> tuple[int, int]:
     """Returns the bytes of one checkpoint and of all that lie on the disk at a time.
 
-    Weights and Adam's two moments in training.dtype; one more than are kept lies there while the
-    newest is written.
+    Weights and Adam's two moments in training.dtype; while the newest is written, one more lies
+    there than are kept.
     """
     checkpoint = config.checkpoint
     one = 3 * TORCH_DTYPE_MAP[config.training.dtype].itemsize * parameters

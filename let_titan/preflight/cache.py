@@ -27,7 +27,7 @@ def cache_facts(
 
 
 def cache_advice(config: LetJobConfig, cache: dict[str, Any] | None) -> Iterator[str]:
-    """Compares the teacher's states with what is free, likewise; a run that starts is refused."""
+    """Compares the states' size with this machine's disk; a run that starts would be refused."""
     if cache is None:
         return
     folder = existing_parent(Path(config.teacher.cache).expanduser())

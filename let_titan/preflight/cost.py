@@ -17,9 +17,9 @@ class Cost:
         let_share: the share of the steps that have a teacher.
         flops_per_s: what all GPUs together do in a second: GPUs * peak * utilisation.
         n_gpus: for GPU-hours.
-        teacher_times: its time as a multiple of what it would be if all GPUs shared its FLOPs: the
-            pipeline's other stages wait for the one that has it, and each rank of tensor
-            parallelism computes it whole where the local batch has no equal shares for them.
+        teacher_times: its time, as a multiple of what it would be if all GPUs shared its FLOPs. The
+            pipeline's other stages wait for the one that has it, and tensor-parallel ranks each
+            compute all of it where the local batch cannot be divided evenly among them.
         busy: the share of a step in which a rank of the pipeline has work.
     """
 

@@ -33,7 +33,7 @@ LASTING = {"SHARDED_PARAM", "SHARDED_GRAD", "PARAM", "GRAD", "BUFFER", "OPT"}
 
 @dataclass(frozen=True)
 class StepMemory:
-    """Bytes on one GPU, of those of its kind the one with the largest shards.
+    """Bytes on one GPU: of those with the same blocks, the one with the largest shards.
 
     Attributes:
         weights, gradients, adam, buffers: of the tensors that last.
@@ -129,7 +129,7 @@ def measure_step(
     plan: LetPlan,
     teacher_width: int = 0,
 ) -> StepMemory:
-    """Takes ``model`` through forward, backward and an optimizer step without storage.
+    """Takes ``model`` through forward, backward and an optimizer step, all without storage.
 
     Args:
         model: on meta, in its layout; it is used up.
@@ -160,7 +160,7 @@ def without_storage(
     """Takes a step of ``model``, which is on meta; it is used up.
 
     Returns:
-        what ``forward_backward`` did, and the bytes of the tensors that last.
+        what ``forward_backward`` returned, and the bytes of the tensors that last, by part.
     """
     use_gpu_kernels(model)
     with fake_tensors():

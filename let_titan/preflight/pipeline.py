@@ -29,7 +29,7 @@ def measure_pipeline(
     teacher_width: int = 0,
     teacher_bytes: int = 0,
 ) -> list[StepMemory]:
-    """Measures every rank of the pipeline, of each that with the largest shards.
+    """Measures every rank of the pipeline, each on its process with the largest shards.
 
     Args:
         student: whole.

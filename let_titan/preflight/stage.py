@@ -43,9 +43,9 @@ class StageMemory:
 
     Attributes:
         lasting: of its tensors that last, by part.
-        buffers: those that torch allocates to receive states and gradients, for every microbatch.
+        buffers: what torch allocates to receive states and gradients of every microbatch.
         output: what it gives for a microbatch.
-        output_until: the kinds of action of which each frees that, as far as the stage goes.
+        output_until: the kinds of action after each of which the stage no longer holds that.
         first: the step's first forward (which gathers the weights) and backward (which makes the
             unsharded gradients), by kind.
         later: the others', and "REDUCE_GRAD".
@@ -72,7 +72,7 @@ def measure_stage(
     Args:
         stage: on meta; it is used up.
         kinds: what its schedule has it do; with "I" among it backward is taken in halves, too.
-        config, dims, plan, teacher_width: as ever.
+        config, dims, plan, teacher_width: as ``measure_step`` takes them.
     """
     model: Any = stage.submod
 
@@ -96,8 +96,8 @@ def measure_stage(
 def in_halves(whole: Phase, halves: dict[str, Phase]) -> dict[str, Phase]:
     """Returns both halves of a backward, "I" and "W", which together leave what the whole does.
 
-    What the second frees is not measured: the tracker's hooks hold on to the graph that is kept
-    from the first, with all that is saved in it.
+    What the second half frees is inferred: the tracker's hooks keep the graph of the first alive,
+    with all that is saved in it.
     """
     left = whole.left - halves["I"].left
     return {"I": halves["I"], "W": Phase(halves["W"].peak, left)}
@@ -108,7 +108,7 @@ class Microbatches:
 
     Args:
         stage: with storage.
-        config, dims, plan, teacher_width: as ever.
+        config, dims, plan, teacher_width: as ``measure_step`` takes them.
     """
 
     def __init__(
@@ -156,8 +156,8 @@ class Microbatches:
         arguments = self._chunk(i)
         tokens = arguments.pop("tokens")
         state = tokens if self.stage.is_first else self.states[i].requires_grad_()
-        # The tracker asks of a module's inputs whether backward gets there, which torch does not
-        # say of a leaf where inputs' gradients are taken apart: a view is none.
+        # The tracker asks whether backward reaches a module's inputs, which torch does not say of a
+        # leaf where inputs' gradients are taken separately: so it is shown a view.
         shown = state.view_as(state)
         output = result = self.stage.forward_maybe_with_nosync(shown, **arguments)
         if self.stage.is_last:
@@ -218,7 +218,7 @@ def measure_phases(
         return Phase(peak - before, after - before)
 
     found: tuple[dict[str, Phase], dict[str, Phase]] = ({}, {})
-    # The tracker wants each module forward once, and its notes of that when it goes back.
+    # The tracker expects each module's forward once, and at its backward the notes of that.
     notes = [type(tracker.memory_tracking)() for _ in found]
     for kinds in ("F", backward):
         for i in range(2):

@@ -1,4 +1,4 @@
-"""From the looks of the probe's runs to k, lambda_0 and s_stop: rules, each with its evidence."""
+"""Proposes k, lambda_0 and s_stop from what the probe's runs showed: rules, with their evidence."""
 
 import math
 from collections.abc import Sequence
