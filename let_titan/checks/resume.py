@@ -13,9 +13,9 @@ from let_titan.checks.checkpoint import checkpoint_folder, differs, resume_step
 from let_titan.checks.contents import content_mistakes, goes_on
 from let_titan.checks.layout import global_batch_size
 from let_titan.checks.mistakes import Mistakes
-from let_titan.checks.resumed_data import data_mistakes
+from let_titan.checks.resumed_data import resumed_data_mistakes
 from let_titan.checks.resumed_teacher import resumed_teacher_mistakes
-from let_titan.checks.resumed_validation import validation_mistakes
+from let_titan.checks.resumed_validation import resumed_validation_mistakes
 from let_titan.config import LetJobConfig
 from let_titan.errors import ConfigError
 from let_titan.plan import LetPlan
@@ -155,8 +155,8 @@ def summary_mistakes(config: LetJobConfig, plan: LetPlan | None, world_size: int
         yield differs(config, "tokenizer is another one", f"model.hf_assets_path = {folder!r}")
     yield from batch_mistakes(config, batch, world_size)
     if "dataloader" not in config.checkpoint.exclude_from_loading:
-        yield from data_mistakes(config, data, before["config"])
-    yield from validation_mistakes(config, before.get("validation_data"), before["config"])
+        yield from resumed_data_mistakes(config, data, before["config"])
+    yield from resumed_validation_mistakes(config, before.get("validation_data"), before["config"])
     apart = before["config"].get("data", {}).get("document_attention", False)
     if apart != config.data.document_attention:
         did = "attended within documents" if apart else "attended across documents"

@@ -11,7 +11,9 @@ from let_titan.data.settings import Data
 from let_titan.errors import ConfigError
 
 
-def data_mistakes(config: LetJobConfig, data: dict[str, Any], before: dict[str, Any]) -> Mistakes:
+def resumed_data_mistakes(
+    config: LetJobConfig, data: dict[str, Any], before: dict[str, Any]
+) -> Mistakes:
     """The same corpus, read in the same way.
 
     Args:

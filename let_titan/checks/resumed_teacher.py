@@ -34,7 +34,7 @@ def resumed_teacher_mistakes(
     yield from other_kind
     if plan.pairs and not other_kind:
         yield from s_stop_mistakes(config, plan_before, plan)
-        yield from pair_mistakes(config, plan_before, plan)
+        yield from resumed_pair_mistakes(config, plan_before, plan)
         yield from teacher_phase_mistakes(config, before)
 
 
@@ -112,7 +112,9 @@ def teacher_phase_mistakes(config: LetJobConfig, before: dict[str, Any]) -> Mist
         yield differs(config, f"checkpoints hold {has}", f"let.teacher_norm = {norm!r}")
 
 
-def pair_mistakes(config: LetJobConfig, before: dict[str, Any] | None, plan: LetPlan) -> Mistakes:
+def resumed_pair_mistakes(
+    config: LetJobConfig, before: dict[str, Any] | None, plan: LetPlan
+) -> Mistakes:
     """Moments and maps in a checkpoint belong to these layers; the pairs' weights may change."""
     if not before or not before.get("pairs"):
         return

@@ -17,7 +17,7 @@ KEYS = ("add_bos", "add_eos", "validation_fraction", "max_document_mib")
 """Keys of [data] that decide what validation reads: nothing is shuffled there."""
 
 
-def validation_mistakes(
+def resumed_validation_mistakes(
     config: LetJobConfig, data: dict[str, Any] | None, before: dict[str, Any]
 ) -> Mistakes:
     """The same sequences of the same files.
@@ -49,10 +49,10 @@ def validation_mistakes(
             f"validation.steps = {steps} and validation.local_batch_size = {batch}",
         )
     if now.dataset == PILE:
-        yield from document_mistakes(config, before.get("data", {}))
+        yield from resumed_document_mistakes(config, before.get("data", {}))
 
 
-def document_mistakes(config: LetJobConfig, before: dict[str, Any]) -> Mistakes:
+def resumed_document_mistakes(config: LetJobConfig, before: dict[str, Any]) -> Mistakes:
     """The same documents of these files, even where training begins other data."""
     defaults = Data()
     for key in KEYS:
