@@ -1,14 +1,13 @@
-"""The run's layout without its processes: one rank of a world in which nothing is ever sent."""
+"""The run's layout without its processes, for preflight."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import torch.distributed as dist
 from torchtitan.distributed import ParallelDims
 
 from let_titan.checks import data_parallel_degrees
 from let_titan.config import LetJobConfig
-from let_titan.upstream import forget_shardings
+from let_titan.fake_ranks import fake_ranks
 
 
 def is_replicated(config: LetJobConfig, world_size: int) -> bool:
@@ -35,18 +34,12 @@ def fake_world(
         world_size = replicate = 1
     stages = config.parallelism.pipeline_parallel_degree
     rank = pipeline_rank * (world_size // stages)
-    dist.init_process_group("fake", rank=rank, world_size=world_size)
-    try:
-        yield ParallelDims(
-            dp_replicate=replicate,
-            dp_shard=shard,
-            cp=config.parallelism.context_parallel_degree,
-            tp=config.parallelism.tensor_parallel_degree,
-            pp=stages,
-            ep=1,
-            etp=1,
-            world_size=world_size,
-        )
-    finally:
-        dist.destroy_process_group()
-        forget_shardings()
+    with fake_ranks(
+        rank,
+        dp_replicate=replicate,
+        dp_shard=shard,
+        cp=config.parallelism.context_parallel_degree,
+        tp=config.parallelism.tensor_parallel_degree,
+        pp=stages,
+    ) as dims:
+        yield dims

@@ -11,17 +11,17 @@ from torchtitan.tools.utils import device_module, device_type
 
 from let_titan.config import LetJobConfig
 from let_titan.device import HAS_ACCELERATOR
+from let_titan.fake_ranks import fake_ranks
 from let_titan.student.flavors import FLAVORS
 from let_titan.student.model import LetTransformer
 from let_titan.student.parallelize import parallelize_student
-from let_titan.upstream import forget_shardings
 
 BACKEND = "aot_eager"
 """All of compile but its kernels: what goes wrong does so in tracing."""
 
 
 def compiled_tensor_parallel_error(config: LetJobConfig) -> str:
-    """Runs forward and backward of two small blocks, as one of two ranks in a fake world.
+    """Runs forward and backward of two small blocks, as one of two fake ranks.
 
     Precision, activation checkpointing and what is compiled are the run's. It takes seconds and
     leaves the random state and the compiler's as they were.
@@ -42,23 +42,18 @@ def compiled_tensor_parallel_error(config: LetJobConfig) -> str:
     # On the rank's own GPU: otherwise each rank would leave a CUDA context of some hundred MiB on
     # the node's first one.
     device_module.set_device(torch.device(device_type, int(os.environ.get("LOCAL_RANK", 0))))
-    dist.init_process_group("fake", rank=0, world_size=2)
+    devices = [device_module.current_device()] if HAS_ACCELERATOR else []
     try:
-        with torch.random.fork_rng(
-            devices=[device_module.current_device()] if HAS_ACCELERATOR else []
-        ):
-            backward(config)
+        with fake_ranks(tp=2) as dims, torch.random.fork_rng(devices=devices):
+            backward(config, dims)
     except Exception as error:
         return f"{type(error).__name__}: {str(error)[:100]}"
     finally:
-        dist.destroy_process_group()
-        forget_shardings()
         torch.compiler.reset()
     return ""
 
 
-def backward(config: LetJobConfig) -> None:
-    dims = ParallelDims(dp_replicate=1, dp_shard=1, cp=1, tp=2, pp=1, ep=1, etp=1, world_size=2)
+def backward(config: LetJobConfig, dims: ParallelDims) -> None:
     args = FLAVORS["debug"]
     args.vocab_size, args.max_seq_len, args.n_layers = 64, 32, 2
     with torch.device("meta"):
