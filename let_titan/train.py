@@ -76,8 +76,7 @@ def run(config: LetJobConfig) -> str:
                 # Until the folder is complete: a launcher may repeat its signal at any time.
                 stack.enter_context(trainer.stop_request.listening())
                 trainer.train()
-                if isinstance(trainer.dataloader, PileLoader):
-                    trainer.run_folder.facts["data"]["skipped"] = trainer.dataloader.skipped()
+                note_skipped_lines(trainer)
             exit_state = exit_state_of(trainer)
             trainer.run_folder.end(exit_state)
         except BaseException as error:  # torch's CheckpointException is no Exception
@@ -89,6 +88,12 @@ def run(config: LetJobConfig) -> str:
                 trainer.close()
     dist.destroy_process_group()
     return exit_state
+
+
+def note_skipped_lines(trainer: LetTrainer) -> None:
+    """Puts the bad lines that were skipped into the summary's facts; every rank calls."""
+    if isinstance(trainer.dataloader, PileLoader):
+        trainer.run_folder.facts["data"]["skipped"] = trainer.dataloader.skipped()
 
 
 def exit_state_of(trainer: LetTrainer) -> str:

@@ -24,7 +24,7 @@ from let_titan.data.shards import SUFFIX, Header, ShardWriter, check_shard, chec
 from let_titan.data.teacher_text import TeacherText, check_spelling
 from let_titan.disk import make_folder
 from let_titan.errors import ConfigError, exit_code
-from let_titan.tokenizer.encoder import Encoder, load_encoder
+from let_titan.tokenizer.encoder import DocumentEncoder, Encoder, load_encoder
 
 CHARACTERS_AT_ONCE = 2**18
 """Text handed to the tokenizer's threads at once; bounds the memory that its results take."""
@@ -73,16 +73,26 @@ def tokenize(
                 continue
             with ShardWriter(path, header) as writer:
                 for batch in text_batches(file, policy, totals):
-                    texts = [document.text for _, document in batch]
-                    encoded = encode(texts)
-                    theirs = teacher.ids(texts, encoded) if teacher else [None] * len(texts)
-                    for (line, document), tokens, own in zip(batch, encoded, theirs, strict=True):
-                        writer.add(tokens, line, document, own)
-                        totals["tokens"] += len(tokens)
+                    totals["tokens"] += add_documents(writer, batch, encode, teacher)
                     totals["documents"] += len(batch)
                     bar.update(len(batch))
                     give_back_free_pages()
     return totals
+
+
+def add_documents(
+    writer: ShardWriter,
+    batch: list[tuple[int, Document]],
+    encode: DocumentEncoder,
+    teacher: TeacherText | None,
+) -> int:
+    """Tokenises documents, each with its line, into a shard; returns the number of their ids."""
+    texts = [document.text for _, document in batch]
+    encoded = encode(texts)
+    theirs = teacher.ids(texts, encoded) if teacher else [None] * len(texts)
+    for (line, document), tokens, own in zip(batch, encoded, theirs, strict=True):
+        writer.add(tokens, line, document, own)
+    return sum(map(len, encoded))
 
 
 def header_of(file: File, encoder: Encoder, data: Data, teacher: TeacherText | None) -> Header:

@@ -17,10 +17,10 @@ from torchtitan.distributed.utils import get_train_context, maybe_enable_amp
 from torchtitan.models.attention import ScaledDotProductAttentionWrapper
 from torchtitan.tools import utils as titan_utils
 
-from let_titan.alignment import Alignment, alignment_loss
 from let_titan.config import LetJobConfig, distills
-from let_titan.let.build import build_distillation, build_fit
+from let_titan.let.build import build_alignment, build_distillation, build_fit
 from let_titan.plan import LetPlan
+from let_titan.preflight.student import eager
 from let_titan.student import LetModelArgs, LetTransformer
 from let_titan.student.pipeline import or_given
 from let_titan.upstream import fake_tensors, memory_tracker
@@ -166,17 +166,7 @@ def without_storage(
     with fake_tensors():
         model.to_empty(device=titan_utils.device_type)
         optimizers = build_optimizers([model], config.optimizer, dims)
-        model.distillation = build_distillation(config, dims.tp)
-        if model.distillation is not None:
-            model.distillation.head = teacher_head(config, model.model_args, teacher_width)
-        elif plan.pairs:
-            blocks = [(pair.block, pair.weight) for pair in plan.pairs]
-            loss = alignment_loss(config.let.loss, config.let.alpha)
-            model.alignment = Alignment(blocks, loss)
-            fit = build_fit(config.let, model.model_args.dim)
-            if fit is not None:
-                device = torch.device(titan_utils.device_type)
-                model.alignment.fitted = [fit(teacher_width, device) for _ in plan.pairs]
+        attach_teacher(model, config, dims, plan, teacher_width)
         loss_parallel = dims.tp_enabled and not config.parallelism.disable_loss_parallel
         with get_train_context(loss_parallel)():
             result = forward_backward()
@@ -189,6 +179,24 @@ def without_storage(
             "adam": local_bytes(states),
             "buffers": local_bytes(model.buffers()),
         }
+
+
+def attach_teacher(
+    model: LetTransformer,
+    config: LetJobConfig,
+    dims: ParallelDims,
+    plan: LetPlan,
+    teacher_width: int,
+) -> None:
+    """Gives ``model`` its alignment or distillation; call it where tensors are fake."""
+    model.distillation = build_distillation(config, dims.tp)
+    if model.distillation is not None:
+        model.distillation.head = teacher_head(config, model.model_args, teacher_width)
+    model.alignment = build_alignment(plan, eager(config))
+    fit = build_fit(config.let, model.model_args.dim)
+    if model.alignment is not None and fit is not None:
+        device = torch.device(titan_utils.device_type)
+        model.alignment.fitted = [fit(teacher_width, device) for _ in plan.pairs]
 
 
 def teacher_head(config: LetJobConfig, args: LetModelArgs, width: int) -> torch.Tensor:
