@@ -105,10 +105,14 @@ def is_over(config: LetJobConfig) -> bool:
 def initial_mistakes(config: LetJobConfig) -> Mistakes:
     checkpoint = config.checkpoint
     if checkpoint.initial_load_in_hf:
-        key = "checkpoint.initial_load_path" if checkpoint.initial_load_path else "hf_assets_path"
-        folder = Path(checkpoint.initial_load_path or config.model.hf_assets_path)
+        given = checkpoint.initial_load_path
+        key = "checkpoint.initial_load_path" if given else "model.hf_assets_path"
+        folder = Path(given or config.model.hf_assets_path)
         if not any(folder.glob("*.safetensors")):
-            yield ConfigError(f"{key} = {str(folder)!r} holds no *.safetensors to start from.")
+            yield ConfigError(
+                f"{key} = {str(folder)!r} holds no *.safetensors to start from: give a folder that "
+                "does, or leave checkpoint.initial_load_in_hf out."
+            )
     elif checkpoint.initial_load_path is not None:
         folder = Path(checkpoint.initial_load_path)
         if not (folder / METADATA).exists():

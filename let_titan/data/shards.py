@@ -131,7 +131,10 @@ class ShardWriter:
         """Returns a column of lists of ids."""
         ends = np.cumsum([0, *map(len, ids)])
         if ends[-1] >= 2**31:
-            raise ConfigError(f"{self.path}: {DOCUMENTS_PER_BATCH} documents hold 2**31 tokens.")
+            raise ConfigError(
+                f"{self.path}: {DOCUMENTS_PER_BATCH} documents hold {ends[-1]:,} tokens, and Arrow "
+                f"counts fewer than {2**31:,} in a batch: lower --max-document-mib."
+            )
         kind = self.schema.field(name).type
         return pyarrow.ListArray.from_arrays(ends.astype(np.int32), np.concatenate(ids), type=kind)
 

@@ -147,10 +147,20 @@ def second_reading(
 
 
 def shard_paths(files: list[File], out: Path) -> dict[Path, File]:
-    """Returns where each file's shard goes."""
-    paths = {out / (file.name + SUFFIX): file for file in files}
-    if len(paths) < len(files):
-        raise ConfigError("Several files have the same name: tokenize their folders one by one.")
+    """Returns where each file's shard goes.
+
+    Raises:
+        ConfigError: two files have one name, and so one shard.
+    """
+    paths: dict[Path, File] = {}
+    for file in files:
+        path = out / (file.name + SUFFIX)
+        if path in paths:
+            raise ConfigError(
+                f"{paths[path].path} and {file.path} have the same name: tokenize their folders "
+                "one by one, each with an --out of its own."
+            )
+        paths[path] = file
     return paths
 
 
