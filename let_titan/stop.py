@@ -1,4 +1,4 @@
-"""SIGTERM and SIGINT (a queue's time limit, Ctrl-C) as a request to stop after the step at hand.
+"""SIGTERM and SIGINT (a queue's time limit, Ctrl-C) as a request to stop after this step.
 
 A program without steps ends by an exception, at SIGTERM as at Ctrl-C.
 """

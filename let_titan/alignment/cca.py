@@ -62,7 +62,7 @@ class Cca:
     """Regularised CCA of running covariances (Hotelling, 1936; Vinod, 1976, for the ridge).
 
     With S_hh, S_tt and S_ht the covariances over the valid tokens of all ranks in the steps before,
-    a step's counting ``decay`` times less with each step since, and a ridge on the diagonals,
+    weighted down by ``decay`` with each step since, and a ridge on the diagonals,
 
         S_hh^-1/2 S_ht S_tt^-1/2 = P C Q^T,  U = S_hh^-1/2 P,  V = S_tt^-1/2 Q
 
@@ -82,8 +82,8 @@ class Cca:
         ridge: in units of the side's mean variance.
         decay: in 0..1.
         every: steps.
-        tokens: per feature of both sides, on which the covariances must rest; where their memory,
-            1 / (1 - decay) steps, never holds so many, all that it holds.
+        tokens: per feature of both sides, on which the covariances must rest. If their memory of
+            1 / (1 - decay) steps never holds that many, directions are found once it is full.
         device: where the states are.
 
     Attributes:

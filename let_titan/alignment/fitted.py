@@ -15,7 +15,7 @@ class Fitted(Protocol):
     directions: tuple[torch.Tensor, ...]
 
     def __call__(self, states: torch.Tensor) -> torch.Tensor:
-        """Returns the teacher's [B, S, d_T] as the loss shall see it."""
+        """Returns the teacher's [B, S, d_T] as the loss takes it."""
 
     def observe(self, hidden: torch.Tensor, teacher: torch.Tensor, mask: torch.Tensor) -> None:
         """Counts the valid tokens of [B, S, d_M] and [B, S, d_T]; each token comes once a step."""

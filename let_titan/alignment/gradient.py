@@ -49,12 +49,12 @@ def differentiated(loss: AlignmentLoss) -> AlignmentGradient:
 def added_gradient(loss: AlignmentLoss, compile_backend: str | None = None) -> AddedGradient:
     """Returns the function that adds ``loss``'s scaled gradient to what comes from above.
 
-    The addition belongs to it, so that a compiler writes the sum and never the gradient itself. Of
-    the paper's loss inductor makes one kernel that takes a token's states twice, the second time
-    from the cache: one read of them, of the teacher's and of the incoming gradient, and one write,
-    3 d_M + d_T elements a token (1.4B under SmolLM-135M in bf16: 13.1 KiB). Nothing else of the
-    states' size is made (tests/test_fused.py; recipes/gpu_kernels.py for a GPU's kernel), so there
-    is none of our own.
+    The addition is part of it, so that a compiled version stores the sum and never the gradient
+    itself. For the paper's loss inductor makes one kernel, which reads a token's states twice, the
+    second time from the cache. So memory sees one read of the student's states, of the teacher's
+    and of the incoming gradient, and one write: 3 d_M + d_T elements a token (1.4B under
+    SmolLM-135M in bf16: 13.1 KiB). Nothing else of the states' size is made (tests/test_fused.py;
+    recipes/gpu_kernels.py for a GPU), so we need no kernel of our own.
 
     Args:
         loss: for example ``cosine_alignment``.

@@ -75,8 +75,8 @@ class _Inject(torch.autograd.Function):
             alignment.fitted[ctx.pair].observe(hidden, teacher, mask)
         states = (hidden, alignment.mapped(ctx.pair, teacher), mask)
         directions = alignment.directions(ctx.pair)
-        # A tensor even of a float (on the CPU: no copy waits for it), so that nothing is compiled
-        # anew when lambda changes.
+        # A tensor even of a float (on the CPU: no copy waits for it), so that nothing is recompiled
+        # when lambda changes.
         scale = torch.as_tensor(weight * ctx.coefficient, dtype=torch.float32)
         if alignment.diagnostics is not None:
             own = scale * alignment.gradient(ctx.pair, *states)
@@ -140,7 +140,7 @@ class Alignment:
             coefficient: lambda(s) / global number of valid tokens, a float or a 0-d tensor.
 
         Returns:
-            ``hidden``, to be used in its stead.
+            ``hidden``, with the loss attached.
         """
         if self.diagnostics is not None:
             of_pairs = [
@@ -155,7 +155,7 @@ class Alignment:
         return hidden
 
     def mapped(self, pair: int, teacher: torch.Tensor) -> torch.Tensor:
-        """Returns the teacher's [B, S, d_T] as the pair's loss shall see it."""
+        """Returns the teacher's [B, S, d_T] as the pair's loss takes it."""
         return self.fitted[pair](teacher) if self.fitted else teacher
 
     def directions(self, pair: int) -> tuple[torch.Tensor, ...]:
@@ -163,7 +163,7 @@ class Alignment:
         return self.fitted[pair].directions if self.fitted else ()
 
     def projected(self, pair: int, hidden: torch.Tensor) -> torch.Tensor:
-        """Returns the student's [B, S, d_M] as the pair's loss shall see it."""
+        """Returns the student's [B, S, d_M] as the pair's loss takes it."""
         return hidden.float() @ self.learned[pair].matrix if self.learned else hidden
 
     def gradient(

@@ -6,11 +6,11 @@ import torch
 def interpolate_width(states: torch.Tensor, width: int) -> torch.Tensor:
     """Interpolates each hidden vector linearly along its feature axis (paper, section 3).
 
-    The vector is read as d_T samples of a line, sampled anew at the centres of ``width`` equal
-    cells: ``F.interpolate(mode="linear", align_corners=False)``, torch's default (the paper does
-    not say which). Written out, since torch's CUDA kernel for it loops over all tokens in a
-    handful of thread blocks. And not as ``torch.lerp``: inductor takes it apart into so many ops
-    that a GPU's kernel would write their result, in fp32, for its second pass over a token
+    The vector is read as d_T samples of a line, resampled at the centres of ``width`` equal cells:
+    ``F.interpolate(mode="linear", align_corners=False)``, torch's default (the paper does not say
+    which). Written out, since torch's CUDA kernel for it loops over all tokens in a handful of
+    thread blocks. ``torch.lerp`` would not do either: inductor takes it apart into so many ops that
+    a GPU's kernel would store their result, in fp32, for its second pass over a token
     (recipes/gpu_kernels.py).
 
     Args:

@@ -1,4 +1,4 @@
-"""Checksums beside a checkpoint's files: DCP itself would load a flipped byte without a word.
+"""Checksums beside a checkpoint's files: DCP itself would silently load a flipped byte.
 
 Each rank writes the sums of its own data files to ``__{rank}_checksums.json`` before ``.metadata``
 makes the folder whole. The files are DCP's, so plain torchtitan loads the checkpoint, too.

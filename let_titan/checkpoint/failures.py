@@ -1,4 +1,4 @@
-"""What goes wrong with checkpoints, as every rank learns it and as a sentence names it."""
+"""Failures of checkpoints: raised on every rank, and put into a few words."""
 
 import errno
 from collections.abc import Callable

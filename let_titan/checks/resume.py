@@ -98,7 +98,7 @@ def is_over(config: LetJobConfig) -> bool:
         return False
     try:
         return is_complete(Path(config.job.dump_folder)) and not goes_on(last)
-    except (ValueError, KeyError, TypeError):  # what is damaged is told by a check of its own
+    except (ValueError, KeyError, TypeError):  # other checks report what is damaged
         return False
 
 

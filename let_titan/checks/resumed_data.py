@@ -1,4 +1,4 @@
-"""A run that goes on reads the data that it has read so far, from where it stands in them."""
+"""A resumed run reads the same data as before, from the position that it had reached."""
 
 from typing import Any
 
@@ -17,7 +17,7 @@ def resumed_data_mistakes(
     """The same corpus, read in the same way.
 
     Args:
-        config: of a run that goes on from its loader's position.
+        config: of a run that resumes from its loader's position.
         data: the fingerprint of what was read so far.
         before: the config of then, in which keys of today may be missing.
     """
@@ -45,7 +45,7 @@ def is_other(before: dict[str, Any], now: dict[str, Any]) -> bool:
 
 
 def position_mistakes(config: LetJobConfig, before: dict[str, Any]) -> Mistakes:
-    """What decides which ids stand where: the loader would refuse it, too, once all is loaded."""
+    """Keys that decide the order of the ids; the loader would refuse them, too, but later."""
     had, defaults = before.get("data", {}), Data()
     for key in IDENTITY:
         value, now = had.get(key, getattr(defaults, key)), getattr(config.data, key)

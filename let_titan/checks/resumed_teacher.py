@@ -1,4 +1,4 @@
-"""A run that goes on keeps its teacher, its method and its s_stop: checkpoints hold their state."""
+"""A resumed run keeps its teacher, its method and its s_stop: checkpoints hold their state."""
 
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ def resumed_teacher_mistakes(
     """Compares the teacher's phase with what it was when the checkpoint was saved.
 
     Args:
-        config: of the run that goes on.
+        config: of the resumed run.
         plan: its plan.
         plan_before: the plan in summary.json; None for a baseline.
         before: the config in summary.json, in which keys of today may be missing.

@@ -1,4 +1,4 @@
-"""A run that goes on is validated on the same tokens: a curve is of one measure.
+"""A resumed run is validated on the same tokens, so that its curve has one measure.
 
 How often may change, and validation may begin or end.
 """
@@ -23,7 +23,7 @@ def resumed_validation_mistakes(
     """The same sequences of the same files.
 
     Args:
-        config: of a run that goes on.
+        config: of the resumed run.
         data: the fingerprint of what validation read so far; None: there was none.
         before: the config of then, in which keys of today may be missing.
     """

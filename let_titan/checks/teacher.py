@@ -34,7 +34,7 @@ def auto_stopped_at(config: LetJobConfig) -> float:
     path = Path(config.job.dump_folder) / "summary.json"
     if not config.let.auto_stop or not path.exists():
         return math.inf
-    with suppress(ValueError, KeyError, TypeError):  # a damaged file is told by resume.py
+    with suppress(ValueError, KeyError, TypeError):  # resume.py reports a damaged file
         plan = json.loads(path.read_text())["let_plan"]
         return int(plan["s_stop"]) if plan["horizon"] else math.inf
     return math.inf

@@ -35,7 +35,7 @@ class File:
 
     @property
     def name(self) -> str:
-        """The path's last part, whose ending says the format; an address's query is none of it."""
+        """The path's last part, whose ending says the format; without the query of an address."""
         path = urlsplit(self.path).path if self.path.startswith(REMOTE) else self.path
         return path.rsplit("/", 1)[-1]
 
@@ -67,9 +67,9 @@ def data_files(pattern: str | None, key: str = "dataset_path") -> list[File]:
 
 
 def _place(path: str, real: Callable[[str], str]) -> str:
-    """Returns what a file's path is however its folder, which ``real`` resolves, is spelled.
+    """Returns a file's path with its folder resolved by ``real``, so that spellings do not count.
 
-    A file that is a link stays one of its own: so corpora name the same bytes twice on purpose.
+    A file that is a link is not resolved: a corpus may name the same bytes twice on purpose.
     """
     if path.startswith((HUB, *REMOTE)):
         return path
@@ -96,8 +96,8 @@ def _no_file(pattern: str | None, key: str) -> NotFoundHere:
 def corpus_digest(files: list[File]) -> str:
     """Returns a sha256 over the files' names and sizes in the order in which they are read.
 
-    Folders are no part of it, so that a corpus may move; where it has come to be read in another
-    order, it is another corpus to a position within it.
+    Folders do not count, so that a corpus may move. The order does: a position in the corpus means
+    nothing in another order.
     """
     names = [(file.name, file.size) for file in files]
     return hashlib.sha256(repr(names).encode()).hexdigest()

@@ -4,9 +4,9 @@ The invariant: **with the same number of lanes the global batch of a step holds 
 whatever the number of ranks and workers.** Sequence j of the run is the next one of lane j mod V
 (``lanes``); ranks deal sequences among themselves (rank r of R takes those with
 (j - start) mod R = r), so each accumulation step of R x local_batch_size sequences is the same set
-in any layout, and what was consumed is told by j and by where each of the V lanes stands. A rank
-follows only the lanes that its sequences come from: V / R of them where R divides V, so that each
-document is tokenised once. For other R it is as exact, and a rank follows V / gcd(V, R) lanes.
+in any layout, and j and the positions of the V lanes say what was consumed. A rank follows only the
+lanes that its sequences come from: V / R of them where R divides V, so that each document is
+tokenised once. For other R the order is the same, but a rank follows V / gcd(V, R) lanes.
 
 V defaults to the number of data-parallel ranks at the start of the run (one process: one stream of
 documents in their order) and then stays with the checkpoint; ``data.lanes`` sets it, for instance

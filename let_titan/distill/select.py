@@ -89,7 +89,7 @@ def selected(
         batches: from the loader.
         pool: how many sequences compete.
         per_step: batches that a step trains on.
-        selecting: whether the step at hand selects; asked where a step begins.
+        selecting: whether the current step selects; asked at its beginning.
         score: gives a batch's [B], on the CPU.
     """
     while True:

@@ -100,7 +100,7 @@ def place_tasks(offline: Path, harness_tasks: Path, out: Path) -> list[str]:
     Args:
         offline: folder with TASK.yaml files and their data.
         harness_tasks: the harness's own folder of tasks.
-        out: a folder that is there.
+        out: an existing folder.
 
     Returns:
         The names of the tasks.

@@ -196,7 +196,7 @@ def prepare(model: Model, options: argparse.Namespace) -> tuple[Model, Packed, i
 
 
 def run(options: argparse.Namespace) -> None:
-    """Evaluates one model after the other, when all of them are found; results stand as they come.
+    """Evaluates the models in turn, once all of them are found; writes each result as it comes.
 
     Raises:
         ConfigError: a mistake in the input.

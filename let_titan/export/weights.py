@@ -24,7 +24,7 @@ EMBEDDING, HEAD = "tok_embeddings.weight", "output.weight"
 
 
 class KnownReader(FileSystemReader):
-    """DCP's reader with the ``.metadata`` at hand: it would unpickle it anew for each tensor."""
+    """DCP's reader, given the ``.metadata``, which it would unpickle again for each tensor."""
 
     def __init__(self, folder: Path, metadata: Metadata) -> None:
         super().__init__(folder)

@@ -1,1 +1,1 @@
-"""LET in a run: the teacher beside the student, what it is aligned with, until when."""
+"""LET in a run: loads the teacher, aligns the student with it, and releases it."""

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 SMOOTHING = 0.9
-"""Share of what was in a smoothed value; the rest is the look at hand."""
+"""Weight of the earlier looks in a smoothed value; the current look has the rest."""
 
 PATIENCE = 10
 """Looks before anything is decided, and looks without a gain after which none is expected."""
@@ -44,7 +44,7 @@ class AutoStop:
         self.seen = Seen()
 
     def look(self, step: int, found: Mapping[str, Any]) -> str | None:
-        """Takes a step's diagnostics; returns why ``step`` shall be s_stop, or None.
+        """Takes a step's diagnostics; returns why ``step`` becomes s_stop, or None.
 
         A step in which a gradient is zero has no angle and does not count.
         """
@@ -84,7 +84,7 @@ class AutoStop:
         return {"auto_stop": json.dumps(asdict(self.seen))}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Takes it back; of a checkpoint without it, begins anew."""
+        """Takes it back; a checkpoint without it begins with no looks."""
         self.seen = Seen(**json.loads(state.get("auto_stop", "{}")))
 
 

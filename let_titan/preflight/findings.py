@@ -37,7 +37,7 @@ def look(config: LetJobConfig, world_size: int, gpu: Gpu) -> Findings:
     found = find_mistakes(config, world_size, elsewhere=True)
     wrong = [mistake for mistake in found if not isinstance(mistake, NotFoundHere)]
     wrong += [*gpu_mistakes(config, gpu), *shape_mistakes(config)]
-    mistakes = list(dict.fromkeys(map(str, wrong)))  # a check made twice is told once
+    mistakes = list(dict.fromkeys(map(str, wrong)))  # some checks are made twice
     missing = [str(mistake) for mistake in found if isinstance(mistake, NotFoundHere)]
     missing += unread(config)
     return Findings(mistakes, unchecked=[text for text in missing if text not in mistakes])
@@ -47,7 +47,7 @@ def vocabulary_of(config: LetJobConfig) -> int:
     """Returns the student's vocabulary: its tokenizer's, or that which the facts know.
 
     Raises:
-        ConfigError: neither is at hand.
+        ConfigError: neither is known.
     """
     folder = config.model.hf_assets_path
     if has_tokenizer(folder):
@@ -77,7 +77,7 @@ def plan_of(config: LetJobConfig) -> LetPlan | None:
 
 
 def shape_mistakes(config: LetJobConfig) -> Mistakes:
-    """Checks vocabulary and teacher once more, by the facts where nothing else is at hand."""
+    """Checks vocabulary and teacher again, by the shipped facts where nothing else is here."""
     unknown = list(raised_by(vocabulary_of, config))
     yield from unknown
     plan = plan_of(config)

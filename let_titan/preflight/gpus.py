@@ -1,4 +1,4 @@
-"""The GPUs a run can be priced for. What is assumed of them is told with every price."""
+"""The GPUs a run can be priced for. Every price names what is assumed of them."""
 
 from dataclasses import dataclass
 

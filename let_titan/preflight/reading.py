@@ -1,4 +1,4 @@
-"""What teacher.tokenizer = "align" costs for the pair at hand: a few of the run's own batches."""
+"""What teacher.tokenizer = "align" costs, measured on a few of the run's own batches."""
 
 from dataclasses import dataclass
 from itertools import islice

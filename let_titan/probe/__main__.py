@@ -41,7 +41,7 @@ def main(args: list[str] | None = None, train: Train | None = None) -> int:
 
     Args:
         args: of the command line.
-        train: in torchrun's stead.
+        train: used in place of torchrun.
     """
     own, rest = parser().parse_known_args(args)
     return exit_code("let_titan.probe", lambda: probe(own, rest, train or in_processes(own.nproc)))

@@ -1,4 +1,4 @@
-"""What an earlier start left in a run's folder: cut to where the run goes on, or set aside."""
+"""What an earlier start left in a run's folder: cut to where the run resumes, or set aside."""
 
 import json
 import time

@@ -148,8 +148,8 @@ def build_without_weights(
 ) -> nn.Module:
     """Builds the base model (no LM head), frozen, in eval mode, its large parameters on meta.
 
-    Buffers such as rotary frequencies are computed as ever: most are not in the checkpoint, and
-    after a plain meta build they would be garbage.
+    Buffers such as rotary frequencies are computed as usual: most are not in the checkpoint, and
+    after a plain build on meta they would be garbage.
     """
     with torch.random.fork_rng(devices=[]), _EmptyOnMeta():
         model = AutoModel.from_config(
