@@ -27,7 +27,7 @@ class ChecksumWriter(FileSystemWriter):
         try:
             future = super().write_data(plan, planner)
         except RuntimeError as error:
-            hidden = beneath(error)
+            hidden = os_error_beneath(error)
             raise (hidden or error) from None
         names = {result.storage_data.relative_path for result in future.wait()}
         prefix = plan.storage_data.prefix.rstrip("_")  # "__0_"
@@ -40,7 +40,7 @@ class ChecksumWriter(FileSystemWriter):
         write_sums(Path(self.path), f"metadata{SUFFIX}", [METADATA])
 
 
-def beneath(error: BaseException) -> OSError | None:
+def os_error_beneath(error: BaseException) -> OSError | None:
     """Returns the OSError that torch.save hides behind an error of its own, where there is one."""
     cause: BaseException | None = error
     while cause is not None and not isinstance(cause, OSError):
