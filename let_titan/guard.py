@@ -141,7 +141,7 @@ def describe(bad_loss: list[int], bad_gradient: list[int]) -> str:
 
 
 def ranges(numbers: list[int]) -> str:
-    """Writes sorted numbers shortly: [0, 1, 2, 5] as "0-2, 5"."""
+    """Abbreviates sorted numbers: [0, 1, 2, 5] is "0-2, 5"."""
     parts: list[list[int]] = []
     for number in numbers:
         if parts and number == parts[-1][-1] + 1:

@@ -75,7 +75,7 @@ def rows_of_this_rank(
 def all_rows(
     states: torch.Tensor, rows: int, dims: ParallelDims, positions: torch.Tensor | None = None
 ) -> torch.Tensor:
-    """Cuts the sequence axis as context parallelism alone does: every LM head takes all tokens.
+    """Cuts the sequence axis as context parallelism alone does, as an LM head takes it.
 
     What other ranks computed by ``share_of_batch`` is gathered.
 

@@ -34,7 +34,7 @@ def model_mistakes(config: LetJobConfig) -> Mistakes:
 
 
 def padding_mistakes(config: LetJobConfig) -> Mistakes:
-    """torchtitan's own reading and writing of safetensors knows no padding."""
+    """torchtitan reads and writes safetensors without a padded vocabulary."""
     multiple, checkpoint = config.model.pad_vocab_to_multiple_of, config.checkpoint
     for key in ("initial_load_in_hf", "last_save_in_hf"):
         if multiple > 1 and checkpoint.enable and getattr(checkpoint, key):

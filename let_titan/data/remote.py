@@ -61,7 +61,7 @@ def patiently(path: str, what: str, attempt: Callable[[], T]) -> T:
 
 
 def is_final(error: Exception) -> bool:
-    """Whether another try would meet the same answer: what is not there, or not for us."""
+    """Whether another try would fail alike: the file is missing or forbidden, or we are offline."""
     status = getattr(error, "code", None) or getattr(
         getattr(error, "response", None), "status_code", None
     )

@@ -101,7 +101,7 @@ class TeacherText:
         )
 
     def twins(self, texts: list[str], encoded: list[np.ndarray]) -> list[Twin | None]:
-        """Reads documents, of which the student's ids, BOS and EOS included, are there already."""
+        """Reads documents of which the student's ids, BOS and EOS included, are given."""
         theirs = self.teacher.encode(texts)
         arrays = (np.array(ids, dtype=np.int64) for ids in theirs)
         return [self._twin(*each) for each in zip(texts, encoded, arrays, strict=True)]

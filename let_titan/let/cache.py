@@ -145,7 +145,7 @@ class RunCache:
     def announced(
         self, batches: Iterator[Batch], teacher: CachedTeacher | WritingTeacher | None
     ) -> Iterator[Batch]:
-        """Yields ``batches``, having told the teacher the numbers of their sequences."""
+        """Yields ``batches`` without their sequences' numbers, after telling the teacher those."""
         for inputs, labels in batches:
             numbers = inputs.pop("sequences").tolist()
             if teacher is not None:
