@@ -67,7 +67,7 @@ def build_auto_stop(plan: LetPlan, config: LetJobConfig) -> AutoStop | None:
     return AutoStop(blocks, let.auto_stop_cosine, let.auto_stop_gain)
 
 
-def teaches(plan: LetPlan, model_parts: Sequence[Any]) -> bool:
+def owns_aligned_block(plan: LetPlan, model_parts: Sequence[Any]) -> bool:
     """Whether these parts of the student hold a block that ``plan`` aligns.
 
     Distillation's is the LM head, which counts as the block after the last.

@@ -20,7 +20,7 @@ from let_titan.let.build import (
     build_diagnostics,
     build_distillation,
     build_fit,
-    teaches,
+    owns_aligned_block,
 )
 from let_titan.let.cache import RunCache
 from let_titan.let.learned_maps import LearnedMaps
@@ -77,11 +77,11 @@ class LetPhase:
             self.targets = TargetCount(dims, device)
         for part in model_parts:
             part.alignment, part.distillation = self.alignment, self.distillation
-        self._teaches = self._writes_cache = teaches(plan, model_parts)
+        self._owns_block = self._writes_cache = owns_aligned_block(plan, model_parts)
         self._pipeline: PipelineRows | None = None
         if plan.pairs and dims.pp_enabled:
             mesh = dims.get_mesh("pp")
-            owners = ranks_where(self._teaches, mesh)
+            owners = ranks_where(self._owns_block, mesh)
             self._writes_cache = mesh.get_local_rank() == owners[0]
             if config.teacher.pipeline == "all":
                 self._pipeline = PipelineRows(mesh, owners)
@@ -103,7 +103,7 @@ class LetPhase:
         cached = self.cache is not None and self.cache.open(self.plan, folder, start)
         if self.targets is not None:
             self.targets.teacher_is(folder, config.trust_remote_code)
-        if not self._teaches and self._pipeline is None:
+        if not self._owns_block and self._pipeline is None:
             return
         if self.cache is not None and cached:
             self.teacher = self.cache.reading(self.plan, folder, self.device)
@@ -222,7 +222,7 @@ class LetPhase:
             mask &= own.targets >= 0
         if self._pipeline is not None:
             states = self._pipeline.handed_over(states)
-        return (mask, *states) if self._teaches else None
+        return (mask, *states) if self._owns_block else None
 
     def aligned_tokens(self, valid: float | torch.Tensor) -> float | torch.Tensor:
         """Returns the step's global number of aligned tokens; every rank calls.
