@@ -8,7 +8,6 @@ calls; torch itself stays unpatched.
 Private upstream names used: ``torch._utils._get_available_device_type``, ``_get_device_module``.
 """
 
-import ctypes
 import gc
 import os
 import platform
@@ -23,14 +22,15 @@ import psutil
 import torch
 import torch._utils
 
+from let_titan.data.memory import give_back_free_pages
+
 HAS_ACCELERATOR = torch._utils._get_available_device_type() is not None
 
 
 def resident_bytes() -> int:
     """Returns this process's resident set in bytes, once garbage and free pages are given back."""
     gc.collect()
-    if platform.libc_ver()[0] == "glibc":
-        ctypes.CDLL("libc.so.6").malloc_trim(0)
+    give_back_free_pages()
     return psutil.Process().memory_info().rss
 
 
