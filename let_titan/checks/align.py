@@ -33,7 +33,7 @@ def align_mistakes(config: LetJobConfig) -> Mistakes:
 def teacher_tokenizer_mistakes(config: LetJobConfig) -> Mistakes:
     """Both tokenizers keep every byte of ordinary text, and the teacher knows its own ids."""
     teacher = config.teacher
-    theirs = read_encoder(teacher.checkpoint, teacher.trust_remote_code, teacher.revision)
+    theirs = read_encoder(*teacher.source)
     if theirs is None:
         yield ConfigError(
             f"{KEY} needs the teacher's tokenizer, and teacher.checkpoint = {teacher.checkpoint!r} "
@@ -44,7 +44,7 @@ def teacher_tokenizer_mistakes(config: LetJobConfig) -> Mistakes:
     yield from raised_by(check_spelling, "student", config.model.hf_assets_path, ours)
     yield from raised_by(check_spelling, "teacher", teacher.checkpoint, theirs)
     yield from shard_mistakes(config, theirs)
-    rows = read_config(teacher.checkpoint, teacher.trust_remote_code, teacher.revision).vocab_size
+    rows = read_config(*teacher.source).vocab_size
     if theirs.vocab_size > rows:
         yield ConfigError(
             f"The teacher knows {rows} ids and the tokenizer in {teacher.checkpoint!r} has "

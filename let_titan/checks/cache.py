@@ -53,8 +53,7 @@ def cache_mistakes(config: LetJobConfig, world_size: int, elsewhere: bool) -> Mi
     """
     if not uses_cache(config) or config.training.dataset != PILE:
         return
-    teacher, trusted = config.teacher.checkpoint, config.teacher.trust_remote_code
-    folder = plan_fetch(teacher, trusted, config.teacher.revision)[0]
+    folder, _ = plan_fetch(*config.teacher.source)
     if not (folder / "config.json").exists():
         return
     plan = resolve_plan(config)
@@ -69,7 +68,7 @@ def cache_mistakes(config: LetJobConfig, world_size: int, elsewhere: bool) -> Mi
     yield from wrong
     if wrong or elsewhere or goes_on:  # only the checkpoint knows where a resumed run stands
         return
-    width = read_config(str(folder), trusted).hidden_size
+    width = read_config(str(folder), config.teacher.trust_remote_code).hidden_size
     rows = StateFiles(path, 0).missing(range(plan.s_stop * global_batch_size(config, world_size)))
     each = bytes_per_token(len(key["layers"]), width)
     yield from raised_by(check_room, path, rows * config.training.seq_len * each)

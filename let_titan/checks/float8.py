@@ -66,7 +66,7 @@ def float8_teacher_mistakes(config: LetJobConfig, plan: LetPlan) -> Mistakes:
     teacher = config.teacher
     if not teacher.float8:
         return
-    found = read_config(teacher.checkpoint, teacher.trust_remote_code, teacher.revision)
+    found = read_config(*teacher.source)
     layers = [pair.layer for pair in plan.pairs]
     model, _ = build_part(found, layers, torch.bfloat16, teacher.trust_remote_code)
     if not float8_linears(model):

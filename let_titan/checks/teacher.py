@@ -74,7 +74,7 @@ def teacher_mistakes(config: LetJobConfig, plan: LetPlan | None) -> Mistakes:
     path = config.model.hf_assets_path
     if unfit or Path(teacher.checkpoint).expanduser() == Path(path).expanduser():
         return
-    theirs = read_tokenizer(teacher.checkpoint, teacher.trust_remote_code, teacher.revision)
+    theirs = read_tokenizer(*teacher.source)
     if theirs is None:
         logger.warning(f"{teacher.checkpoint} brings no tokenizer to compare the student's with.")
         return

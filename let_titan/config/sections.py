@@ -210,6 +210,11 @@ class Teacher:
     teacher's tokens that ends, in bytes, at or before its own end
     """
 
+    @property
+    def source(self) -> tuple[str, bool, str]:
+        """What reads a teacher's files takes these: checkpoint, trust_remote_code, revision."""
+        return self.checkpoint, self.trust_remote_code, self.revision
+
 
 @dataclass
 class Distill:

@@ -99,7 +99,7 @@ class LetPhase:
 
     def _load_here(self, start: int) -> None:
         config = self.config.teacher
-        folder = prepare_teacher(config.checkpoint, config.trust_remote_code, config.revision)
+        folder = prepare_teacher(*config.source)
         cached = self.cache is not None and self.cache.open(self.plan, folder, start)
         if self.targets is not None:
             self.targets.teacher_is(folder, config.trust_remote_code)

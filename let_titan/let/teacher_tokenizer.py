@@ -29,9 +29,9 @@ def teacher_text(config: LetJobConfig, tokenizer: RunTokenizer, until: int) -> T
         until: sequences of the run that have a teacher.
     """
     teacher = config.teacher
-    encoder = read_encoder(teacher.checkpoint, teacher.trust_remote_code, teacher.revision)
+    encoder = read_encoder(*teacher.source)
     assert encoder is not None
-    facts = read_config(teacher.checkpoint, teacher.trust_remote_code, teacher.revision)
+    facts = read_config(*teacher.source)
     return TeacherText(
         encoder_of(tokenizer),
         encoder,

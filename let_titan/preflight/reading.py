@@ -50,7 +50,7 @@ def measure_reading(config: LetJobConfig) -> TeacherReading | None:
     folder, teacher = config.model.hf_assets_path, config.teacher
     if not has_tokenizer(folder):
         return None
-    theirs = read_tokenizer(teacher.checkpoint, teacher.trust_remote_code, teacher.revision)
+    theirs = read_tokenizer(*teacher.source)
     if theirs is None:
         return None
     ours = load_tokenizer(folder)
@@ -63,9 +63,7 @@ def measure_reading(config: LetJobConfig) -> TeacherReading | None:
     loader.workers, loader.pin_memory = 0, False
     training = config.training
     each = training.local_batch_size * training.seq_len
-    packed = takes_pieces(
-        read_config(teacher.checkpoint, teacher.trust_remote_code, teacher.revision)
-    )
+    packed = takes_pieces(read_config(*teacher.source))
     batches = islice(loader, max(1, SAMPLE // each))
     sums = Counts(*torch.stack([count(*batch, packed) for batch in batches]).sum(0).tolist())
     mine = Reading(ours.tokenizer, ours.bos_id, ours.eos_id, not is_tiktoken(folder))

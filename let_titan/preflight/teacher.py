@@ -29,7 +29,7 @@ def find_teacher(config: LetJobConfig) -> tuple[PretrainedConfig, str]:
     """
     teacher, checkpoint = config.teacher, config.teacher.checkpoint
     try:
-        return read_config(checkpoint, teacher.trust_remote_code, teacher.revision), checkpoint
+        return read_config(*teacher.source), checkpoint
     except NotFoundHere:
         facts = facts_of(checkpoint)
         if facts is None:
