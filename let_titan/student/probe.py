@@ -6,7 +6,6 @@ from copy import deepcopy
 import torch
 import torch.distributed as dist
 from torchtitan.config.job_config import Parallelism
-from torchtitan.distributed import ParallelDims
 from torchtitan.tools.utils import device_module, device_type
 
 from let_titan.config import LetJobConfig
@@ -42,10 +41,10 @@ def compiled_tensor_parallel_error(config: LetJobConfig) -> str:
     # On the rank's own GPU: otherwise each rank would leave a CUDA context of some hundred MiB on
     # the node's first one.
     device_module.set_device(torch.device(device_type, int(os.environ.get("LOCAL_RANK", 0))))
-    devices = [device_module.current_device()] if HAS_ACCELERATOR else []
     try:
-        with fake_ranks(tp=2) as dims, torch.random.fork_rng(devices=devices):
-            backward(config, dims)
+        devices = [device_module.current_device()] if HAS_ACCELERATOR else []
+        with torch.random.fork_rng(devices=devices):
+            backward(config)
     except Exception as error:
         return f"{type(error).__name__}: {str(error)[:100]}"
     finally:
@@ -53,15 +52,17 @@ def compiled_tensor_parallel_error(config: LetJobConfig) -> str:
     return ""
 
 
-def backward(config: LetJobConfig, dims: ParallelDims) -> None:
+def backward(config: LetJobConfig) -> None:
+    """Takes the step, as one of two fake ranks."""
     args = FLAVORS["debug"]
     args.vocab_size, args.max_seq_len, args.n_layers = 64, 32, 2
-    with torch.device("meta"):
-        model = LetTransformer(args)
-    parallelize_student(model, dims, config)
-    model.to_empty(device=device_type)
-    for parameter in model.parameters():
-        torch.nn.init.zeros_(parameter)
-    model.freqs_cis.zero_()
-    tokens = torch.zeros(1, args.max_seq_len, dtype=torch.int64, device=device_type)
-    model(tokens).sum().backward()
+    with fake_ranks(tp=2) as dims:
+        with torch.device("meta"):
+            model = LetTransformer(args)
+        parallelize_student(model, dims, config)
+        model.to_empty(device=device_type)
+        for parameter in model.parameters():
+            torch.nn.init.zeros_(parameter)
+        model.freqs_cis.zero_()
+        tokens = torch.zeros(1, args.max_seq_len, dtype=torch.int64, device=device_type)
+        model(tokens).sum().backward()
