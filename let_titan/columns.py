@@ -1,7 +1,12 @@
-"""Which of the vocabulary's columns a rank holds of logits, or which rows of an LM head."""
+"""What a rank holds of a DTensor: of logits the columns, of an LM head the rows."""
 
 import torch
 from torch.distributed.tensor import DTensor
+
+
+def local(tensor: torch.Tensor) -> torch.Tensor:
+    """Returns this rank's part of a DTensor; any other tensor as it is."""
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
 
 def local_columns(logits: torch.Tensor) -> tuple[torch.Tensor, int]:

@@ -14,10 +14,10 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import nn
-from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 from torchtitan.tools.logging import logger
 
+from let_titan.columns import local
 from let_titan.errors import RunError
 from let_titan.upstream import clipping_by
 
@@ -120,10 +120,6 @@ class StepGuard:
         again = "start again with a lower optimizer.lr or let.lambda_0, or look at the data"
         skips = f"--training.max_nonfinite_steps {self.max_skips + 1} leaves such steps out"
         return f"{start}: {again}; {skips}."
-
-
-def local(tensor: torch.Tensor) -> torch.Tensor:
-    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
 
 def ranks_where(flags: torch.Tensor) -> list[list[int]]:

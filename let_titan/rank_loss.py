@@ -11,7 +11,7 @@ from torchtitan.components.loss import IGNORE_INDEX
 from torchtitan.distributed import ParallelDims
 from torchtitan.distributed.utils import dist_max
 
-from let_titan.guard import local
+from let_titan.columns import local
 
 
 class RankLoss:

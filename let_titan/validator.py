@@ -15,9 +15,9 @@ from torchtitan.components.validate import Validator
 from torchtitan.tools.utils import device_type
 
 from let_titan.build_data import build_validation_dataloader
+from let_titan.columns import local
 from let_titan.config import LetJobConfig
 from let_titan.data.validation import share
-from let_titan.guard import local
 from let_titan.plan import resolve_plan
 from let_titan.tokenizer.build import token_bytes
 

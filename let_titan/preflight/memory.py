@@ -8,7 +8,6 @@ from typing import Any, TypeVar
 
 import torch
 from torch import nn
-from torch.distributed.tensor import DTensor
 from torchtitan.components.loss import cross_entropy_loss
 from torchtitan.components.optimizer import build_optimizers
 from torchtitan.config import TORCH_DTYPE_MAP
@@ -17,6 +16,7 @@ from torchtitan.distributed.utils import get_train_context, maybe_enable_amp
 from torchtitan.models.attention import ScaledDotProductAttentionWrapper
 from torchtitan.tools import utils as titan_utils
 
+from let_titan.columns import local
 from let_titan.config import LetJobConfig, distills
 from let_titan.let.build import build_alignment, build_distillation, build_fit
 from let_titan.plan import LetPlan
@@ -261,5 +261,4 @@ def tensors_in(batch: dict[str, Any]) -> list[torch.Tensor]:
 
 def local_bytes(tensors: Iterable[torch.Tensor]) -> int:
     """Returns the bytes that this rank holds of ``tensors``."""
-    mine = (t.to_local() if isinstance(t, DTensor) else t for t in tensors)
-    return sum(t.numel() * t.element_size() for t in mine)
+    return sum(t.numel() * t.element_size() for t in map(local, tensors))
