@@ -91,7 +91,7 @@ def part_mistakes(config: LetJobConfig, plan: LetPlan | None) -> Mistakes:
             teacher.checkpoint,
             [pair.layer for pair in plan.pairs] if plan is not None else ["last"],
             config.data.document_attention,
-            config.distill.method != "none",
+            distills(config),
             teacher.trust_remote_code,
             teacher.revision,
         )
