@@ -69,6 +69,15 @@ def test_both_accuracies_are_kept_and_the_normed_one_leads(tmp_path):
     assert found["boolq"]["add_bos"] and found["boolq"]["hash"] == "abc"
 
 
+def test_one_item_has_no_standard_error(tmp_path, monkeypatch):
+    """--limit 1: the harness says "N/A"."""
+    monkeypatch.setitem(NORMED, "acc_norm_stderr,none", "N/A")
+    found = harness.evaluate(model(), harness.Settings(limit=1), FakeHarness(), tmp_path)
+    assert found["piqa"]["stderr"] is None and found["boolq"]["stderr"] == 0.1
+    shown = dict(zip(TASKS, table.cells(model(), found)[2:], strict=False))
+    assert (shown["piqa"], shown["boolq"]) == ("50.0", "25.0 ± 10.0")
+
+
 def test_several_gpus_leave_no_hash(tmp_path):
     settings = harness.Settings(tasks=("boolq",), gpus=2)
     found = harness.evaluate(model(), settings, FakeHarness(), tmp_path)
@@ -119,6 +128,12 @@ def test_a_torn_result_in_the_cache_counts_as_missing(tmp_path):
     assert harness.evaluate(model(), settings, fake, tmp_path) == first
     assert [len(tasks) for _, tasks, _ in fake.asked] == [2, 1]
     assert harness.evaluate(model(), settings, fake, tmp_path) == first
+
+
+def test_a_file_in_the_place_of_the_results_is_told(tmp_path):
+    (tmp_path / "out").touch()
+    with pytest.raises(ConfigError, match="can be no folder, since a file stands in the way"):
+        harness.evaluate(model(), harness.Settings(), FakeHarness(), tmp_path / "out")
 
 
 def test_the_harness_is_told_bos_shots_and_seed(tmp_path, monkeypatch):

@@ -16,6 +16,7 @@ from let_titan.evaluate.models import Model, folder_digest
 from let_titan.evaluate.offline import place_tasks
 from let_titan.evaluate.tasks import SEED, SHOTS, TASKS
 from let_titan.programs import run_to_end
+from let_titan.runs import is_number
 
 PYTHON = Path(__file__).parents[2] / ".venv-eval" / "bin" / "python"
 """Of the environment that scripts/eval_env.sh makes; $LET_TITAN_EVAL_PYTHON names another."""
@@ -201,7 +202,7 @@ def cached(file: Path) -> dict[str, Any] | None:
     """Returns a result of the cache; None where there is none, or one that a kill has torn."""
     try:
         result = json.loads(file.read_text())
-    except (FileNotFoundError, ValueError):
+    except (FileNotFoundError, NotADirectoryError, ValueError):
         return None
     return result if isinstance(result, dict) else None
 
@@ -210,15 +211,17 @@ def task_result(found: dict[str, Any], task: str, settings: Settings) -> dict[st
     """Returns what the harness's result file says of one task.
 
     Its hash is over the items in their order, which several GPUs change: theirs is left out, or
-    ``let_titan.compare`` would take the same items for others.
+    ``let_titan.compare`` would take the same items for others. Of a single item there is no
+    standard error, for which the harness has a word.
     """
     figures = found["results"][task]
     normed = figures.get("acc_norm,none")
     metric = "acc" if normed is None else "acc_norm"
+    error = figures[f"{metric}_stderr,none"]
     return {
         "acc": figures[ACCURACY],
         **({} if normed is None else {"acc_norm": normed}),
-        "stderr": figures[f"{metric}_stderr,none"],
+        "stderr": error if is_number(error) else None,
         "metric": metric,
         "items": found["n-samples"][task]["effective"],
         "version": found["versions"].get(task),

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from let_titan.evaluate.models import Model
+from let_titan.runs import is_number
 
 Results = dict[str, dict[str, Any]]
 
@@ -28,9 +29,15 @@ def average(results: Results) -> float:
 
 def cells(model: Model, results: Results) -> list[str]:
     """Returns a row: name, step, tasks with their standard errors, average."""
-    figures = [f"{100 * headline(x):.1f} ± {100 * x['stderr']:.1f}" for x in results.values()]
+    figures = [cell(result) for result in results.values()]
     step = "" if model.step is None else f"{model.step:,}"
     return [model.name, step, *figures, f"{100 * average(results):.1f}"]
+
+
+def cell(result: dict[str, Any]) -> str:
+    """Returns a task's figure with its standard error, if there is one."""
+    figure, error = f"{100 * headline(result):.1f}", result["stderr"]
+    return f"{figure} ± {100 * error:.1f}" if is_number(error) else figure
 
 
 def header(tasks: list[str]) -> list[str]:
