@@ -3,6 +3,8 @@
 import logging
 import netrc
 import os
+from pathlib import Path
+from urllib.parse import urlsplit
 
 PROJECT = "let_titan"
 
@@ -22,11 +24,15 @@ def is_silent() -> bool:
 
 
 def has_account() -> bool:
-    """Whether an API key is at hand: WANDB_API_KEY, or the ~/.netrc that ``wandb login`` writes."""
+    """Whether an API key is at hand: WANDB_API_KEY, or the netrc file that ``wandb login`` writes.
+
+    That is $NETRC or ~/.netrc, which wandb reads even where others may.
+    """
     if os.environ.get("WANDB_API_KEY"):
         return True
-    host = os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai").partition("://")[2].rstrip("/")
+    host = urlsplit(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).netloc
+    file = Path(os.environ.get("NETRC") or "~/.netrc").expanduser()
     try:
-        return netrc.netrc().authenticators(host) is not None
+        return netrc.netrc(file).authenticators(host) is not None
     except (OSError, netrc.NetrcParseError):
         return False

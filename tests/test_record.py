@@ -23,6 +23,7 @@ def environment(monkeypatch, tmp_path):
     for name in NAMES:
         monkeypatch.setenv(f"WANDB_{name}", "x")
         monkeypatch.delenv(f"WANDB_{name}")
+    monkeypatch.delenv("NETRC", raising=False)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     wandb.teardown()  # it keeps the settings of its first run in this process
     return monkeypatch
@@ -90,7 +91,12 @@ def test_an_account_is_a_key_or_a_netrc_entry(lab, environment, tmp_path):
     netrc = tmp_path / "home" / ".netrc"
     netrc.parent.mkdir()
     netrc.write_text(f"machine api.wandb.ai login user password {SECRET}\n")
-    netrc.chmod(0o600)
+    for mode in (0o600, 0o644):  # wandb does not mind who may read it
+        netrc.chmod(mode)
+        assert has_account()
+    environment.setenv("NETRC", "~/elsewhere")
+    assert not has_account()
+    netrc.rename(netrc.with_name("elsewhere"))
     assert has_account()
     environment.setenv("WANDB_BASE_URL", "https://wandb.example.org")
     assert not has_account()
