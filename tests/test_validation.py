@@ -1,5 +1,8 @@
 """The validation set does not depend on the layout, so its loss is one number."""
 
+import time
+from unittest import mock
+
 import pytest
 import torch
 from hypothesis import given
@@ -37,7 +40,7 @@ def test_ranks_share_the_set(n_batches, rows, ranks, size):
 
 
 def losses(assets, folder, data, layouts):
-    """Returns each layout's (loss, bits per byte, perplexity) before the first step."""
+    """Returns each layout's ``FIGURES`` before the first step."""
     return {name: validated(Lab(assets, folder), data, layout) for name, layout in layouts.items()}
 
 
@@ -53,14 +56,20 @@ def validated(lab, data, layout):
     trainer = LetTrainer(config)
     try:
         trainer.run_folder.begin(0, None)
-        with logged(trainer) as lines:
+        # A validation of two seconds, after training that was not logged yet
+        processor, now = trainer.metrics_processor, [100.0]
+        processor.ntokens_since_last_log, processor.time_last_log = 10**6, 0.0
+        for part in trainer.model_parts:
+            part.register_forward_hook(lambda *_: now.__setitem__(0, 102.0))
+        with logged(trainer) as lines, mock.patch.object(time, "perf_counter", lambda: now[0]):
             trainer.validator.validate(trainer.model_parts, 0)
     finally:
         trainer.close()
-    return [value for line in lines for key, value in sorted(line.items()) if key in FIGURES]
+    (line,) = (line for line in lines if VALIDATION_KEY in line)
+    return [line[key] for key in FIGURES]
 
 
-FIGURES = (VALIDATION_KEY, "validation_metrics/bits_per_byte")
+FIGURES = (VALIDATION_KEY, "validation_metrics/bits_per_byte", "validation_metrics/throughput(tps)")
 
 
 def test_one_config_validates_to_one_number_in_every_layout(assets, tmp_path):
@@ -68,10 +77,16 @@ def test_one_config_validates_to_one_number_in_every_layout(assets, tmp_path):
         "validation__dataset": "pile",
         "validation__dataset_path": str(assets / "validation.jsonl"),
     }
-    wanted = losses(assets, tmp_path, data, {"one": {}})["one"]
-    assert len(wanted) == 2
+    *wanted, speed = losses(assets, tmp_path, data, {"one": {}})["one"]
+    assert speed == 9 * 64 / 2
     found = run_world(2, losses, tmp_path, assets, tmp_path, data, LAYOUTS)
     for name in LAYOUTS:
-        assert found[name] == pytest.approx(wanted, rel=1e-6), name
+        assert found[name][:2] == pytest.approx(wanted, rel=1e-6), name
+    # A device's: the first data-parallel rank has five of the sequences, and one without labels.
+    assert {name: figures[2] for name, figures in found.items()} == {
+        "fsdp": 5 * 64 / 2,
+        "tp": speed / 2,
+        "pp": speed / 2,
+    }
     other = losses(assets, tmp_path, {**data, "validation__steps": 2}, {"one": {}})["one"]
-    assert other != pytest.approx(wanted, rel=1e-4)  # other sequences tell
+    assert other[:2] != pytest.approx(wanted, rel=1e-4)  # other sequences tell
