@@ -31,7 +31,9 @@ def copied(finished, lab):
 
 
 def test_a_checkpoint_is_intact_as_written(finished):
-    for path in folders.whole_checkpoints(finished[0] / "checkpoint").values():
+    paths = folders.whole_checkpoints(finished[0] / "checkpoint").values()
+    assert len(paths) == STEPS
+    for path in paths:
         sums = [name.name for name in path.glob("*checksums.json")]
         assert sorted(sums) == ["__0_checksums.json", "metadata_checksums.json"]
         assert damaged_files(path) == []
@@ -167,8 +169,8 @@ def test_background_saves_resume_exactly(mode, finished, lab, monkeypatch):
     # But for the last save, what would be copied ahead from a GPU lies on the host already.
     assert {each.per_thread_copy_ahead for each in writers[:-1]} == {0}
     assert whole["lines"] == finished[1]["lines"]
-    for path in folders.whole_checkpoints(lab.folder / "run" / "checkpoint").values():
-        assert damaged_files(path) == []
+    paths = folders.whole_checkpoints(lab.folder / "run" / "checkpoint").values()
+    assert [damaged_files(path) for path in paths] == [[]] * STEPS
     cut(lab.folder / "run", 3)
     resumed = train(lab, **changes)
     assert resumed["lines"] == whole["lines"]

@@ -43,8 +43,9 @@ def test_a_tiny_probe_from_end_to_end(lab, capsys):
         angles = [look["grad_cosine"][0] for look in looks]
         assert len(looks) == 4 and row["grad_cosine"] == pytest.approx(sum(angles) / 4)
         assert row["cosine_last"] == looks[-1]["block_cosine"][0][row["block"] - 1]
-        assert row["loss"] == lines[-2]["loss"] or row["loss"] == lines[-1].get("loss")
-        assert {line["lambda"] for line in lines if "loss" in line} == {0.5}  # constant
+        ended = [line for line in lines if "loss" in line]
+        assert row["loss"] == ended[-1]["loss"] and ended[-1]["step"] == 4
+        assert {line["lambda"] for line in ended} == {0.5}  # constant
         assert row["loss_gain"] == report["baseline_loss"] - row["loss"]
         # the learning rate of the whole run's first steps: two of warm-up, then a long decay
         assert float((out / f"k{row['block']}.log").read_text()) > 0.9 * 1e-2
@@ -53,7 +54,7 @@ def test_a_tiny_probe_from_end_to_end(lab, capsys):
     assert report["proposal"]["lambda_0"] == pytest.approx(wanted, rel=0.06)
     assert report["proposal"]["s_stop"] is None  # four looks are too few to decide
     baseline = [json.loads(line) for line in (out / BASELINE / "metrics.jsonl").open()]
-    assert not any(line.get("teacher_active") for line in baseline)
+    assert [line["teacher_active"] for line in baseline] == [False] * 4
 
     assert main(args, in_this_process) == 2
     assert "exists: remove it, or choose another folder" in capsys.readouterr().err
