@@ -1,5 +1,8 @@
 """On a CPU torchtitan finds a device, and torch stays as it was."""
 
+import os
+import subprocess
+
 import psutil
 import pytest
 import torch
@@ -35,3 +38,14 @@ def test_memory_is_what_is_resident_now():
     assert device.memory_gib() - before == pytest.approx(0.25, abs=0.02)
     del block
     assert device.memory_gib() - before == pytest.approx(0.0, abs=0.02)
+
+
+def test_the_peak_is_the_most_that_was_resident_and_none_of_what_has_ended():
+    before = device.resident_bytes()
+    torch.ones(1 << 28, dtype=torch.uint8)
+    peak = device.peak_resident_bytes()
+    assert before + 0.95 * 2**28 < peak < psutil.virtual_memory().total
+    assert device.peak_resident_bytes(os.getpid()) == peak > device.resident_bytes()
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    assert device.peak_resident_bytes(ended.pid) == 0

@@ -74,7 +74,9 @@ def test_one_item_has_no_standard_error(tmp_path, monkeypatch):
     monkeypatch.setitem(NORMED, "acc_norm_stderr,none", "N/A")
     found = harness.evaluate(model(), harness.Settings(limit=1), FakeHarness(), tmp_path)
     assert found["piqa"]["stderr"] is None and found["boolq"]["stderr"] == 0.1
-    shown = dict(zip(TASKS, table.cells(model(), found)[2:], strict=False))
+    name, step, *figures, _ = table.cells(model(), found)
+    shown = dict(zip(TASKS, figures, strict=True))
+    assert (name, step) == ("m", "3")
     assert (shown["piqa"], shown["boolq"]) == ("50.0", "25.0 ± 10.0")
 
 
@@ -151,8 +153,9 @@ def test_the_harness_is_told_bos_shots_and_seed(tmp_path, monkeypatch):
         "--include_path tasks",
     ):
         assert said in line
-    spread = " ".join(caller.command(model(), parsed("--gpus", "4"), Path("t"), Path("o")))
-    assert "accelerate.commands.launch --multi_gpu --num_processes 4 -m lm_eval" in spread
+    assert line.startswith("python -m lm_eval run --model hf ")
+    spread = " ".join(caller.command(model(), parsed("--gpus", "2"), Path("t"), Path("o")))
+    assert "accelerate.commands.launch --multi_gpu --num_processes 2 -m lm_eval" in spread
     assert "--include_path" not in spread and "--limit" not in spread
     parted = " ".join(caller.command(model(), parsed("--parallelize"), Path("t"), Path("o")))
     assert "parallelize=True" in parted

@@ -11,6 +11,7 @@ import torch.distributed as dist
 from safetensors.torch import load_file
 
 from let_titan.checks import exported_folder, find_mistakes, last_checkpoint
+from let_titan.export.at_end import export_at_end
 from let_titan.export.folder import export
 from let_titan.export.source import find_source
 from let_titan.train import LetTrainer, main
@@ -132,11 +133,14 @@ def contents(folder):
     return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
 
 
-def test_an_export_that_fails_is_a_sentence_and_is_made_up_for(assets, tmp_path, capsys):
+def test_an_export_that_fails_is_a_sentence_and_is_made_up_for(
+    assets, tmp_path, capsys, monkeypatch
+):
     tokenizer = tmp_path / "tokenizer"
     shutil.copytree(assets / "tokenizer", tokenizer)
     lab = Lab(assets, tmp_path)
-    config = lab.config(None, **EXPORTED, model__hf_assets_path=str(tokenizer))
+    changes = {"model__hf_assets_path": str(tokenizer), "export__dtype": "bfloat16"}
+    config = lab.config(None, **EXPORTED, **changes)
     out, checkpoint = exported_folder(config), last_checkpoint(config)
     (tmp_path / "run").mkdir()
     out.parent.symlink_to(tmp_path / "nowhere" / "export")  # cannot be made: a full disk's stand-in
@@ -148,7 +152,17 @@ def test_an_export_that_fails_is_a_sentence_and_is_made_up_for(assets, tmp_path,
     assert again(tmp_path, capsys)[0] == 0  # nothing is trained: the export alone
     assert contents(checkpoint) == saved and (out / "config.json").is_file()
     made = contents(out)
+    assert {x.dtype for x in load_file(out / "model.safetensors").values()} == {torch.bfloat16}
     assert again(tmp_path, capsys)[0] == 0 and contents(out) == made
+    aside = out.rename(tmp_path / "aside")
+    # Neither a rank that is not the first exports, nor a run that trains nothing.
+    for rank, seed in (("1", False), ("0", True)):
+        monkeypatch.setenv("RANK", rank)
+        config.checkpoint.create_seed_checkpoint = seed
+        export_at_end(config)
+        assert not out.exists()
+    config.checkpoint.create_seed_checkpoint = False
+    aside.rename(out)
     shutil.rmtree(checkpoint)
     (mistake,) = find_mistakes(config)
     assert "export.enable = true would write to" in str(mistake)

@@ -1,5 +1,6 @@
 """One run at a time in a folder."""
 
+import errno
 import multiprocessing
 import os
 import signal
@@ -8,6 +9,7 @@ import time
 import pytest
 import torch.distributed as dist
 
+from let_titan.disk import lock_is_free
 from let_titan.errors import ConfigError
 from let_titan.run.hold import Hold
 from let_titan.train import run
@@ -56,3 +58,10 @@ def test_ranks_that_do_not_write_hold_nothing(tmp_path):
     with elsewhere(work_in, tmp_path) as number:
         Hold(tmp_path, False).take()
         assert (tmp_path / ".lock").read_text().startswith(f"process {number} on ")
+
+
+def test_where_a_file_system_knows_no_locks_everyone_is_let_in():
+    def unknown(*_):
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    assert lock_is_free(0, unknown)

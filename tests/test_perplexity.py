@@ -210,6 +210,8 @@ def test_results_stand_as_they_come_and_mistakes_are_told_first(
     monkeypatch.setattr("pathlib.Path.replace", full)
     assert main([str(stranger), *options]) == 1
     assert "perplexity.json cannot be written (No space left on device)" in capsys.readouterr().err
+    assert list(result(tmp_path / "out")) == ["overall", "Even", "Odd"]  # as it was
+    assert not list((tmp_path / "out").glob(".*"))
 
 
 def full(*_):

@@ -8,6 +8,8 @@ import time
 
 import pytest
 
+from let_titan.stop import ending_orderly
+
 WRITES = """
 import sys, time
 from pathlib import Path
@@ -48,6 +50,21 @@ def end(program, *args):
 def test_what_was_half_written_is_removed(tmp_path):
     assert end(WRITES, str(tmp_path)) == (128 + signal.SIGTERM, "begun")
     assert not list(tmp_path.iterdir())
+
+
+def test_a_program_leaves_the_signal_as_it_was_or_to_who_listens():
+    heard = []
+    before = signal.signal(signal.SIGTERM, lambda number, _: heard.append(number))
+    try:
+        with ending_orderly():
+            os.kill(os.getpid(), signal.SIGTERM)
+        assert heard == [signal.SIGTERM]
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        with ending_orderly(), pytest.raises(SystemExit, match=str(128 + signal.SIGTERM)):
+            signal.getsignal(signal.SIGTERM)(signal.SIGTERM, None)
+        assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def test_what_it_runs_ends_too(tmp_path):
