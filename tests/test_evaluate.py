@@ -157,8 +157,9 @@ def test_the_harness_is_told_bos_shots_and_seed(tmp_path, monkeypatch):
     spread = " ".join(caller.command(model(), parsed("--gpus", "2"), Path("t"), Path("o")))
     assert "accelerate.commands.launch --multi_gpu --num_processes 2 -m lm_eval" in spread
     assert "--include_path" not in spread and "--limit" not in spread
-    parted = " ".join(caller.command(model(), parsed("--parallelize"), Path("t"), Path("o")))
-    assert "parallelize=True" in parted
+    one = parsed("--parallelize", "--limit", "1")
+    parted = " ".join(caller.command(model(), one, Path("t"), Path("o")))
+    assert "parallelize=True" in parted and "--limit 1" in parted
 
 
 IN_THE_HARNESS = """

@@ -8,6 +8,8 @@ import pytest
 
 from let_titan.evaluate import harness
 from let_titan.evaluate.__main__ import main
+from let_titan.runs import EVALUATIONS, read_lines
+from tests.exported import student, write_run
 
 SYNTHETIC = Path("assets/synthetic_tasks")
 
@@ -111,6 +113,20 @@ def test_what_it_was_asked_before_it_is_not_asked_again(stub, folder, tmp_path):
     )
     page = (tmp_path / "out" / "accuracy.md").read_text()
     assert "all items" in page and "some-model: without BOS. bfloat16" in page
+
+
+def test_what_it_says_of_a_runs_checkpoint_is_noted_there(stub, assets, tmp_path, capsys):
+    checkpoint = write_run(tmp_path / "run", student("debug"), "debug", assets / "tokenizer")
+    out = tmp_path / "out"
+    options = ["--out", str(out), "--device", "cpu", "--tasks", "boolq,piqa"]
+    assert main([str(checkpoint), *options]) == 0
+    (row,) = json.loads((out / "accuracy.json").read_text())["models"]
+    (noted,) = read_lines(tmp_path / "run" / EVALUATIONS)
+    assert noted == {"step": 3, "tasks": row["tasks"], "average": row["average"]}
+    (out / "accuracy.md").unlink()
+    (out / "accuracy.md").mkdir()
+    assert main([str(checkpoint), *options]) == 1
+    assert f"{out} cannot be written (Is a directory): make room" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("how", "code"), [("fails", 3), ("says nothing", 0)])

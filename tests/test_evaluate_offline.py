@@ -6,19 +6,20 @@ from pathlib import Path
 import pytest
 import yaml
 
-from let_titan.errors import ConfigError
+from let_titan.errors import ConfigError, RunError
 from let_titan.evaluate import offline
 from let_titan.evaluate.tasks import TASKS
 
 SYNTHETIC = Path("assets/synthetic_tasks")
 
 
-def test_offline_tasks_are_the_harness_own_with_local_data(tmp_path):
+def test_offline_tasks_are_the_harness_own_with_local_data(tmp_path, capsys):
     data, out, placed = (tmp_path / name for name in ("data", "out", "placed"))
     (data / "piqa").mkdir(parents=True)
     row = json.dumps({"goal": "g", "sol1": "a", "sol2": "b", "label": 0}) + "\n"
     (data / "piqa" / "validation-00000.jsonl").write_text(row)
-    assert offline.write_offline(data, out) == ["piqa"]
+    assert offline.main([str(data), str(out)]) == 0
+    assert capsys.readouterr().out == f"{out} has piqa.\n"
     assert json.loads((out / "piqa" / "validation.jsonl").read_text()) == json.loads(row)
     placed.mkdir()
     assert offline.place_tasks(out, Path("/harness"), placed) == ["piqa"]
@@ -28,6 +29,12 @@ def test_offline_tasks_are_the_harness_own_with_local_data(tmp_path):
     assert Path(settings["dataset_kwargs"]["data_files"]["validation"]).is_file()
     with pytest.raises(ConfigError, match="no folder named after a task"):
         offline.write_offline(tmp_path / "placed", tmp_path / "other")
+    with pytest.raises(RunError, match=r"cannot be written \(File exists\)"):
+        offline.write_offline(data, data / "piqa" / "validation-00000.jsonl" / "out")
+    assert offline.main([str(data), str(out)]) == 2
+    assert "exists: name a new folder" in capsys.readouterr().err
+    with pytest.raises(ConfigError, match=r"has no TASK\.yaml: make the folder with"):
+        offline.place_tasks(data, Path("/harness"), placed)
 
 
 def test_the_shipped_set_has_six_rows_of_every_task():
