@@ -107,6 +107,9 @@ def test_what_it_was_asked_before_it_is_not_asked_again(stub, folder, tmp_path):
     for tasks, asked in (("piqa", ["piqa"]), ("piqa", ["piqa"]), ("sciq,piqa", ["piqa", "sciq"])):
         assert main([str(folder), *options, "--tasks", tasks]) == 0
         assert [each["asked"]["--tasks"] for each in stub()] == asked
+    (folder / "model.safetensors").write_bytes(b"other weights, by the same name")
+    assert main([str(folder), *options, "--tasks", "sciq"]) == 0
+    assert len(stub()) == 3
     first = stub()[0]
     assert first["placed"] == {} and not set(harness.OFFLINE) & (
         set(first["environment"]) - {"HF_HUB_OFFLINE"}  # which the tests set
