@@ -18,7 +18,7 @@ from let_titan.preflight.table import student_rows
 from let_titan.student.model import LetTransformer
 from let_titan.train import LetTrainer
 from tests.conftest import VOCAB
-from tests.layouts import FSDP, TP, WHOLE_LOGITS
+from tests.layouts import FSDP, PP, TP, WHOLE_LOGITS
 from tests.resumed import STEPS, train
 from tests.support import Lab, one_step, relative_error, worst_gradient
 from tests.test_distill import rkd
@@ -91,6 +91,7 @@ LAYOUTS = [
     ("rkd", {**FSDP, "training__local_batch_size": 4}),
     ("let", TP),
     ("let", {**TP, **WHOLE_LOGITS}),
+    ("let", PP),
 ]
 
 
