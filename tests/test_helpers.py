@@ -77,8 +77,20 @@ def test_a_helper_is_deaf_before_it_can_see_to_it():
     helper.kill()
 
 
+def test_a_helper_whose_work_is_done_ends():
+    helper = FORK.Process(target=serve_rank)
+    helper.start()
+    helper.join(8)
+    try:
+        assert helper.exitcode == 0
+    finally:
+        helper.kill()
+
+
 def a_rank(told):
-    told.send(start_helper().pid)
+    helper, other = start_helper(), FORK.Process(target=time.sleep, args=(600,))
+    other.start()  # which holds the pipe, too, by whose end a helper could tell its rank's
+    told.send((helper.pid, other.pid))
     time.sleep(600)
 
 
@@ -86,10 +98,31 @@ def test_a_helper_goes_with_its_rank():
     told, telling = FORK.Pipe(duplex=False)
     rank = FORK.Process(target=a_rank, args=(telling,))
     rank.start()
-    helper = told.recv()
+    helper, other = told.recv()
     rank.kill()
     rank.join()
-    assert gone(helper)
+    try:
+        assert gone(helper)
+    finally:
+        os.kill(other, signal.SIGKILL)
+
+
+FIRST = """
+import signal
+from multiprocessing import resource_tracker
+from let_titan.helpers import born_deaf
+from let_titan.stop import SIGNALS
+
+with born_deaf():
+    resource_tracker.ensure_running()
+    print({*SIGNALS} <= signal.pthread_sigmask(signal.SIG_BLOCK, ()))
+"""
+
+
+def test_the_first_helper_of_all_is_born_deaf():
+    """Before it Python starts a tracker, and Python 3.11 unblocks the signals with that."""
+    told = subprocess.run([sys.executable, "-c", FIRST], stdout=subprocess.PIPE, text=True)
+    assert told.stdout == "True\n"
 
 
 READER = """

@@ -7,6 +7,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch.distributed.tensor import DTensor
 from torchtitan.components.loss import IGNORE_INDEX
 
 from let_titan.data.validation import share
@@ -40,7 +41,7 @@ def test_ranks_share_the_set(n_batches, rows, ranks, size):
 
 
 def losses(assets, folder, data, layouts):
-    """Returns each layout's ``FIGURES`` before the first step."""
+    """Returns each layout's ``FIGURES`` before the first step, and how many weights stay whole."""
     return {name: validated(Lab(assets, folder), data, layout) for name, layout in layouts.items()}
 
 
@@ -63,10 +64,12 @@ def validated(lab, data, layout):
             part.register_forward_hook(lambda *_: now.__setitem__(0, 102.0))
         with logged(trainer) as lines, mock.patch.object(time, "perf_counter", lambda: now[0]):
             trainer.validator.validate(trainer.model_parts, 0)
+        weights = [weight for part in trainer.model_parts for weight in part.parameters()]
+        whole = sum(not isinstance(weight, DTensor) for weight in weights)
     finally:
         trainer.close()
     (line,) = (line for line in lines if VALIDATION_KEY in line)
-    return [line[key] for key in FIGURES]
+    return [*(line[key] for key in FIGURES), whole]
 
 
 FIGURES = (VALIDATION_KEY, "validation_metrics/bits_per_byte", "validation_metrics/throughput(tps)")
@@ -77,7 +80,7 @@ def test_one_config_validates_to_one_number_in_every_layout(assets, tmp_path):
         "validation__dataset": "pile",
         "validation__dataset_path": str(assets / "validation.jsonl"),
     }
-    *wanted, speed = losses(assets, tmp_path, data, {"one": {}})["one"]
+    *wanted, speed, _ = losses(assets, tmp_path, data, {"one": {}})["one"]
     assert speed == 9 * 64 / 2
     found = run_world(2, losses, tmp_path, assets, tmp_path, data, LAYOUTS)
     for name in LAYOUTS:
@@ -88,5 +91,6 @@ def test_one_config_validates_to_one_number_in_every_layout(assets, tmp_path):
         "tp": speed / 2,
         "pp": speed / 2,
     }
+    assert found["fsdp"][3] == 0  # gathered weights would take memory until the next step
     other = losses(assets, tmp_path, {**data, "validation__steps": 2}, {"one": {}})["one"]
     assert other[:2] != pytest.approx(wanted, rel=1e-4)  # other sequences tell
