@@ -10,7 +10,7 @@ import pytest
 import torch
 from bench_overhead import WARM, fits, in_turn
 from overhead.clock import PHASES, Clock
-from overhead.result import flop_floor, halves, summarise
+from overhead.result import counted_steps, flop_floor, halves, quick, spread, summarise
 from overhead.setting import SETTINGS, make
 from overhead.text import as_markdown
 from transformers import AutoConfig, AutoModel
@@ -54,6 +54,14 @@ def test_halves_of_a_known_run():
     assert first["teacher_mfu"] == pytest.approx(10 * 1000 / 0.025 / 4e6)
     assert second["step_s"] == pytest.approx(100 * MS)
     assert second["teacher_mfu"] is None
+
+
+def test_what_is_counted_of_a_run_and_said_of_rounds():
+    """Neither warm-up nor a half's last step; the quickest tenth; the extremes."""
+    counted = counted_steps({"steps": list(range(12))}, warmup=1)
+    assert counted == {"with_teacher": [1, 2, 3, 4], "after": [7, 8, 9, 10]}
+    assert quick([[{"phases": {"data": t}} for t in range(11)]]) == 1.0
+    assert spread([3, 1, 2]) == {"median": 2, "min": 1, "max": 3}
 
 
 def test_ratios_are_to_the_baseline_of_the_same_round():
