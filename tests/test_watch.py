@@ -47,8 +47,9 @@ def test_a_running_run(folder, tmp_path):
     shown = cells(run, baseline)
     assert shown["state"] == "running" and shown["step"] == "20 of 40 (50%)"
     assert shown["loss"] == "7.0000 (+0.0000)"
-    assert shown["validation loss"] == "8.0000 (+0.0000)"
+    assert shown["validation loss"] == "8.0000 (+0.0000)" and shown["validated at"] == "20"
     assert shown["lambda"] == "0.1000" and shown["cosine"] == "0.5000"
+    assert shown["gradient norm"] == "1.000"
     assert shown["tokens/s"] == "450" and shown["memory, GiB"] == "3.00"
     assert shown["time left"] == "40 s"  # 20 steps of 2 s: the teacher leaves at step 20
     append(folder, {**train_line(25, True), "loss": 6.5}, {"step": 25, "val_loss": 7.5})
@@ -93,14 +94,24 @@ def test_a_killed_run_is_called_silent_and_a_resumed_one_is_not(folder):
     shown = cells(run)
     assert shown["state"] == "running" and shown["resumed at"] == "10"
     assert shown["step"] == "10 of 40 (25%)" and shown["time left"] == "-"  # no window yet
-    append(folder, *(train_line(step, True) for step in (20, 30)))
-    assert cells(run)["time left"] == "20 s"
+    assert cells(run, later=1e6)["state"] == "running"  # how long a step takes is not known
+    for step, left in ((20, "-"), (30, "20 s")):
+        append(folder, train_line(step, True))
+        assert cells(run)["time left"] == left
     change(folder, exit_state="stopped at step 30 by a signal")
     shown = cells(run, later=1e6)
     assert shown["state"] == "stopped at step 30 by a signal" and shown["time left"] == "-"
 
 
-def test_torn_null_and_unknown_lines_are_borne(folder):
+def test_a_quick_run_is_not_called_silent_at_once(folder):
+    (folder / "metrics.jsonl").write_text("")
+    append(folder, *({**train_line(step, True), "elapsed_s": 0.01 * step} for step in (10, 20)))
+    run = Watched(folder)
+    assert cells(run, later=15)["state"] == "running"
+    assert cells(run, later=25)["state"] == "silent for 25 s"
+
+
+def test_torn_null_and_unknown_lines_are_borne(folder, tmp_path):
     run = Watched(folder)
     append(folder, {"step": 21, "nonfinite": {"loss_ranks": [0]}}, {"step": 30, "loss": None})
     with (folder / "metrics.jsonl").open("a") as file:
@@ -108,6 +119,9 @@ def test_torn_null_and_unknown_lines_are_borne(folder):
     shown = cells(run)
     assert shown["skipped steps"] == "1" and shown["step"].startswith("30 of 40")
     assert shown["loss"] == shown["tokens/s"] == shown["time left"] == "-"
+    baseline = Watched(write_run(tmp_path / "baseline", False, BASELINE))
+    baseline.refresh()
+    assert cells(run, baseline)["loss"] == "- (+0.0000 at 20)"
     (folder / "summary.json").write_text("{")  # half of it, for a moment
     assert cells(run) == shown
 
@@ -128,6 +142,7 @@ def test_the_baseline_is_the_one_run_without_a_teacher(folder, tmp_path):
     for run in (*plain, let):
         run.refresh()
     assert find_baseline([let, plain[0]]) is plain[0]
+    assert find_baseline([let, Watched(tmp_path / "later")]) is None
     assert find_baseline([let, *plain]) is find_baseline([plain[0]]) is None
 
 
@@ -143,8 +158,9 @@ def test_the_table_leaves_out_what_no_run_has(folder, tmp_path):
 
     text = shown(baseline, let)
     assert re.search(r"^lambda +- +0\.1000 *$", text, re.MULTILINE) and "cosine" in text
+    assert re.search(r"^loss +7\.0000 +7\.0000 \(\+0\.0000\) *$", text, re.MULTILINE)
     assert "in brackets: against baseline at the same step" in text
-    assert "resumed" not in text and "skipped" not in text
+    assert all(word not in text for word in ("resumed", "skipped", "None"))
     assert "lambda" not in shown(baseline)
     append(folder, {"step": 21, "nonfinite": {"loss": [0]}})
     change(folder, starts=STARTS)
@@ -212,7 +228,9 @@ def test_what_cannot_be_read_is_said(damage, sentence, folder):
     text, damaged = (folder / "metrics.jsonl").read_text(), Watched(folder)
     damage(folder)
     damaged.refresh()
-    assert damaged.exit_state == "unreadable" and sentence in shown_of(damaged)
+    assert damaged.exit_state == "unreadable"
+    for shown in (shown_of(damaged), shown_of(damaged, damaged), shown_of(whole, damaged)):
+        assert shown.count(sentence) == 1
     whole.refresh()
     assert whole.exit_state == "running"  # what was read before is shown on
     if damage is damage_a_line:
@@ -238,7 +256,7 @@ def shown_of(run, baseline=None):
 
 @pytest.mark.parametrize(
     ("seconds", "text"),
-    [(5, "5 s"), (245, "4 min 05 s"), (3 * 3600 + 240, "3 h 04 min"), (2 * 86400, "2 d 0 h")],
+    [(5, "5 s"), (245, "4 min 05 s"), (3 * 3600 + 240, "3 h 04 min"), (86400, "1 d 0 h")],
 )
 def test_durations(seconds, text):
     assert duration(seconds) == text
