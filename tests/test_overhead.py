@@ -9,12 +9,14 @@ import bench_overhead
 import pytest
 import torch
 from bench_overhead import WARM, fits, in_turn
+from lab.launch import flags
 from overhead.clock import PHASES, Clock
 from overhead.result import counted_steps, flop_floor, halves, quick, spread, summarise
 from overhead.setting import SETTINGS, make
 from overhead.text import as_markdown
 from transformers import AutoConfig, AutoModel
 
+from let_titan.config import LetConfigManager
 from let_titan.student import FLAVORS, LetTransformer
 from let_titan.teacher.facts import all_facts
 from let_titan.teacher.model import flops_per_token
@@ -92,6 +94,60 @@ def test_within_a_run_the_speed_of_its_process_cancels():
     assert arms["LET"]["with_teacher"]["tokens_per_s_ratio"]["median"] == pytest.approx(0.8 / 0.9)
     assert arms["LET"]["within_run"]["median"] == pytest.approx(0.8)
     assert "within_run" not in arms["baseline"] and "within_run" not in arms["RKD"]
+
+
+def test_arms_differ_from_the_baseline_in_their_method_alone():
+    found = {}
+    for arm, keys in bench_overhead.arms(6, Path("states")).items():
+        args = ["--job.config_file", str(SETTINGS["cpu"].config), *flags(keys)]
+        config = LetConfigManager().parse_args(args)
+        let = config.let.s_stop if config.let.enable else 0
+        distilled = config.distill.method, config.distill.n_kd
+        found[arm] = (let, distilled, config.teacher.cache)
+        config.let = config.distill = config.teacher = None
+        found[arm, "else"] = config
+    none, methods = ("none", 0), bench_overhead.arms(6, Path())
+    assert {arm: found[arm] for arm in methods} == {
+        "baseline": (0, none, ""),
+        "LET": (6, none, ""),
+        "LET_writing": (6, none, "states"),
+        "LET_reading": (6, none, "states"),
+        "RKD": (0, ("rkd", 0), ""),
+        "SALT": (0, ("salt", 6), ""),
+    }
+    assert all(found[arm, "else"] == found["baseline", "else"] for arm in methods)
+
+
+@pytest.mark.parametrize(
+    ("args", "says"),
+    [
+        (["--half", "2"], "--half 2 must be at least 3: warm-up, one step, the last"),
+        (["--arms", "LET_reading"], "--arms LET_reading needs LET_writing"),
+    ],
+)
+def test_mistakes_are_told_before_anything_is_made(args, says, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["", "tiny", *args, "--work", str(tmp_path / "work")])
+    with pytest.raises(SystemExit, match="2"):
+        bench_overhead.main()
+    assert says in capsys.readouterr().err and not (tmp_path / "work").exists()
+
+
+def test_each_round_writes_states_anew_and_reads_them(tmp_path, monkeypatch):
+    there = []
+
+    def timed(config, warmup, keys):
+        assert keys["training.steps"] == "6" and keys["validation.enable"] == "false"
+        if "teacher.cache" in keys:
+            there.append(Path(keys["teacher.cache"]).exists())
+            Path(keys["teacher.cache"]).mkdir(exist_ok=True)
+
+    monkeypatch.setattr(bench_overhead, "timed", timed)
+    monkeypatch.setattr(bench_overhead, "make", lambda *_: {})
+    monkeypatch.setattr(bench_overhead, "so_far", lambda name, half, runs: list(runs[-1]))
+    chosen = ["baseline", "LET_writing", "LET_reading"]
+    orders = list(bench_overhead.measure("tiny", 2, 3, chosen, tmp_path))
+    assert orders == [chosen, ["LET_writing", "LET_reading", "baseline"]]
+    assert there == [False, True] * 2
 
 
 def test_each_arm_begins_a_round_in_its_turn():

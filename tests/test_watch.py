@@ -193,7 +193,12 @@ def test_it_follows_from_before_the_start_to_the_end(tmp_path):
 
 def test_once_and_mistakes(folder, tmp_path, capsys):
     assert main([str(folder), "--once"]) == 0
-    assert "20 of 40" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "20 of 40" in told and "in brackets" not in told
+    baseline = str(write_run(tmp_path / "baseline", False, BASELINE))
+    assert main([str(folder), "--once", "--baseline", baseline]) == 0
+    told = capsys.readouterr().out
+    assert "8.0000 (+0.0000)" in told and "in brackets: against baseline" in told
     assert main([str(tmp_path / "none"), "--once"]) == 2
     assert "none is no folder" in capsys.readouterr().err
     assert main([str(folder), "--once", "--baseline", str(tmp_path / "typo")]) == 2
