@@ -199,10 +199,31 @@ def test_once_and_mistakes(folder, tmp_path, capsys):
     assert main([str(folder), "--once", "--baseline", baseline]) == 0
     told = capsys.readouterr().out
     assert "8.0000 (+0.0000)" in told and "in brackets: against baseline" in told
+    assert main([str(folder), baseline, "--once", "--baseline", baseline]) == 0
+    assert capsys.readouterr().out.count("(+0.0000)") == 2  # not against itself
     assert main([str(tmp_path / "none"), "--once"]) == 2
     assert "none is no folder" in capsys.readouterr().err
     assert main([str(folder), "--once", "--baseline", str(tmp_path / "typo")]) == 2
     assert "typo is no folder" in capsys.readouterr().err
+
+
+def test_it_looks_on_while_one_run_is_at_work_until_it_is_interrupted(
+    folder, tmp_path, monkeypatch, capsys
+):
+    def interrupted(seconds):
+        assert seconds == 3.0
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("let_titan.watch.time.sleep", interrupted)
+    done = write_run(tmp_path / "done", False, BASELINE)
+    screen = Console(file=io.StringIO())
+    follow([Watched(done)], None, screen, False, 3.0)
+    with pytest.raises(KeyboardInterrupt):
+        follow([Watched(done), Watched(folder)], None, screen, False, 3.0)
+    assert main([str(folder)]) == 0  # once, where there is no terminal
+    monkeypatch.setattr(Console, "is_terminal", True)
+    assert main([str(folder), "--every", "3"]) == 0
+    assert "20 of 40" in capsys.readouterr().out
 
 
 def damage_a_line(folder):
