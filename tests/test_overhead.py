@@ -132,6 +132,25 @@ def test_mistakes_are_told_before_anything_is_made(args, says, tmp_path, monkeyp
     assert says in capsys.readouterr().err and not (tmp_path / "work").exists()
 
 
+WORKER = """
+import json, os, sys
+from pathlib import Path
+if sys.argv[2] == "0":
+    sys.exit("no room")
+Path(sys.argv[1]).write_text(json.dumps([sys.argv[2:6], "RANK" in os.environ, os.getcwd()]))
+"""
+
+
+def test_a_worker_is_no_rank_of_many_and_what_fails_it_is_told(tmp_path, monkeypatch):
+    monkeypatch.setattr(bench_overhead, "WORKER", tmp_path / "worker.py")
+    (tmp_path / "worker.py").write_text(WORKER)
+    args, is_rank, folder = bench_overhead.timed(Path("c.toml"), 1, {"let.enable": "false"})
+    assert args == ["1", "--job.config_file", "c.toml", "--let.no-enable"]
+    assert not is_rank and folder == str(ROOT)
+    with pytest.raises(SystemExit, match=r"(?s)worker\.py.* failed:\nno room"):
+        bench_overhead.timed(Path("c.toml"), 0, {})
+
+
 def test_each_round_writes_states_anew_and_reads_them(tmp_path, monkeypatch):
     there = []
 
