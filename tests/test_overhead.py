@@ -152,9 +152,10 @@ def test_a_worker_is_no_rank_of_many_and_what_fails_it_is_told(tmp_path, monkeyp
 
 
 def test_each_round_writes_states_anew_and_reads_them(tmp_path, monkeypatch):
-    there = []
+    there, now = [], [1000.0]
 
     def timed(config, warmup, keys):
+        now[0] += 10.0
         assert keys["training.steps"] == "6" and keys["validation.enable"] == "false"
         if "teacher.cache" in keys:
             there.append(Path(keys["teacher.cache"]).exists())
@@ -167,6 +168,10 @@ def test_each_round_writes_states_anew_and_reads_them(tmp_path, monkeypatch):
     orders = list(bench_overhead.measure("tiny", 2, 3, chosen, tmp_path))
     assert orders == [chosen, ["LET_writing", "LET_reading", "baseline"]]
     assert there == [False, True] * 2
+    monkeypatch.setattr(bench_overhead.time, "monotonic", lambda: now[0])
+    for seconds, rounds in ((30 + 29 * WARM, 1), (30 + 31 * WARM, 2)):  # of thirty seconds each
+        found = bench_overhead.measure("tiny", 3, 3, chosen, tmp_path, seconds)
+        assert len(list(found)) == rounds
 
 
 def test_each_arm_begins_a_round_in_its_turn():
@@ -231,18 +236,19 @@ def test_no_round_is_begun_that_will_not_fit():
 
 def test_a_round_is_written_before_the_next_is_begun(tmp_path, monkeypatch):
     """So that a limit costs what was under way, not what was found."""
-    runs = [run(0, 0), run(25, 6)]
+    runs = [run(0, 0), run(25, 6), run(25, 6), run(0, 0)]
     facts = {**dict.fromkeys(bench_overhead.SHARED, 0), "hardware": {"cpu": "C"}}
     monkeypatch.setattr(bench_overhead, "timed", lambda *_: {**facts, **runs.pop(0)})
     monkeypatch.setattr(bench_overhead, "make", lambda *_: {})
     monkeypatch.setattr(bench_overhead, "as_markdown", lambda results: f"{results['rounds']}")
     where = ["--out", str(tmp_path / "out"), "--work", str(tmp_path / "work")]
     monkeypatch.setattr(sys, "argv", ["", "tiny", "--arms", "LET", "--half", "3", *where])
-    with pytest.raises(IndexError):  # the second round's first run
+    with pytest.raises(IndexError):  # the third round's first run
         bench_overhead.main()
     results = json.loads((tmp_path / "out" / "tiny-cpu-c" / "results.json").read_text())
-    assert results["rounds"] == 1 and results["arms"]["LET"]["with_teacher"]["step_s"] > 0
-    assert (tmp_path / "out" / "tiny-cpu-c" / "report.md").read_text() == "1"
+    assert results["rounds"] == 2 and results["arms"]["LET"]["with_teacher"]["step_s"] > 0
+    assert results["steps"] == 6 and results["teacher"] == {"flops_per_token": 10}
+    assert (tmp_path / "out" / "tiny-cpu-c" / "report.md").read_text() == "2"
 
 
 def test_a_tiny_run_end_to_end(tmp_path):
