@@ -22,6 +22,7 @@ from let_titan.teacher.facts import all_facts
 from let_titan.teacher.model import flops_per_token
 
 ROOT = Path(__file__).parents[1]
+MEASURED = ROOT / "recipes" / "results" / "overhead"
 MS = 1e-3
 
 
@@ -249,6 +250,13 @@ def test_a_round_is_written_before_the_next_is_begun(tmp_path, monkeypatch):
     assert results["rounds"] == 2 and results["arms"]["LET"]["with_teacher"]["step_s"] > 0
     assert results["steps"] == 6 and results["teacher"] == {"flops_per_token": 10}
     assert (tmp_path / "out" / "tiny-cpu-c" / "report.md").read_text() == "2"
+
+
+@pytest.mark.parametrize("folder", sorted(MEASURED.iterdir()), ids=lambda folder: folder.name)
+def test_what_was_measured_is_said_by_the_present_code(folder):
+    results = json.loads((folder / "results.json").read_text())
+    results["arms"] = summarise(results["runs"], results["warmup"])
+    assert (folder / "report.md").read_text() == as_markdown(results)
 
 
 def test_a_tiny_run_end_to_end(tmp_path):
