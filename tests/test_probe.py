@@ -1,5 +1,6 @@
 """The probe: a tiny one from end to end, its rules on looks made by hand, its refusals."""
 
+import itertools
 import json
 import math
 
@@ -10,7 +11,7 @@ from let_titan.config import LetConfigManager
 from let_titan.errors import RunError
 from let_titan.probe.__main__ import main
 from let_titan.probe.proposal import evidence_of, propose
-from let_titan.probe.trials import BASELINE, Trial, candidates
+from let_titan.probe.trials import BASELINE, Trial, begins_with_weights, candidates
 from let_titan.train import LetTrainer
 from tests.support import write_toml
 
@@ -109,19 +110,29 @@ def test_trials_begin_with_the_weights_that_the_run_loads_and_save_nothing(lab):
         assert not (folder / "saved").exists()
 
 
-def test_trials_leave_the_runs_cache_alone(lab):
-    """Its key has the lanes, by default the ranks: the probe's would refuse the run."""
-    sections = lab.sections({}, training__steps=40, teacher__cache=str(lab.folder / "states"))
+def test_trials_leave_the_runs_cache_and_checkpoints_alone_and_have_its_learning_rates(lab):
+    """A cache's key has the lanes, by default the ranks: the probe's would refuse the run."""
+    keys = {"teacher__cache": str(lab.folder / "states"), "checkpoint__enable": True}
+    sections = lab.sections({}, training__steps=40, lr_scheduler__total_steps=60, **keys)
     file = write_toml(lab.folder / "run.toml", sections)
     args = ["--job.config_file", str(file), "--steps", "2", "--blocks", "1"]
     found = []
 
     def train(arguments, log):
-        found.append(LetConfigManager().parse_args(arguments).teacher.cache)
+        config = LetConfigManager().parse_args(arguments)
+        assert config.lr_scheduler.total_steps == 60
+        found.append((config.teacher.cache, config.checkpoint.enable))
         leave([5.0, 4.9])(arguments, log)
 
     assert main(args, train) == 0
-    assert found == ["", ""]
+    assert found == [("", False)] * 2
+
+
+def test_weights_are_loaded_from_a_path_or_the_models_own_folder(lab):
+    for path, in_hf, enable in itertools.product(("", "some"), (False, True), (False, True)):
+        given = {"initial_load_path": path, "initial_load_in_hf": in_hf, "enable": enable}
+        config = lab.parsed({}, **{f"checkpoint__{key}": value for key, value in given.items()})
+        assert begins_with_weights(config) == (enable and (bool(path) or in_hf))
 
 
 def leave(losses):
