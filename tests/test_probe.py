@@ -3,6 +3,7 @@
 import itertools
 import json
 import math
+import sys
 
 import pytest
 import torch
@@ -11,7 +12,13 @@ from let_titan.config import LetConfigManager
 from let_titan.errors import RunError
 from let_titan.probe.__main__ import main
 from let_titan.probe.proposal import evidence_of, propose
-from let_titan.probe.trials import BASELINE, Trial, begins_with_weights, candidates
+from let_titan.probe.trials import (
+    BASELINE,
+    Trial,
+    begins_with_weights,
+    candidates,
+    in_processes,
+)
 from let_titan.train import LetTrainer
 from tests.support import write_toml
 
@@ -133,6 +140,21 @@ def test_weights_are_loaded_from_a_path_or_the_models_own_folder(lab):
         given = {"initial_load_path": path, "initial_load_in_hf": in_hf, "enable": enable}
         config = lab.parsed({}, **{f"checkpoint__{key}": value for key, value in given.items()})
         assert begins_with_weights(config) == (enable and (bool(path) or in_hf))
+
+
+def test_a_trial_is_trained_by_torchrun_and_its_log_says_why_it_failed(tmp_path, monkeypatch):
+    launcher, log = tmp_path / "python", tmp_path / "k1.log"
+    launcher.write_text('#!/bin/sh\necho "$@"\necho complaint >&2\nexit $CODE\n')
+    launcher.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(launcher))
+    monkeypatch.setenv("CODE", "0")
+    in_processes(2)(["--let.k", "1"], log)
+    command, complaint = log.read_text().splitlines()
+    assert command.startswith("-m torch.distributed.run --standalone --nproc_per_node 2 ")
+    assert command.endswith("-m let_titan.train --let.k 1") and complaint == "complaint"
+    monkeypatch.setenv("CODE", "3")
+    with pytest.raises(RunError, match=r"\(exit code 3\): .*k1\.log says why"):
+        in_processes(2)([], log)
 
 
 def leave(losses):
