@@ -49,7 +49,7 @@ def test_the_readmes_table_is_the_demos(demo):
         for key in ("tokens_per_s", "peak_memory_gib")
     )
     machine = phases["after the teacher"]["tokens_per_s"].to_baseline.value - 1
-    noise = f"the {100 * machine:.0f} % between the two is the machine's noise)"
+    noise = f"the {100 * abs(machine):.0f} % between the two is the machine's noise)"
     by = row[216].difference
     for line in (
         f"(s_stop) | {row[108].baseline.value:.3f} | {row[108].run.value:.3f} |",
