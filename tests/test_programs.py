@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from let_titan.stop import ending_orderly
+from let_titan.stop import exit_on_sigterm
 
 WRITES = """
 import sys, time
@@ -56,11 +56,11 @@ def test_a_program_leaves_the_signal_as_it_was_or_to_who_listens():
     heard = []
     before = signal.signal(signal.SIGTERM, lambda number, _: heard.append(number))
     try:
-        with ending_orderly():
+        with exit_on_sigterm():
             os.kill(os.getpid(), signal.SIGTERM)
         assert heard == [signal.SIGTERM]
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        with ending_orderly(), pytest.raises(SystemExit, match=str(128 + signal.SIGTERM)):
+        with exit_on_sigterm(), pytest.raises(SystemExit, match=str(128 + signal.SIGTERM)):
             signal.getsignal(signal.SIGTERM)(signal.SIGTERM, None)
         assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
     finally:
