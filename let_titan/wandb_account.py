@@ -3,7 +3,6 @@
 import logging
 import netrc
 import os
-from pathlib import Path
 from urllib.parse import urlsplit
 
 PROJECT = "let_titan"
@@ -31,7 +30,7 @@ def has_account() -> bool:
     if os.environ.get("WANDB_API_KEY"):
         return True
     host = urlsplit(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).netloc
-    file = Path(os.environ.get("NETRC") or "~/.netrc").expanduser()
+    file = os.path.expanduser(os.environ.get("NETRC") or "~/.netrc")  # Path's needs a home
     try:
         return netrc.netrc(file).authenticators(host) is not None
     except (OSError, netrc.NetrcParseError):
