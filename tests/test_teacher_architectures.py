@@ -244,3 +244,14 @@ def test_documents_need_a_teacher_of_attention_alone(name, tmp_path, monkeypatch
     # Under transformers 4 most configs do not say it.
     monkeypatch.setattr("let_titan.teacher.attention.layer_types", lambda config: set())
     assert mixes_without_attention(model)
+
+
+def test_blocks_of_opt_350m_can_teach_and_its_projected_states_cannot(tmp_path):
+    config = OPTConfig(**SIZES, hidden_size=32, num_hidden_layers=4, num_attention_heads=4)
+    config.word_embed_proj_dim, config.do_layer_norm_before = 16, False
+    AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path)
+    check_part(str(tmp_path), [2])
+    (second,) = load(tmp_path, [2])(tokens())
+    assert relative_error(second, blocks_and_last(tmp_path)[0][1]) < 1e-5
+    with pytest.raises(ConfigError, match="last states of width 16, projected from 32 without"):
+        check_part(str(tmp_path), ["last"])

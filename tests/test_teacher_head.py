@@ -19,6 +19,7 @@ from transformers import (
 from let_titan.checks import find_mistakes
 from let_titan.errors import ConfigError
 from let_titan.teacher import check_part, load_teacher, read_head
+from let_titan.teacher.head import other_logits
 
 SHAPE = {"num_hidden_layers": 1, "num_attention_heads": 2, "vocab_size": 40}
 WIDTHS = {**SHAPE, "hidden_size": 16, "intermediate_size": 32, "initializer_range": 0.2}
@@ -69,6 +70,20 @@ def test_logits_that_are_more_than_the_heads_are_refused(what, tmp_path):
     check_part(str(tmp_path), ["last"])
     with pytest.raises(ConfigError, match=what):
         check_part(str(tmp_path), ["last"], head=True)
+
+
+class Scaled(LlamaConfig):
+    """As MiniCPM3's: computed of others, the setting is in no dict."""
+
+    logits_scaling = property(lambda self: 4.0)
+
+
+def test_settings_of_other_logits_are_no_scale():
+    assert other_logits(Scaled()) == ("logits_scaling", 4.0)
+    capped = LlamaConfig(output_logit_soft_cap=30.0)
+    assert other_logits(capped) == ("output_logit_soft_cap", 30.0)
+    others = {"output_router_logits": True, "router_logit_cap": 8.0, "num_logits_to_keep": 256}
+    assert other_logits(LlamaConfig(**others, attn_logit_softcapping=50.0)) is None
 
 
 def test_an_untied_head_that_is_missing_is_not_the_embedding(tmp_path):

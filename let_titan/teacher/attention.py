@@ -75,7 +75,7 @@ def mixes_without_attention(model: nn.Module) -> bool:
     These are recurrences and convolutions over tokens, as in Mamba's and hybrid blocks. Not every
     architecture says so under ``layer_types``; all but a few recurrences have a convolution.
     """
-    others = layer_types(model.config) - LOCAL - {"full_attention"}
+    others = layer_types(model.config) - LOCAL - {"full_attention", "attention"}
     return bool(others) or any(isinstance(each, nn.Conv1d) for each in model.modules())
 
 

@@ -45,6 +45,13 @@ def check_part(
     """
     config = read_config(checkpoint, trust_remote_code, revision)
     model = build_or_refuse(config, checkpoint, layers, trust_remote_code)
+    projected = getattr(config, "word_embed_proj_dim", config.hidden_size)
+    if "last" in layers and projected != config.hidden_size:
+        raise ConfigError(
+            f"teacher.checkpoint = {checkpoint!r} gives last states of width {projected}, "
+            f"projected from {config.hidden_size} without a norm, as OPT-350m alone does: align "
+            "with one of its blocks, or choose another OPT."
+        )
     if documents:
         refuse_if_mixed(model, config.model_type)
     folder, _ = plan_fetch(checkpoint, trust_remote_code, revision)

@@ -15,6 +15,9 @@ from let_titan.teacher.keys import key_of
 NAMES = ("lm_head.weight", "embed_out.weight")
 """Of Llama, OPT and GPT-2, and of GPT-NeoX; a checkpoint with tied weights has none."""
 
+OF_OTHERS = ("attn_", "router", "auxiliary", "to_keep")
+"""Parts of settings' names: these are about other logits than the head's, or about how many."""
+
 
 def read_head(folder: Path, model: nn.Module, vocabulary: int, dtype: torch.dtype) -> torch.Tensor:
     """Reads the first ``vocabulary`` rows of the head, or of the embedding that it is tied to.
@@ -75,8 +78,9 @@ def other_logits(config: Any) -> tuple[str, Any] | None:
 
     Such are logit_scale (Cohere), logits_scaling (Granite), final_logit_softcapping (Gemma 2).
     """
-    for name, value in config.to_dict().items():
-        of_logits = "logit" in name and not name.startswith(("attn_", "output_", "router_"))
+    scaled = getattr(config, "logits_scaling", None)  # computed by MiniCPM3's, so in no dict
+    for name, value in {**config.to_dict(), "logits_scaling": scaled}.items():
+        of_logits = "logit" in name and not any(word in name for word in OF_OTHERS)
         if (of_logits or name == "lm_head_multiplier") and value not in (None, False, 1):
             return name, value
     return None

@@ -10,8 +10,8 @@ from let_titan.teacher.convert import convert_bin
 
 TIMEOUT_S = 4.0
 
-ELSEWHERE = ["*/*", "consolidated*"]
-"""The same weights once more: for other libraries, and Mistral's beside those of transformers."""
+ELSEWHERE = ["*/*", "consolidated*", "model.*.safetensors"]
+"""The same weights once more: for other libraries, Mistral's own, and those of another dtype."""
 
 
 @functools.cache

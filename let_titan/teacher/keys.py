@@ -18,7 +18,7 @@ PLAIN = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 def stored_keys(model: nn.Module, folder: Path) -> dict[str, str]:
     """Returns the key of each of a base model's parameters and stored buffers; none is read.
 
-    A buffer that the folder has not is one that the model has computed.
+    A buffer that the folder has not, or not of its shape, is one that the model has computed.
 
     Args:
         model: with or without weights, sharded or whole.
@@ -36,8 +36,9 @@ def stored_keys(model: nn.Module, folder: Path) -> dict[str, str]:
             raise made_of_others(key, folder)
         check_stored(key, stored.get(key), parameter.shape, folder)
         keys[name] = key
-    for name in persistent_buffers(model):
-        if (key := key_of(name, model, stored)) in stored:
+    for name, buffer in persistent_buffers(model).items():
+        key = key_of(name, model, stored)
+        if getattr(stored.get(key), "size", None) == buffer.shape:
             keys[name] = key
     return keys
 
@@ -51,7 +52,7 @@ def check_stored(key: str, stored: Any, shape: torch.Size, folder: Path) -> None
             "config.json and weights do not belong together."
         )
     # Which of two is read would be chance. Those that were saved in parts differ in their offsets.
-    offsets = [tuple(chunk.offsets) for chunk in stored.chunks]
+    offsets = [tuple(chunk.offsets) for chunk in stored.chunks if 0 not in chunk.sizes]
     if len(set(offsets)) < len(offsets):
         raise ConfigError(
             f"The teacher's weight {key!r} stands in more than one file of {str(folder)!r}: leave "
@@ -68,8 +69,10 @@ def key_of(name: str, model: nn.Module, stored: Collection[str]) -> str:
     return name if name in stored else f"{prefix}.{name}"
 
 
-def persistent_buffers(model: nn.Module) -> set[str]:
-    return model.state_dict().keys() & dict(model.named_buffers(remove_duplicate=False))
+def persistent_buffers(model: nn.Module) -> dict[str, torch.Tensor]:
+    saved = model.state_dict().keys()
+    buffers = model.named_buffers(remove_duplicate=False)
+    return {name: buffer for name, buffer in buffers if name in saved}
 
 
 def made_on_loading(model: nn.Module, name: str) -> bool:

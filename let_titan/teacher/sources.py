@@ -100,8 +100,7 @@ def check_teacher(
         revision: branch, tag or commit of a hub id; "": its main branch.
 
     Raises:
-        ConfigError: not a causal LM, quantized, of two widths, too short a context, too few
-            ids, no such block.
+        ConfigError: not a causal LM, quantized, too short a context, too few ids, no such block.
     """
     config = read_config(checkpoint, trust_remote_code, revision)
     check_fits(config, checkpoint, seq_len, layer_numbers, vocab_size)
@@ -126,13 +125,6 @@ def check_fits(
     if stored := getattr(config, "quantization_config", None):
         how = dict(stored).get("quant_method", "by an unknown method")
         raise quantized(f"teacher.checkpoint = {checkpoint!r}", how)
-    projected = getattr(config, "word_embed_proj_dim", config.hidden_size)
-    if projected != config.hidden_size:
-        raise ConfigError(
-            f"teacher.checkpoint = {checkpoint!r} gives last states of width {projected}, "
-            f"projected from {config.hidden_size} without a norm, as OPT-350m alone does: choose "
-            "another OPT."
-        )
     context = getattr(config, "max_position_embeddings", None)
     if context is not None and context < seq_len:
         raise ConfigError(
