@@ -55,20 +55,32 @@ def test_an_untimed_run_that_misses_the_goal_leaves_no_time(tmp_path):
 @pytest.mark.parametrize("paired", [True, False])
 @pytest.mark.parametrize("fine", [0, 1], ids=["baseline", "run"])
 def test_a_speed_up_is_read_on_the_steps_that_both_were_evaluated_at(tmp_path, fine, paired):
-    """Of two like runs of a convex curve none is the faster, however often one was evaluated."""
-    curve = {step: 7 + 4 * math.exp(-step / 12) for step in range(0, 41, 2)}
-    losses = [{step: curve[step] for step in (0, 20, 40)}] * 2
-    losses[fine] = curve
-    runs = {}
-    for let in (False, True):
-        for seed in (0, 1) if paired or not let else (2, 3):
-            folder = write_run(tmp_path / f"{let}-seed{seed}", let, losses[let], seed)
-            evaluate(folder, {step: 1 - loss / 20 for step, loss in losses[let].items()})
-            runs.setdefault(let, []).append(Run.load(folder))
-    (result,) = compare(runs[True], runs[False]).results
-    assert result.paired == paired
-    for level in (*result.curve, result.target, result.accuracy):
-        assert level.costs["steps"].speed_up.value == pytest.approx(1, abs=1e-9)
+    """What one side was evaluated at besides changes nothing: neither of two like runs of a convex
+    curve is the faster by it, and a better one is as much faster as it was."""
+    found = {}
+    for also in (False, True):
+        for ahead in (0, 4):
+            curves = [
+                {step: 7 + 4 * math.exp(-(step + ahead * let) / 12) for step in range(0, 41, 2)}
+                for let in (False, True)
+            ]
+            losses = [{step: curve[step] for step in (0, 20, 40)} for curve in curves]
+            if also:
+                losses[fine] = curves[fine]
+            runs = {False: [], True: []}
+            for let in (False, True):
+                for seed in (0, 1) if paired or not let else (2, 3):
+                    folder = tmp_path / f"{also}-{ahead}-{let}-{seed}"
+                    write_run(folder, let, losses[let], seed)
+                    evaluate(folder, {step: 1 - loss / 20 for step, loss in losses[let].items()})
+                    runs[let].append(Run.load(folder))
+            (result,) = compare(runs[True], runs[False]).results
+            assert result.paired == paired
+            levels = (*result.curve, result.target, result.accuracy)
+            found[also, ahead] = [level.costs["steps"].speed_up.value for level in levels]
+    assert found[True, 0] == found[False, 0] == pytest.approx([1.0] * len(found[True, 0]))
+    assert found[True, 4] == found[False, 4]
+    assert min(found[True, 4]) > 1
 
 
 def test_a_longer_run_is_followed_past_the_baselines_end(tmp_path):
