@@ -244,8 +244,7 @@ class LetTrainer(Trainer):
         """As torchtitan; then other runs may have the folder and the cache of states."""
         super().close()
         self.metrics_processor.hold.release()
-        if self.phase.cache is not None:
-            self.phase.cache.close()
+        self.phase.slot.close()
 
     def _release_teacher(self) -> None:
         """Releases the teacher and logs the memory that this freed."""

@@ -134,7 +134,7 @@ def main(arguments: list[str] | None = None) -> None:
         assert batch is not None
         rounds.append(one_round(teacher, batch, [*WAYS] if i % 2 else [*WAYS][::-1]))
         print(rounds[-1], flush=True)
-    blocks = teacher.facts["n_blocks"]
+    blocks = teacher.description.n_blocks
     found = {"teacher": args.teacher.name, "blocks": blocks, "student": args.name}
     found |= {"rounds": rounds[1:]}
     facts = {"corpus_sha256": file_digests(args.corpus), **surroundings()}

@@ -68,8 +68,9 @@ def priced(
     plan = resolve_plan(config)
     built = whole_student(config, vocabulary_of(config))
     with fake_world(config, ranks) as dims:
-        facts = price_teacher(config, plan, dims)
-    cost = cost_of(config, ranks, plan, GPUS["a100"], built, facts["flops_per_token"])
+        its = price_teacher(config, plan, dims)
+    flops = its.description.flops_per_token
+    cost = cost_of(config, ranks, plan, GPUS["a100"], built, flops)
     return {
         "student": student,
         "student_parameters": built.parameters,
@@ -82,8 +83,8 @@ def priced(
         "teacher_times": cost.teacher_times,
         "overhead_in_let_phase": cost.overhead_in_let_phase,
         "overhead_over_run": cost.overhead_over_run,
-        "placement": facts["placement"],
-        "teacher_bytes_per_gpu": facts["bytes_per_gpu"],
+        "placement": its.description.placement,
+        "teacher_bytes_per_gpu": its.bytes_per_gpu,
     }
 
 

@@ -34,6 +34,7 @@ from transformers import LlamaConfig, LlamaModel
 from let_titan.alignment import rows_of_this_rank, share_of_batch
 from let_titan.let.pipeline_rows import PipelineRows
 from let_titan.run.summary import surroundings
+from let_titan.teacher.description import describe
 from let_titan.teacher.model import Teacher
 
 OUT = Path(__file__).parent / "results" / "share_rows"
@@ -53,7 +54,8 @@ def build_teacher(shape: Shape) -> Teacher:
         intermediate_size=shape.ffn,
         vocab_size=VOCABULARY,
     )
-    return Teacher(LlamaModel(config).eval(), ["last"], {})
+    model = LlamaModel(config).eval()
+    return Teacher(model, ["last"], describe(model, "teacher", ["last"], model.dtype, SEQ_LEN))
 
 
 Ways = dict[str, Callable[[], torch.Tensor]]

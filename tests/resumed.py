@@ -52,7 +52,7 @@ def train(lab, **changes):
                 for group in optimizer.param_groups
             ],
             "loaded a teacher": trainer.run_folder.facts["teacher"] is not None,
-            "teacher is gone": trainer.phase.teacher is None,
+            "teacher is gone": trainer.phase.slot.teacher is None,
         }
     finally:
         trainer.close()

@@ -126,7 +126,7 @@ def train(lab, let, told=None, **changes):
         times = ("elapsed_s", "tokens_per_s", "memory_gib")
         lines = [json.loads(line) for line in text.splitlines()]
         lines = [{k: v for k, v in line.items() if k not in times} for line in lines]
-        return lines, weights(trainer.model_parts[0]), trainer.phase.teacher
+        return lines, weights(trainer.model_parts[0]), trainer.phase.slot.teacher
     finally:
         trainer.close()
 

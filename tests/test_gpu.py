@@ -104,7 +104,7 @@ def test_the_host_does_not_wait_from_the_teachers_forward_to_the_guards_answer(
     for step in (1, 2):
         trainer.step = step
         trainer.train_step(batches)
-    assert trainer.phase.teacher is not None
+    assert trainer.phase.slot.teacher is not None
     trainer.close()
 
 

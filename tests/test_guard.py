@@ -173,7 +173,7 @@ def test_a_step_that_is_left_out_is_in_no_sum(kind, lab):
     spoilt = trainer.model_parts[0].tok_embeddings
     if kind == "moments":
         trainer._begin(0)
-        spoilt = trainer.phase.teacher.model.get_input_embeddings()
+        spoilt = trainer.phase.slot.teacher.model.get_input_embeddings()
     spoilt.register_forward_hook(lambda _, __, x: x * math.nan if trainer.step == 3 else x)
     seen, error = watched(trainer)
     assert error is None and equal(seen[3], seen[2]) and not equal(seen[4], seen[3])

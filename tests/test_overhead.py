@@ -18,8 +18,8 @@ from transformers import AutoConfig, AutoModel
 
 from let_titan.config import LetConfigManager
 from let_titan.student import FLAVORS, LetTransformer
+from let_titan.teacher.description import flops_per_token
 from let_titan.teacher.facts import all_facts
-from let_titan.teacher.model import flops_per_token
 
 ROOT = Path(__file__).parents[1]
 MEASURED = ROOT / "recipes" / "results" / "overhead"

@@ -12,11 +12,11 @@ from transformers import AutoModelForCausalLM, Qwen3Config
 from let_titan.preflight.cost import Cost, busy_share
 from let_titan.preflight.findings import vocabulary_of
 from let_titan.preflight.student import build_student
-from let_titan.preflight.teacher import with_head
+from let_titan.preflight.teacher import PricedTeacher
 from let_titan.preflight.world import fake_world
-from let_titan.teacher import facts_with_head
+from let_titan.teacher.description import describe, flops_per_token
 from let_titan.teacher.facts import all_facts
-from let_titan.teacher.load import build_without_weights, flops_per_token, materialise
+from let_titan.teacher.load import build_without_weights, materialise
 from tests.support import SEQ_LEN
 
 pytestmark = pytest.mark.usefixtures("no_world")
@@ -68,11 +68,13 @@ def test_teacher_flops_are_those_that_torch_counts(config):
 
 
 def test_a_head_costs_a_product_for_each_token_that_is_read(lab):
-    body = {"width": 4, "flops_per_token": 100, "bytes": 10, "bytes_per_gpu": 5}
-    head = {"flops_per_token": 3 * (100 + 2 * 7 * 4), "bytes": 10 + 2 * 7 * 4}
-    assert facts_with_head(body, 7, torch.bfloat16, reads=3) == head
-    config = lab.parsed(None, distill__select_of=2, teacher__dtype="bfloat16")
-    assert with_head(body, config, 7) == {"width": 4, **head, "bytes_per_gpu": 5 + 2 * 7 * 4}
+    model = build_without_weights(WIDE_HEADS, torch.bfloat16, False)
+    body = describe(model, "body", ["last"], torch.bfloat16, SEQ_LEN)
+    d_t, config = body.width, lab.parsed(None, distill__select_of=2, teacher__dtype="bfloat16")
+    found = PricedTeacher(body, "here", bytes_per_gpu=5).with_head(config, vocabulary=7)
+    assert found.description.flops_per_token == 3 * (body.flops_per_token + 2 * 7 * d_t)
+    assert found.description.bytes == body.bytes + 2 * 7 * d_t
+    assert found.as_dict()["bytes_per_gpu"] == 5 + 2 * 7 * d_t
 
 
 @pytest.mark.parametrize("facts", all_facts().values(), ids=lambda facts: facts.name)

@@ -118,7 +118,7 @@ def bytes_of_a_run(assets, folder, layouts):
         gradients = {p.grad.untyped_storage().data_ptr() for p in parameters if "ddp" in name}
         assert gradients.isdisjoint(buckets), "DDP keeps gradients in its buckets"
         optimizers = trainer.optimizers.optimizers
-        teacher, distillation = trainer.phase.teacher, trainer.phase.distillation
+        teacher, distillation = trainer.phase.slot.teacher, trainer.phase.distillation
         frozen = [] if teacher is None else list(teacher.model.parameters())
         frozen += [] if distillation is None else [distillation.head]
         mine = {

@@ -46,7 +46,7 @@ def train(lab, folder, until=None, let=None, **changes):
     release = trainer.phase.release
 
     def noting():
-        teachers.append(type(trainer.phase.teacher))
+        teachers.append(type(trainer.phase.slot.teacher))
         return release()
 
     trainer.phase.release = noting
@@ -83,7 +83,7 @@ def live(assets, tmp_path_factory):
 def test_the_run_that_reads_is_the_run_that_writes(dtype, live, lab, monkeypatch):
     keys = {**three_pairs(dtype), "teacher__cache": str(lab.folder / "cache")}
     live, writing = live[dtype], train(lab, "writing", **keys)
-    monkeypatch.setattr("let_titan.let.phase.load_model", pytest.fail)
+    monkeypatch.setattr("let_titan.let.teacher_slot.load_model", pytest.fail)
     reading = train(lab, "reading", **keys)
     assert [run[2] for run in (live, writing, reading)] == [
         ["Teacher"],

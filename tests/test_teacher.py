@@ -11,7 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoModelForCausalLM
 
-from let_titan.teacher.model import block_list
+from let_titan.teacher.blocks import block_list
 from let_titan.teacher.placement import ranks_of_node, shards
 from tests.support import relative_error
 from tests.teachers import BF16_ERROR, CONFIGS, LAYERS, load, tokens, untouched
@@ -28,7 +28,7 @@ def test_fp32_states_equal_the_untouched_model(name, teachers):
 @pytest.mark.parametrize("name", CONFIGS)
 def test_only_the_needed_blocks_are_built_frozen(name, teachers):
     teacher = load(teachers / name, layers=[3, 1])
-    assert len(block_list(teacher.model)) == 3 == teacher.facts["n_blocks"]
+    assert len(block_list(teacher.model)) == 3 == teacher.description.n_blocks
     model = AutoModelForCausalLM.from_pretrained(teachers / name).eval()
     with torch.no_grad():
         states = model(tokens(), output_hidden_states=True).hidden_states
@@ -50,7 +50,7 @@ def sharded_states(teachers):
         parameters = list(teacher.model.parameters())
         assert all(isinstance(p, DTensor) and p.dtype == torch.bfloat16 for p in parameters)
         here = sum(p.to_local().nbytes for p in parameters)
-        results[name] = (teacher(tokens()), here / teacher.facts["bytes"])
+        results[name] = (teacher(tokens()), here / teacher.description.bytes)
     return results
 
 
@@ -121,4 +121,4 @@ def test_flops_against_torchs_counter(name, teachers):
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         teacher(tokens())
     counted = counter.get_total_flops() / tokens().numel()
-    assert teacher.facts["flops_per_token"] == pytest.approx(counted, rel=0.01)
+    assert teacher.description.flops_per_token == pytest.approx(counted, rel=0.01)

@@ -27,7 +27,7 @@ from let_titan.errors import ConfigError
 from let_titan.preflight import examine
 from let_titan.teacher import check_part
 from let_titan.teacher.attention import is_eager, mixes_without_attention
-from let_titan.teacher.load import flops_per_token
+from let_titan.teacher.description import flops_per_token
 from let_titan.train import LetTrainer
 from tests.preflighted import A100
 from tests.support import relative_error
@@ -126,7 +126,7 @@ def test_states_are_transformers_own(name, folders):
     for found, each in zip(teacher(tokens()), wanted, strict=True):
         assert relative_error(found, each) < 1e-5
     cut = load(folders / name, [2])
-    assert cut.facts["n_blocks"] == 2
+    assert cut.description.n_blocks == 2
     assert relative_error(cut(tokens())[0], blocks[1]) < 1e-5
 
 

@@ -61,7 +61,7 @@ def load(folder, float8, mesh=None, dtype=torch.float32):
 def test_states_are_within_float8_of_the_teachers(name, dtype, checkpoints):
     found, wanted = load(checkpoints / name, True, dtype=dtype), load(checkpoints / name, False)
     converted = [m for m in found.model.modules() if isinstance(m, Float8Linear)]
-    assert len(converted) == found.facts["float8_linears"] == CONVERTED[name]
+    assert len(converted) == found.description.float8_linears == CONVERTED[name]
     assert not any(m.training for m in found.model.modules())
     assert not any(p.requires_grad for p in found.model.parameters())
     for states, exact in zip(found(tokens()), wanted(tokens()), strict=True):
@@ -95,7 +95,7 @@ def test_the_students_gradients_flow_and_the_teacher_has_none(lab):
     trainer = LetTrainer(lab.config({}, *EMULATED))
     trainer.step = 1
     trainer.train_step(use_fixed_batches(trainer, rows=4))
-    model = trainer.phase.teacher.model
+    model = trainer.phase.slot.teacher.model
     assert trainer.phase.facts()["float8_linears"] == 15  # k and v have 24 rows
     assert all(p.grad is None for p in model.parameters())
     assert all(p.grad is not None for p in trainer.model_parts[0].parameters())

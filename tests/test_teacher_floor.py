@@ -7,6 +7,7 @@ import torch
 from torch._dynamo.testing import CompileCounterWithBackend
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from let_titan.teacher.description import describe
 from let_titan.teacher.load import build_without_weights, compile_blocks, materialise
 from let_titan.teacher.model import Teacher
 from tests.support import relative_error
@@ -30,11 +31,15 @@ class Trace(TorchDispatchMode):
         return out
 
 
+def as_teacher(model, layers) -> Teacher:
+    return Teacher(model, layers, describe(model, "teacher", layers, model.dtype, seq_len=48))
+
+
 def traced(name: str, length: int) -> list[tuple[str, list[torch.Tensor]]]:
     # a copy: transformers notes the dtype in it
     model = build_without_weights(copy.deepcopy(CONFIGS[name]), torch.bfloat16, False)
     materialise(model, torch.device("cpu"))
-    teacher, ids = Teacher(model, ["last"], {}), tokens(length)
+    teacher, ids = as_teacher(model, ["last"]), tokens(length)
     with Trace() as trace:
         teacher(ids)
     return trace.ops
@@ -70,7 +75,7 @@ def test_compiled_blocks_are_one_graph_with_the_same_states(name):
     materialise(model, torch.device("cpu"))
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=0.2)
-    teacher = Teacher(model, ["last", 2], {})
+    teacher = as_teacher(model, ["last", 2])
     wanted = teacher(tokens())
     torch.compiler.reset()
     counter = CompileCounterWithBackend("aot_eager")

@@ -44,7 +44,7 @@ def life(assets, folder, placement, compiled):
         trainer.train_step(batches)
         trainer.checkpointer.save(step)
         if step == 1:
-            model = trainer.phase.teacher.model
+            model = trainer.phase.slot.teacher.model
             parts = [*model.modules(), *model.parameters(), *model.buffers()]
             watched = [weakref.ref(part) for part in parts]
             trained = {id(p) for group in trainer.optimizers.param_groups for p in group["params"]}
@@ -62,9 +62,10 @@ def life(assets, folder, placement, compiled):
 
 
 def reloaded(trainer) -> nn.Module:
-    phase, kept = trainer.phase, trainer.phase.teacher
-    phase.load()
-    fresh, phase.teacher = phase.teacher, kept
+    slot = trainer.phase.slot
+    kept = slot.teacher
+    trainer.phase.load()
+    fresh, slot.teacher = slot.teacher, kept
     return fresh.model
 
 

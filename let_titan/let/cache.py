@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -29,9 +30,10 @@ from let_titan.state_cache import (
     key_of,
     lock,
 )
-from let_titan.teacher import Teacher
+from let_titan.teacher import Teacher, TeacherDescription
+from let_titan.teacher.description import describe
 from let_titan.teacher.hub import commit_of
-from let_titan.teacher.load import build_part, describe
+from let_titan.teacher.load import build_part
 from let_titan.teacher.sources import read_config
 
 
@@ -56,6 +58,7 @@ class RunCache:
         assert isinstance(loader, PileLoader)
         self.config, self.dims, self.loader, self.per_step = config, dims, loader, per_step
         self.path = Path(config.teacher.cache).expanduser()
+        self._teacher: CachedTeacher | WritingTeacher | None = None
         self._lock: int | None = None
 
     def open(self, plan: LetPlan, teacher: Path, start: int) -> bool:
@@ -109,26 +112,26 @@ class RunCache:
             self._lock = lock(self.path)
 
     def close(self) -> None:
-        """Lets other runs write: without a teacher this one has nothing left to do here."""
+        """Lets the teacher go, and other runs write: this one has nothing left to do here."""
+        self._teacher = None
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
 
-    def reading(self, plan: LetPlan, teacher: Path, device: torch.device) -> CachedTeacher:
-        """Returns a teacher without a model, whose states are read; its facts have no cost."""
+    def reading(
+        self, plan: LetPlan, teacher: Path, device: torch.device
+    ) -> tuple[CachedTeacher, TeacherDescription]:
+        """Returns a teacher without a model, whose states are read; it costs nothing."""
         config = self.config.teacher
-        found = read_config(str(teacher), config.trust_remote_code)
+        shape = read_config(str(teacher), config.trust_remote_code)
         dtype = TORCH_DTYPE_MAP[config.dtype]
         layers = [pair.layer for pair in plan.pairs]
-        model, resolved = build_part(found, layers, dtype, config.trust_remote_code)
-        facts = describe(model, teacher.name, resolved, dtype, self.config.training.seq_len)
-        facts |= {
-            "commit": commit_of(teacher),
-            "placement": "cache",
-            "bytes": 0,
-            "flops_per_token": 0,
-        }
-        return CachedTeacher(self.files, resolved, facts, device, dtype)
+        model, resolved = build_part(shape, layers, dtype, config.trust_remote_code)
+        built = describe(model, teacher.name, resolved, dtype, self.config.training.seq_len)
+        self._teacher = found = CachedTeacher(self.files, resolved, device, dtype)
+        return found, replace(
+            built, placement="cache", commit=commit_of(teacher), bytes=0, flops_per_token=0
+        )
 
     def writing(self, teacher: Teacher, first: bool) -> WritingTeacher:
         """Returns ``teacher``, made to write its states on one of the ranks that hold the same.
@@ -140,14 +143,18 @@ class RunCache:
         divided = sharing_axes(self.config.training.local_batch_size, self.dims)
         same = [self.dims.get_optional_mesh(axis) for axis in {"tp", "cp"} - {*divided}]
         writes = first and all(mesh is None or mesh.get_local_rank() == 0 for mesh in same)
-        return WritingTeacher(teacher, self.files, writes)
+        self._teacher = found = WritingTeacher(teacher, self.files, writes)
+        return found
 
-    def announced(
-        self, batches: Iterator[Batch], teacher: CachedTeacher | WritingTeacher | None
-    ) -> Iterator[Batch]:
+    def announced(self, batches: Iterator[Batch]) -> Iterator[Batch]:
         """Yields ``batches`` without their sequences' numbers, after telling the teacher those."""
         for inputs, labels in batches:
             numbers = inputs.pop("sequences").tolist()
-            if teacher is not None:
-                teacher.expect(numbers[share_of_batch(len(numbers), self.dims)])
+            if self._teacher is not None:
+                self._teacher.expect(numbers[share_of_batch(len(numbers), self.dims)])
             yield inputs, labels
+
+    def end_step(self) -> None:
+        """Lets the teacher write the step's states, if it does."""
+        if self._teacher is not None:
+            self._teacher.end_step()

@@ -12,7 +12,7 @@ from torch.optim import Optimizer
 from torchtitan.components.optimizer import OptimizersContainer, build_optimizers
 from torchtitan.distributed import ParallelDims
 
-from let_titan.alignment import LEARNED, LearnedMap
+from let_titan.alignment import LEARNED, LearnedMap, map_flops
 from let_titan.config import LetJobConfig
 from let_titan.upstream import clipping_by
 
@@ -65,6 +65,11 @@ class LearnedMaps:
             self._restore(safetensors.load(self._saved))
         # Behind the model's, which torchtitan's state dict pairs with the model's parts by order.
         self.optimizers.optimizers.append(self._optimizer)
+
+    @property
+    def flops_per_token(self) -> int:
+        """What the maps take, while there are any."""
+        return sum(map_flops(*learned.matrix.shape) for learned in self.maps)
 
     def begin_step(self) -> None:
         for learned in self.maps:

@@ -5,14 +5,12 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch.distributed.device_mesh import DeviceMesh
 from torchtitan.components.loss import IGNORE_INDEX
 from torchtitan.components.optimizer import OptimizersContainer
 from torchtitan.distributed import ParallelDims
 
-from let_titan.alignment import LEARNED, all_rows, map_flops, rows_of_this_rank, share_of_batch
+from let_titan.alignment import all_rows, rows_of_this_rank
 from let_titan.batch import Batch, taken_out
-from let_titan.collectives import gathered
 from let_titan.config import LetJobConfig
 from let_titan.device import free_cached_memory, memory_gib
 from let_titan.let.build import (
@@ -24,14 +22,11 @@ from let_titan.let.build import (
 )
 from let_titan.let.cache import RunCache
 from let_titan.let.learned_maps import LearnedMaps
-from let_titan.let.pipeline_rows import PipelineRows, ranks_where
-from let_titan.let.targets import TargetCount, states_at
-from let_titan.let.teacher import load_head, load_model
+from let_titan.let.targets import TargetCount
+from let_titan.let.teacher_slot import TeacherSlot
 from let_titan.plan import LetPlan, let_in_use
-from let_titan.state_cache import CachedTeacher, WritingTeacher
 from let_titan.student.flavors import FLAVORS
-from let_titan.teacher import Teacher, TeacherStates, prepare_teacher
-from let_titan.teacher.placement import leave, processes_per_node, shard_mesh
+from let_titan.teacher import TeacherDescription, TeacherStates, prepare_teacher
 
 
 class LetPhase:
@@ -47,6 +42,9 @@ class LetPhase:
         device: where the teacher will be.
         optimizers: of the student, and of learned width maps.
         cache: of the teacher's states, if the run has one.
+
+    Attributes:
+        description: the teacher's, while there is one, on ranks that do not read for it, too.
     """
 
     def __init__(
@@ -64,9 +62,8 @@ class LetPhase:
         self.alignment = build_alignment(plan, config)
         self.distillation = build_distillation(config, dims.tp)
         self.diagnostics = build_diagnostics(plan, config, device)
-        self.teacher: Teacher | CachedTeacher | WritingTeacher | None = None
-        self.cache = cache
-        self._mesh: DeviceMesh | None = None  # that the teacher may be sharded over
+        self.slot = TeacherSlot(config, dims, device, owns_aligned_block(plan, model_parts), cache)
+        self.description: TeacherDescription | None = None
         let = let_in_use(config)
         pairs, width = len(plan.pairs), FLAVORS[config.model.flavor].dim
         fit = build_fit(let, width)
@@ -77,49 +74,21 @@ class LetPhase:
             self.targets = TargetCount(dims, device)
         for part in model_parts:
             part.alignment, part.distillation = self.alignment, self.distillation
-        self._owns_block = self._writes_cache = owns_aligned_block(plan, model_parts)
-        self._pipeline: PipelineRows | None = None
-        if plan.pairs and dims.pp_enabled:
-            mesh = dims.get_mesh("pp")
-            owners = ranks_where(self._owns_block, mesh)
-            self._writes_cache = mesh.get_local_rank() == owners[0]
-            if config.teacher.pipeline == "all":
-                self._pipeline = PipelineRows(mesh, owners)
 
     def load(self, start: int = 0) -> None:
         """Loads the teacher on the ranks that read for it, when ``start`` steps are done."""
-        self._load_here(start)
-        facts = self.facts()
-        assert facts is not None
-        self.states.start(facts["width"], self.device)
-        self.maps.start(facts["width"], self.device)
+        folder = prepare_teacher(*self.config.teacher.source)
+        if self.targets is not None:
+            self.targets.teacher_is(folder, self.config.teacher.trust_remote_code)
+        description = self.slot.load(folder, self.plan, start)
+        if self.distillation is not None:
+            self.distillation.head = self.slot.head
+        self.states.start(description.width, self.device)
+        self.maps.start(description.width, self.device)
         if self.alignment is not None:
             self.alignment.fitted = self.states.fitted
             self.alignment.learned = self.maps.maps
-
-    def _load_here(self, start: int) -> None:
-        config = self.config.teacher
-        folder = prepare_teacher(*config.source)
-        cached = self.cache is not None and self.cache.open(self.plan, folder, start)
-        if self.targets is not None:
-            self.targets.teacher_is(folder, config.trust_remote_code)
-        if not self._owns_block and self._pipeline is None:
-            return
-        if self.cache is not None and cached:
-            self.teacher = self.cache.reading(self.plan, folder, self.device)
-        else:
-            self._mesh = shard_mesh(config.placement, self.dims, processes_per_node())
-            teacher = load_model(self.config, self.plan, self.dims, self.device, folder, self._mesh)
-            self.teacher = teacher
-            if self.cache is not None:
-                self.teacher = self.cache.writing(teacher, self._writes_cache)
-        if self.distillation is not None:
-            assert isinstance(self.teacher, Teacher)
-            self.distillation.head = load_head(self.config, self.teacher, self.device, folder)
-        if self.maps.name in LEARNED:
-            facts = self.teacher.facts
-            a_map = map_flops(self.maps.width, facts["width"])
-            facts["flops_per_token"] += self.maps.pairs * a_map
+        self.description = description.with_maps(self.maps.flops_per_token)
 
     def release(self) -> tuple[float, float]:
         """Frees weights, buffers and all-gather storage; the run is plain from here on.
@@ -129,25 +98,19 @@ class LetPhase:
         """
         free_cached_memory()  # so that the difference is the teacher alone
         before = memory_gib()
-        self.teacher = None
-        if self.cache is not None:
-            self.cache.close()
         if self.distillation is not None:
             self.distillation.head = None
         self.states.stop()
         self.maps.stop()
         if self.alignment is not None:
             self.alignment.fitted = self.alignment.learned = ()
-        free_cached_memory()
-        # The guard has waited for the step, and with it for the teacher's last all-gather.
-        leave(self._mesh, self.config.teacher.placement)
-        self._mesh = None
+        self.slot.release()
+        self.description = None
         return before, memory_gib()
 
     def facts(self) -> dict[str, Any] | None:
-        """Returns the teacher's facts, on ranks without one, too; every rank calls."""
-        known = gathered(None if self.teacher is None else self.teacher.facts)
-        return next((facts for facts in known if facts is not None), None)
+        """Returns what summary.json says of the teacher, while there is one."""
+        return None if self.description is None else self.description.as_dict()
 
     def begin_step(self, step: int) -> None:
         """Starts the sums of torchtitan's ``step`` (from 1)."""
@@ -169,9 +132,7 @@ class LetPhase:
     def watched(self, batches: Iterator[Batch], step: int) -> Iterator[Batch]:
         """Returns the step's batches. As they are taken, their targets are counted, and a teacher
         that reads or writes cached states is told which sequences come."""
-        if self.cache is not None:
-            assert not isinstance(self.teacher, Teacher)
-            batches = self.cache.announced(batches, self.teacher)
+        batches = self.slot.watched(batches)
         if self.targets is None or not self.plan.teacher_in(step):
             return batches
         return self.targets.watched(batches)
@@ -183,8 +144,7 @@ class LetPhase:
             left_out: whether the step was not finite and nothing of it was applied.
         """
         self.states.end_step(left_out)
-        if isinstance(self.teacher, WritingTeacher):
-            self.teacher.end_step()
+        self.slot.end_step()
 
     def diagnosis(self) -> dict[str, Any] | None:
         """Returns what ``Diagnostics.result`` says of the step, if it was asked to look at it."""
@@ -207,22 +167,13 @@ class LetPhase:
             ``share_of_batch``; None on a rank that holds no aligned block.
         """
         own = taken_out(batch)
-        if self.teacher is None:
+        states = self.slot.read(batch, own, len(labels))
+        if states is None:
             return None
-        mask, mine = labels != IGNORE_INDEX, share_of_batch(len(labels), self.dims)
-        if self._pipeline is not None:
-            mine = self._pipeline.part_of(mine)
-        states: Sequence[torch.Tensor]
-        if self.targets is None:
-            states = self.teacher(**{name: values[mine] for name, values in batch.items()})
-        else:
-            assert own is not None and isinstance(self.teacher, Teacher)
-            alone = self.config.data.document_attention
-            states = states_at(self.teacher, own.of_rows(mine), alone)
+        mask = labels != IGNORE_INDEX
+        if own is not None:
             mask &= own.targets >= 0
-        if self._pipeline is not None:
-            states = self._pipeline.handed_over(states)
-        return (mask, *states) if self._owns_block else None
+        return (mask, *states)
 
     def aligned_tokens(self, valid: float | torch.Tensor) -> float | torch.Tensor:
         """Returns the step's global number of aligned tokens; every rank calls.

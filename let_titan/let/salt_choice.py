@@ -36,12 +36,12 @@ def selected_batches(
 
 def scores_of(phase: LetPhase, batch: Batch) -> torch.Tensor:
     """Returns the teacher's score of each of a batch's sequences, [B], on the CPU."""
-    assert phase.teacher is not None and phase.distillation is not None
-    assert phase.distillation.head is not None
+    teacher, head = phase.slot.teacher, phase.slot.head
+    assert teacher is not None and head is not None
     rows = len(batch[1])
     mine = share_of_batch(rows, phase.dims)
     inputs = {name: x[mine].to(phase.device) for name, x in batch[0].items()}
-    (states,) = phase.teacher(**inputs)
+    (states,) = teacher(**inputs)
     labels, top_k = batch[1][mine].to(phase.device), phase.config.distill.select_top_k
-    scores = sequence_scores(states, labels, phase.distillation.head, top_k)
+    scores = sequence_scores(states, labels, head, top_k)
     return all_rows(scores, rows, phase.dims).cpu()

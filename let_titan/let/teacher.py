@@ -8,9 +8,8 @@ from torchtitan.config import TORCH_DTYPE_MAP
 from torchtitan.distributed import ParallelDims
 
 from let_titan.config import LetJobConfig, compiles_teacher
-from let_titan.distill import times_read
 from let_titan.plan import LetPlan
-from let_titan.teacher import Teacher, facts_with_head, load_teacher, read_head
+from let_titan.teacher import Teacher, load_teacher, read_head
 from let_titan.teacher.float8 import build_float8
 from let_titan.tokenizer.build import vocab_size
 
@@ -43,10 +42,7 @@ def load_model(
 def load_head(
     job_config: LetJobConfig, teacher: Teacher, device: torch.device, folder: Path
 ) -> torch.Tensor:
-    """Loads the LM head [V, d_T] that distillation needs, and counts it to the teacher's facts."""
+    """Loads the LM head [V, d_T] that distillation needs, with the student's vocabulary."""
     vocabulary = vocab_size(job_config.model.hf_assets_path)
     dtype = TORCH_DTYPE_MAP[job_config.teacher.dtype]
-    head = read_head(folder, teacher.model, vocabulary, dtype)
-    reads = times_read(job_config.distill.select_of)
-    teacher.facts |= facts_with_head(teacher.facts, vocabulary, dtype, reads)
-    return head.to(device)
+    return read_head(folder, teacher.model, vocabulary, dtype).to(device)

@@ -8,17 +8,19 @@ from typing import Any
 from let_titan.config import LetJobConfig
 from let_titan.disk import existing_parent
 from let_titan.preflight.cost import Cost
+from let_titan.preflight.teacher import PricedTeacher
 from let_titan.preflight.units import gib
 from let_titan.state_cache import bytes_per_token, uses_cache
 
 
 def cache_facts(
-    config: LetJobConfig, teacher: dict[str, Any] | None, cost: Cost
+    config: LetJobConfig, teacher: PricedTeacher | None, cost: Cost
 ) -> dict[str, Any] | None:
     """What teacher.cache takes until s_stop, and how fast a run without a teacher reads it."""
     if teacher is None or not uses_cache(config):
         return None
-    each = bytes_per_token(len(set(teacher["layers"])), teacher["width"])
+    layers = set(teacher.description.layers)
+    each = bytes_per_token(len(layers), teacher.description.width)
     return {
         "bytes_per_token": each,
         "bytes": round(cost.tokens * cost.let_share) * each,

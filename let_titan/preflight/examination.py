@@ -35,7 +35,7 @@ from let_titan.preflight.price import (
 )
 from let_titan.preflight.reading import NOT_MEASURED, TeacherReading, measure_reading
 from let_titan.preflight.student import Student, build_student, whole_student
-from let_titan.preflight.teacher import price_teacher, with_head
+from let_titan.preflight.teacher import PricedTeacher, price_teacher
 from let_titan.preflight.world import fake_world, is_replicated
 from let_titan.student.flavors import FLAVORS
 
@@ -100,7 +100,7 @@ def examine(
     advise(findings, config, plan, gpu, student, memory, cache)
     price = {
         "student": student_facts(config, student),
-        "teacher": teacher,
+        "teacher": teacher.as_dict() if teacher else None,
         "teacher_cache": cache,
         "teacher_reading": asdict(reading) if reading else None,
         "let": asdict(plan) if plan.pairs else None,
@@ -116,11 +116,11 @@ def examine(
 
 def measure(
     config: LetJobConfig, world_size: int, plan: LetPlan, per_node: int
-) -> tuple[Student, dict[str, Any] | None, list[StepMemory]]:
+) -> tuple[Student, PricedTeacher | None, list[StepMemory]]:
     """Builds student and teacher in the run's layout.
 
     Returns:
-        the student, the teacher's facts, and one GPU's memory in a step: of each rank of the
+        the student, the teacher, and one GPU's memory in a step: of each rank of the
         pipeline, or without one in each kind of step that the run has (SALT's are two).
     """
     vocabulary = vocabulary_of(config)
@@ -129,11 +129,11 @@ def measure(
         with fake_world(config, world_size, for_ddp=False) as dims:
             teacher = price_teacher(config, plan, dims, per_node)
         if distills(config):
-            teacher = with_head(teacher, config, vocabulary)
-    width = teacher["width"] if teacher else 0
+            teacher = teacher.with_head(config, vocabulary)
+    width = teacher.description.width if teacher else 0
     if not distills(config) and config.let.width_map in BEFORE_THE_STUDENT:
         width = FLAVORS[config.model.flavor].dim
-    teacher_bytes = teacher["bytes_per_gpu"] if teacher else 0
+    teacher_bytes = teacher.bytes_per_gpu if teacher else 0
     with fake_world(config, world_size) as dims:
         if not dims.pp_enabled:
             student = build_student(config, vocabulary, dims)
@@ -167,9 +167,9 @@ def reading_of(config: LetJobConfig, plan: LetPlan, findings: Findings) -> Teach
     return reading
 
 
-def teacher_flops(teacher: dict[str, Any] | None, reading: TeacherReading | None) -> int:
+def teacher_flops(teacher: PricedTeacher | None, reading: TeacherReading | None) -> int:
     """Returns the teacher's FLOPs for a token of the student's."""
-    each = teacher["flops_per_token"] if teacher else 0
+    each = teacher.description.flops_per_token if teacher else 0
     return round(each * reading.positions_per_token) if reading else each
 
 

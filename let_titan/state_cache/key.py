@@ -9,7 +9,7 @@ from typing import Any
 from let_titan.checkpoint.checksums import checksum
 from let_titan.config import LetJobConfig
 from let_titan.plan import LetPlan, aligns
-from let_titan.teacher.load import resolve_layer
+from let_titan.teacher.blocks import resolve_layer
 from let_titan.teacher.sources import read_config
 
 BYTES = 2

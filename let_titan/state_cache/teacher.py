@@ -7,13 +7,13 @@ run that writes trains on the rounded states, too, so that all runs see the same
 from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any
 
 import torch
 
 from let_titan.errors import telling
 from let_titan.state_cache.files import StateFiles
-from let_titan.teacher.model import ResolvedLayer, Teacher
+from let_titan.teacher import Teacher
+from let_titan.teacher.blocks import ResolvedLayer
 
 KEPT = torch.bfloat16
 
@@ -24,7 +24,6 @@ class CachedTeacher:
     Args:
         files: with all the sequences that will be asked for.
         layers: one entry per state to give, as ``Teacher`` has them.
-        facts: of the teacher, for summary.json.
         device: where the states go.
         dtype: which they are given in.
     """
@@ -33,11 +32,10 @@ class CachedTeacher:
         self,
         files: StateFiles,
         layers: Sequence[ResolvedLayer],
-        facts: dict[str, Any],
         device: torch.device,
         dtype: torch.dtype,
     ) -> None:
-        self.files, self.facts, self.device, self.dtype = files, facts, device, dtype
+        self.files, self.device, self.dtype = files, device, dtype
         self.layers = tuple(map(str, layers))
         self._ahead: deque[Future[list[list[torch.Tensor]]]] = deque()
         self._reader = ThreadPoolExecutor(1, "teacher-states")
@@ -62,6 +60,9 @@ class CachedTeacher:
         here = ([row.to(self.device, non_blocking=True) for row in rows] for rows in states)
         return tuple(torch.stack(rows).to(self.dtype) for rows in here)
 
+    def end_step(self) -> None:
+        """As ``WritingTeacher``, with nothing to write."""
+
 
 class WritingTeacher:
     """A teacher whose states are rounded to bfloat16, given so, and written once a step.
@@ -74,7 +75,6 @@ class WritingTeacher:
 
     def __init__(self, teacher: Teacher, files: StateFiles, writes: bool) -> None:
         self.teacher, self.files, self.writes = teacher, files, writes
-        self.facts, self.model, self.layers = teacher.facts, teacher.model, teacher.layers
         self._expected: deque[Sequence[int]] = deque()
         self._kept: dict[int, dict[str, torch.Tensor]] = {}
 
@@ -90,7 +90,8 @@ class WritingTeacher:
         rounded = [each.to(KEPT) for each in states]
         sequences = self._expected.popleft()
         if self.writes:
-            here = dict(zip(map(str, self.layers), (each.cpu() for each in rounded), strict=True))
+            names = map(str, self.teacher.layers)
+            here = dict(zip(names, (each.cpu() for each in rounded), strict=True))
             for row, number in enumerate(sequences):
                 if number not in self.files.rows:
                     self._kept[number] = {layer: each[row] for layer, each in here.items()}

@@ -12,10 +12,11 @@ from torch import nn
 from let_titan.errors import ConfigError
 from let_titan.ranges import Layer
 from let_titan.teacher.attention import is_eager, mixes_without_attention
+from let_titan.teacher.description import describe
 from let_titan.teacher.fetch import is_missing
 from let_titan.teacher.head import head_key
 from let_titan.teacher.keys import stored_keys
-from let_titan.teacher.load import build_part, describe
+from let_titan.teacher.load import build_part
 from let_titan.teacher.sources import plan_fetch, read_config
 
 

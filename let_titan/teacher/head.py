@@ -86,24 +86,6 @@ def other_logits(config: Any) -> tuple[str, Any] | None:
     return None
 
 
-def facts_with_head(
-    facts: dict[str, Any], vocabulary: int, dtype: torch.dtype, reads: int = 1
-) -> dict[str, Any]:
-    """Returns those facts of a teacher that change with its head: FLOPs a token, and bytes.
-
-    Args:
-        facts: of its body.
-        vocabulary: rows of the head in use.
-        dtype: of the head.
-        reads: how often it reads a token that is trained on.
-    """
-    size = vocabulary * facts["width"]
-    return {
-        "flops_per_token": reads * (facts["flops_per_token"] + 2 * size),
-        "bytes": facts["bytes"] + size * dtype.itemsize,
-    }
-
-
 def embedding_key(model: nn.Module, stored: Collection[str]) -> str:
     """Returns the stored name of the token embedding's weight."""
     embedding = model.get_input_embeddings()  # type: ignore[operator]

@@ -3,6 +3,7 @@
 import logging
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,12 @@ from transformers import AutoConfig, AutoModel, PretrainedConfig
 
 from let_titan.ranges import Layer
 from let_titan.teacher.attention import attention_of
+from let_titan.teacher.blocks import ResolvedLayer, block_list, resolve_layer
+from let_titan.teacher.description import describe
 from let_titan.teacher.float8 import float8_linears
 from let_titan.teacher.hub import commit_of
 from let_titan.teacher.keys import stored_keys
-from let_titan.teacher.model import ResolvedLayer, Teacher, block_list, flops_per_token
+from let_titan.teacher.model import Teacher
 from let_titan.teacher.placement import place
 
 logger = logging.getLogger(__name__)
@@ -61,29 +64,27 @@ def load_teacher(
     begin = time.monotonic()
     config = AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)
     model, resolved = build_part(config, layers, dtype, trust_remote_code)
-    facts = describe(model, folder.name, resolved, dtype, seq_len)
-    facts["commit"] = commit_of(folder)
-    n_bytes = facts["bytes"]
-    facts["float8_linears"] = float8_linears(model) if float8 is not None else 0
+    unplaced = describe(model, folder.name, resolved, dtype, seq_len)
+    in_float8 = float8_linears(model) if float8 is not None else 0
     if float8 is not None:
         float8(model)
-    facts["placement"] = place(model, mesh, placement, n_bytes)
+    description = replace(
+        unplaced,
+        placement=place(model, mesh, placement, unplaced.bytes),
+        commit=commit_of(folder),
+        float8_linears=in_float8,
+        compiled=compile_backend is not None,
+    )
     materialise(model, device)
     read_weights(model, folder)
     if compile_backend is not None:
         compile_blocks(model, compile_backend)
-    facts["compiled"] = compile_backend is not None
     logger.info(
         f"Teacher {folder.name}: {config.num_hidden_layers} blocks of width {config.hidden_size}, "
-        f"{n_bytes / 2**30:.2f} GiB in {dtype}, placement {facts['placement']}, "
+        f"{description.bytes / 2**30:.2f} GiB in {dtype}, placement {description.placement}, "
         f"loaded in {time.monotonic() - begin:.1f} s"
     )
-    return Teacher(model, resolved, facts)
-
-
-def resolve_layer(layer: Layer, n_blocks: int) -> ResolvedLayer:
-    """Turns "middle" into block round(n_blocks / 2)."""
-    return max(1, round(n_blocks / 2)) if layer == "middle" else layer
+    return Teacher(model, resolved, description)
 
 
 def build_part(
@@ -106,31 +107,6 @@ def compile_blocks(model: nn.Module, backend: str) -> None:
     """
     for block in block_list(model):
         block.forward = torch.compile(block.forward, backend=backend)
-
-
-def describe(
-    model: nn.Module,
-    name: str,
-    layers: Sequence[ResolvedLayer],
-    dtype: torch.dtype,
-    seq_len: int,
-) -> dict[str, Any]:
-    """Returns the teacher's facts for summary.json, of the part that is loaded."""
-    config: Any = model.config
-    parameters = sum(p.numel() for p in model.parameters())
-    return {
-        "name": name,
-        "architecture": type(model).__name__,
-        "layers": list(layers),
-        "n_blocks": config.num_hidden_layers,
-        "width": config.hidden_size,
-        "vocab_size": config.vocab_size,
-        "parameters": parameters,
-        "block_parameters": sum(p.numel() for p in block_list(model).parameters()),
-        "bytes": sum(p.numel() * p.element_size() for p in model.parameters()),
-        "dtype": str(dtype).removeprefix("torch."),
-        "flops_per_token": flops_per_token(model, seq_len),
-    }
 
 
 class _EmptyOnMeta(TorchFunctionMode):

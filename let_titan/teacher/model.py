@@ -1,15 +1,15 @@
 """The frozen teacher at work: tokens in, hidden states out."""
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import nn
 
 from let_titan.document_mask import dense_mask
 from let_titan.teacher.attention import Pieces, has_windows
-
-ResolvedLayer = int | Literal["last"]
+from let_titan.teacher.blocks import ResolvedLayer, block_list
+from let_titan.teacher.description import TeacherDescription
 
 
 class Teacher:
@@ -21,14 +21,17 @@ class Teacher:
     Args:
         model: the base model, frozen, possibly sharded, truncated to the blocks in use.
         layers: one entry per state to give: "last" (after the final norm) or a block's number.
-        facts: what summary.json says of it.
+        description: its shape and cost.
     """
 
     def __init__(
-        self, model: nn.Module, layers: Sequence[ResolvedLayer], facts: dict[str, Any]
+        self,
+        model: nn.Module,
+        layers: Sequence[ResolvedLayer],
+        description: TeacherDescription,
     ) -> None:
         self.model = model
-        self.facts = facts
+        self.description = description
         self.layers = tuple(layers)
         self._captured: dict[int, torch.Tensor] = {}
         self._has_windows = has_windows(model.config)
@@ -77,31 +80,3 @@ class Teacher:
         found = [last if layer == "last" else captured[layer] for layer in self.layers]
         dtype = next(self.model.parameters()).dtype
         return tuple(states.to(dtype) for states in found)  # Mamba's residuals are fp32 always
-
-
-def block_list(model: nn.Module) -> nn.ModuleList:
-    """Returns the list of decoder blocks, whatever its architecture calls it.
-
-    Raises:
-        ValueError: the model has no list of ``num_hidden_layers`` modules.
-    """
-    n_blocks = model.config.num_hidden_layers  # type: ignore[union-attr]
-    for module in model.modules():
-        if isinstance(module, nn.ModuleList) and len(module) == n_blocks:
-            return module
-    raise ValueError(f"{type(model).__name__} has no list of {n_blocks} blocks.")
-
-
-def flops_per_token(model: nn.Module, seq_len: int) -> int:
-    """Returns the forward FLOPs of one token through a base model, without an LM head.
-
-    2 per parameter of the blocks' matrices, plus attention's two products, 4 * width * seq_len a
-    block; no saving for causality, as torchtitan counts the student. Where there is no attention
-    (Mamba) nothing takes its place: the scan, of few FLOPs, is not counted.
-    """
-    config: Any = model.config
-    blocks = block_list(model)
-    parameters = sum(p.numel() for p in blocks.parameters() if p.ndim > 1)
-    heads = getattr(config, "num_attention_heads", 0)
-    head_dim = getattr(config, "head_dim", None) or config.hidden_size // max(1, heads)
-    return 2 * parameters + 4 * len(blocks) * heads * head_dim * seq_len

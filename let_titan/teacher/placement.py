@@ -10,7 +10,7 @@ from torch.distributed.fsdp import fully_shard
 from torchtitan.distributed import ParallelDims
 from torchtitan.tools.utils import device_type
 
-from let_titan.teacher.model import block_list
+from let_titan.teacher.blocks import block_list
 
 REPLICATE_BELOW_BYTES = 1 << 30
 """``placement = "auto"``: a smaller teacher is cheaper to keep whole than to gather every step."""
