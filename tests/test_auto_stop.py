@@ -175,7 +175,7 @@ def test_once_it_has_stopped_the_log_has_its_own_interval(lab):
 def test_what_cannot_be_is_said(lab):
     for let, sentence in (
         ({"diagnostics_freq": 0}, "let.diagnostics_freq is 0"),
-        ({"diagnostics_freq": 1, "auto_stop_cosine": 2.0}, "must lie between -1 and 1"),
+        ({"diagnostics_freq": 1, "auto_stop_cosine": 2.0}, "it must be at least -1 and at most 1"),
         ({"diagnostics_freq": 1, "auto_stop_gain": -1.0}, "let.auto_stop_gain = -1.0"),
     ):
         mistakes = [str(m) for m in find_mistakes(lab.parsed({"auto_stop": True, **let}))]

@@ -158,7 +158,10 @@ def test_what_does_not_go_is_said(lab):
     for changes, sentence in (
         ({"distill__method": "rkd", "distill__select_of": 2}, "is of SALT's first stage"),
         ({**SALT, "distill__select_of": 0}, "distill.select_of = 0"),
-        ({**SALT, "distill__select_top_k": 0}, "must be at least 1"),
+        (
+            {**SALT, "distill__select_top_k": 0},
+            "distill.select_top_k = 0 is out of range",
+        ),
     ):
         mistakes = [str(mistake) for mistake in find_mistakes(lab.parsed(None, **changes))]
         assert any(sentence in said for said in mistakes), mistakes

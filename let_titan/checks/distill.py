@@ -1,6 +1,4 @@
-"""[distill]: its numbers, and what it does not go with."""
-
-import math
+"""[distill]: its steps, and what it does not go with."""
 
 from let_titan.checks.float8 import FLOAT8, MXFP8
 from let_titan.checks.mistakes import Mistakes
@@ -16,20 +14,9 @@ def distill_mistakes(config: LetJobConfig) -> Mistakes:
         yield ConfigError(
             f"[let] and distill.method = {distill.method!r} are both on: a run has one of them."
         )
-    if not 0 < distill.weight <= 1:
-        yield ConfigError(f"distill.weight = {distill.weight} must be above 0 and at most 1.")
-    if not (math.isfinite(distill.temperature) and distill.temperature > 0):
-        yield ConfigError(
-            f"distill.temperature = {distill.temperature} must be a finite number above 0."
-        )
     if distill.method == "salt" and steps > 0 and not 1 <= distill.n_kd <= steps:
         yield ConfigError(
             f"distill.n_kd = {distill.n_kd} must lie between 1 and training.steps = {steps}."
-        )
-    if distill.select_of < 1 or distill.select_top_k < 1:
-        yield ConfigError(
-            f"distill.select_of = {distill.select_of} and distill.select_top_k = "
-            f"{distill.select_top_k} must be at least 1."
         )
     if distill.select_of > 1 and distill.method != "salt":
         yield ConfigError(

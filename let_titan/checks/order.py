@@ -53,8 +53,10 @@ def mistakes_of(config: LetJobConfig, world_size: int, elsewhere: bool = False) 
     unknown_flavor = list(flavor_mistakes(config))
     yield from unknown_flavor
     yield from model_mistakes(config)
-    wrong = range_mistakes(config)
-    yield from wrong.values()
+    out_of_range = range_mistakes(config)
+    yield from out_of_range.values()
+    of_plan = {path for path in out_of_range if path.startswith(("let.", "distill."))}
+    wrong = out_of_range.keys() - of_plan
     unknown_words = list(choice_mistakes(config))
     yield from unknown_words
     yield from converter_mistakes(config)
@@ -62,7 +64,7 @@ def mistakes_of(config: LetJobConfig, world_size: int, elsewhere: bool = False) 
         yield from machine_mistakes(config)
     unclear = [*let_mistakes(config), *distill_mistakes(config)]
     yield from unclear
-    plan = None if unclear else resolve_plan(config)
+    plan = None if unclear or of_plan else resolve_plan(config)
     if plan is not None and not unknown_flavor:
         yield from pair_mistakes(plan, config)
     if not wrong and not unknown_words:
@@ -87,5 +89,5 @@ def mistakes_of(config: LetJobConfig, world_size: int, elsewhere: bool = False) 
     if needs_teacher(config, plan):
         unfit = list(readable(teacher_mistakes(config, plan)))
         yield from unfit
-        if not (unfit or no_data or unclear or layout):
+        if plan is not None and not (unfit or no_data or layout):
             yield from readable(cache_mistakes(config, world_size, elsewhere))

@@ -1,9 +1,11 @@
 """The numbers that each key may take, where torchtitan would fail late or train wrongly.
 
 Keys of parts that are not used here (pipeline stages, experts, fault tolerance) have no entry; for
-every other number a test asks for one. [let] and [distill] have checks of their own.
+every other number a test asks for one. The bounds of steps and blocks are the run's own: they are
+checked beside [let] and [distill].
 """
 
+import math
 from typing import Any
 
 from let_titan.config import LetJobConfig
@@ -64,6 +66,21 @@ RANGES = {
     "validation.dataloader.num_workers": NOT_NEGATIVE,
     "validation.dataloader.prefetch_factor": COUNT,
     **{f"data.{key}": allowed for key, allowed in DATA.items()},
+    "let.lambda_0": FINITE,
+    "let.s_stop_fraction": FRACTION,
+    "let.alpha": Range(1, math.inf, below=True),
+    "let.procrustes_every": COUNT,
+    "let.cca_ridge": POSITIVE,
+    "let.cca_decay": FRACTION,
+    "let.cca_tokens": FINITE,
+    "let.cca_every": COUNT,
+    "let.diagnostics_freq": NOT_NEGATIVE,
+    "let.auto_stop_cosine": Range(-1, 1),
+    "let.auto_stop_gain": FINITE,
+    "distill.weight": Range(0, 1, above=True),
+    "distill.temperature": POSITIVE,
+    "distill.select_of": COUNT,
+    "distill.select_top_k": COUNT,
     # What torch.manual_seed takes
     "debug.seed": Range(-(2**63), 2**64, below=True),
 }
