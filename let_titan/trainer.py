@@ -21,8 +21,8 @@ from let_titan.let.phase import LetPhase
 from let_titan.let.salt_choice import selected_batches
 from let_titan.plan import resolve_plan
 from let_titan.rank_loss import RankLoss
-from let_titan.run.figures import let_figures
-from let_titan.run.folder import RunFolder, describe_run
+from let_titan.run.description import describe_run
+from let_titan.run.folder import RunFolder
 from let_titan.spec import register
 from let_titan.state_cache import uses_cache
 from let_titan.stop import StopRequest
@@ -54,7 +54,13 @@ class LetTrainer(Trainer):
         self.auto_stop = build_auto_stop(self.plan, job_config)
         self.rank_loss = RankLoss(dims) if dims.cp_enabled else None
         self.run_folder = RunFolder(
-            Path(job_config.job.dump_folder), self.metrics_processor.file, describe_run(self)
+            Path(job_config.job.dump_folder),
+            self.metrics_processor.file,
+            {
+                **describe_run(job_config, self.plan, self.tokenizer, self.model_parts),
+                "tokens_per_step": self.tokens_per_step,
+                "student_flops_per_token": self.metrics_processor.num_flops_per_token,
+            },
         )
         self.stop_request = StopRequest()
         self.guard = self._build_guard()
@@ -75,7 +81,7 @@ class LetTrainer(Trainer):
         self.optimizers.register_step_pre_hook(self.guard)
         self.checkpointer.exports = exported_folder(self.job_config).parent
         self.checkpointer.note_saved = self.run_folder.note_saved
-        self.metrics_processor.let_figures = lambda: let_figures(self)
+        self.metrics_processor.let_figures = self._figures
         self.metrics_processor.is_last = lambda: self.guard.stop
         if self.rank_loss is not None:
             self.metrics_processor.largest_loss = self.rank_loss.largest
@@ -164,6 +170,20 @@ class LetTrainer(Trainer):
     def teacher_tokens(self, step: int) -> int:
         """Returns how many tokens the teacher has read by the end of ``step``, the current one."""
         return self.phase.teacher_positions(self.tokens_per_step * min(step, self.plan.s_stop))
+
+    def _figures(self) -> dict[str, Any]:
+        """Returns what LET adds to a step's line in the log; every rank calls, since it reduces."""
+        step, tokens = self.step, self.tokens_per_step * self.step
+        figures = {
+            "n_tokens_seen": tokens,  # torchtitan's own counts this rank's on, whatever the ranks
+            "let/lambda": self.plan.lambda_in(step),
+            "let/teacher_active": int(self.plan.teacher_in(step)),
+            "let/student_flops": self.metrics_processor.num_flops_per_token * tokens,
+            "let/teacher_flops": self.run_folder.cost.at(self.teacher_tokens(step)),
+        }
+        if self.plan.teacher_in(step):
+            figures |= self.phase.figures(self.aligned_tokens)
+        return figures
 
     def batch_generator(self, data_iterable: Iterable[Batch]) -> Iterator[Batch]:
         """As torchtitan's, over the batches that are trained on: SALT-DS leaves some out."""

@@ -174,7 +174,7 @@ def step_of(config):
             initial,
             gradients(trainer.model_parts[0]),
             nll,
-            trainer.phase.reduced_alignment(trainer.aligned_tokens),
+            tuple(trainer.phase.figures(trainer.aligned_tokens).values()),
         )
     finally:
         trainer.close()

@@ -215,8 +215,8 @@ class LetPhase:
         mask, *hidden = (rows_of_this_rank(each, rows, self.dims, positions) for each in states)
         return {"teacher_hidden": self.states(hidden, mask), "align_mask": mask}
 
-    def reduced_alignment(self, tokens: float | torch.Tensor) -> tuple[float, float]:
-        """Returns the step's alignment loss and mean cosine, or KL and agreement, per token.
+    def figures(self, tokens: float | torch.Tensor) -> dict[str, float]:
+        """Returns what a step with a teacher adds to its line in the log; every rank calls.
 
         In every layout a token's state after a block lies on one rank, so all ranks' sums add up.
 
@@ -225,10 +225,13 @@ class LetPhase:
         """
         source = self.alignment or self.distillation
         assert source is not None
+        names = ("kd_loss", "kd_agreement") if self.distillation else ("align_loss", "align_cosine")
         sums = source.meter.sums(self.device).clone()
         dist.all_reduce(sums)
-        loss, cosine = (sums / tokens).tolist()
-        return loss, cosine / len(self.plan.pairs)
+        loss, agreement = (sums / tokens).tolist()
+        means = (loss, agreement / len(self.plan.pairs))
+        found = {f"let/{name}": mean for name, mean in zip(names, means, strict=True)}
+        return found if self.targets is None else found | self.targets.figures()
 
     def state_dict(self) -> dict[str, Any]:
         """Returns a part of the train state: moments and maps of the states, and their number."""

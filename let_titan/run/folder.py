@@ -9,16 +9,13 @@ from typing import Any
 import torch.distributed as dist
 from torchtitan.tools.logging import logger
 
-from let_titan.collectives import gathered
-from let_titan.data.files import data_fingerprint
 from let_titan.errors import ConfigError, RunError
 from let_titan.outcome import outcome
 from let_titan.run.record import MetricsFile
-from let_titan.run.summary import surroundings, write_summary
+from let_titan.run.summary import write_summary
 from let_titan.run.teacher_cost import TeacherCost, cost_at_start
 from let_titan.run.used_folder import cut, set_aside
 from let_titan.runs import COMPLETED, EVALUATIONS, kind_of, starts_of
-from let_titan.tokenizer.build import fingerprint
 
 FAILED = "failed"
 """How the exit state of a failed run begins."""
@@ -181,46 +178,3 @@ class RunFolder:
     def _outcome(self) -> dict[str, Any]:
         assert self.file is not None
         return outcome(self.file.lines(), [start["step"] for start in self.facts["starts"]])
-
-
-def describe_run(trainer: Any) -> dict[str, Any]:
-    """Returns the facts of a built ``LetTrainer`` that stand in summary.json."""
-    config, tokenizer = trainer.job_config, trainer.tokenizer
-    plan = dataclasses.asdict(trainer.plan) if trainer.plan.pairs else None
-    return {
-        "config": config.to_dict(),
-        **surroundings(),
-        "parameters": parameter_counts(trainer),
-        "let_plan": plan,
-        "teacher": None,
-        "tokenizer": {"path": config.model.hf_assets_path, "sha256": fingerprint(tokenizer)},
-        "special_tokens": {
-            "add_bos": config.data.add_bos and tokenizer.bos_id is not None,
-            "bos_id": tokenizer.bos_id,
-            "add_eos": config.data.add_eos and tokenizer.eos_id is not None,
-            "eos_id": tokenizer.eos_id,
-        },
-        "data": data_fingerprint(config.training.dataset, config.training.dataset_path),
-        "validation_data": data_fingerprint(
-            config.validation.dataset, config.validation.dataset_path
-        )
-        if config.validation.enable
-        else None,
-        "tokens_per_step": trainer.tokens_per_step,
-        "student_flops_per_token": trainer.metrics_processor.num_flops_per_token,
-    }
-
-
-def parameter_counts(trainer: Any) -> dict[str, int]:
-    """Returns the student's parameters, all of them and those in its blocks."""
-    sizes = {
-        name: parameter.numel()
-        for part in trainer.model_parts
-        for name, parameter in part.named_parameters()
-    }
-    for stage in gathered(sizes):  # under a pipeline this rank has a part of the names
-        sizes |= stage
-    return {
-        "total": sum(sizes.values()),
-        "blocks": sum(size for name, size in sizes.items() if name.startswith("layers.")),
-    }
