@@ -22,7 +22,7 @@ import psutil
 import torch
 import torch._utils
 
-from let_titan.data.memory import give_back_free_pages
+from let_titan.heap import give_back_free_pages
 
 HAS_ACCELERATOR = torch._utils._get_available_device_type() is not None
 

@@ -206,7 +206,7 @@ def test_what_the_disk_refuses_is_no_damage(tmp_path, monkeypatch):
 
     path = tmp_path / "a.parquet"
     pyarrow.parquet.write_table(pyarrow.Table.from_pylist(ROWS), path)
-    monkeypatch.setattr("let_titan.data.lines.open_file", lambda file: Disk(path.read_bytes()))
+    monkeypatch.setattr("let_titan.data.parquet.open_file", lambda file: Disk(path.read_bytes()))
     with pytest.raises(OSError, match="Input/output error"):
         read(path)
 

@@ -80,7 +80,7 @@ def test_tokenizing_imports_no_torch_and_stays_below_a_ceiling(assets, tmp_path)
 
 HOLES = """
 import numpy as np, psutil, sys
-from let_titan.data.memory import give_back_free_pages, give_back_large_blocks
+from let_titan.heap import give_back_free_pages, give_back_large_blocks
 
 def left_behind(size):
     np.ones(size, dtype=np.uint8)  # when it is freed glibc raises its threshold to its size

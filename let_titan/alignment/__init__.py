@@ -5,10 +5,11 @@ from let_titan.alignment.cosine import cosine_alignment
 from let_titan.alignment.diagnostics import Diagnostics
 from let_titan.alignment.fitted import Fitted
 from let_titan.alignment.gradient import AlignmentLoss, gradient_of
-from let_titan.alignment.inject import ALIGNMENT_ARGUMENTS, Alignment, AlignmentMeter
+from let_titan.alignment.inject import ALIGNMENT_ARGUMENTS, Alignment
 from let_titan.alignment.learned import LEARNED, LearnedMap, map_bytes, map_flops
 from let_titan.alignment.losses import alignment_loss
 from let_titan.alignment.maps import BEFORE_THE_STUDENT, build_width_map
+from let_titan.alignment.meter import StepMeter
 from let_titan.alignment.moments import RunningMoments
 from let_titan.alignment.procrustes import Procrustes
 from let_titan.alignment.shard import (
@@ -26,13 +27,13 @@ __all__ = [
     "LEARNED",
     "Alignment",
     "AlignmentLoss",
-    "AlignmentMeter",
     "Cca",
     "Diagnostics",
     "Fitted",
     "LearnedMap",
     "Procrustes",
     "RunningMoments",
+    "StepMeter",
     "alignment_loss",
     "all_rows",
     "build_width_map",

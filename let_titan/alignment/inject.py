@@ -23,31 +23,10 @@ from let_titan.alignment.gradient import (
     gradient_through,
 )
 from let_titan.alignment.learned import LearnedMap
+from let_titan.alignment.meter import StepMeter
 
 ALIGNMENT_ARGUMENTS = ("teacher_hidden", "align_mask", "align_coefficient")
 """The student's forward takes these; without them it is torchtitan's."""
-
-
-class AlignmentMeter:
-    """Sums of the alignment over a step, filled in backward, where each token passes once.
-
-    (Forward may run more often: recomputation, shape inference.) Sums stay on the device; nothing
-    is synchronised until ``sums`` is read.
-    """
-
-    def __init__(self) -> None:
-        self._sums: torch.Tensor | None = None
-
-    def add(self, loss: torch.Tensor, cosine: torch.Tensor) -> None:
-        sums = torch.stack((loss, cosine)).detach()
-        self._sums = sums if self._sums is None else self._sums + sums
-
-    def sums(self, device: torch.device) -> torch.Tensor:
-        """Returns [2]: the weighted loss summed over tokens and pairs, and the cosine's sum."""
-        return torch.zeros(2, device=device) if self._sums is None else self._sums
-
-    def reset(self) -> None:
-        self._sums = None
 
 
 class _Inject(torch.autograd.Function):
@@ -117,7 +96,7 @@ class Alignment:
         compile_backend: str | None = None,
     ) -> None:
         self.blocks = tuple(blocks)
-        self.meter = AlignmentMeter()
+        self.meter = StepMeter()
         self.loss = loss
         self.add = added_gradient(loss, compile_backend)
         self.add_through = added_through_map(loss, compile_backend)

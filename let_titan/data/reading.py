@@ -3,7 +3,8 @@
 from collections.abc import Iterator
 
 from let_titan.data.files import File
-from let_titan.data.lines import Line, read_lines, read_rows
+from let_titan.data.lines import Line, read_lines
+from let_titan.data.parquet import read_rows
 from let_titan.data.shards import SUFFIX, read_shard
 
 

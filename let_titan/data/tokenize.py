@@ -16,7 +16,6 @@ from tqdm import tqdm
 
 from let_titan.data.documents import Document
 from let_titan.data.files import File, data_files
-from let_titan.data.memory import give_back_free_pages, give_back_large_blocks
 from let_titan.data.policy import Policy, policy_of
 from let_titan.data.reading import read_file
 from let_titan.data.settings import Data
@@ -24,6 +23,7 @@ from let_titan.data.shards import SUFFIX, Header, ShardWriter, check_shard, chec
 from let_titan.data.teacher_text import TeacherText, check_spelling
 from let_titan.disk import make_folder
 from let_titan.errors import ConfigError, exit_code
+from let_titan.heap import give_back_free_pages, give_back_large_blocks
 from let_titan.tokenizer.encoder import DocumentEncoder, Encoder, load_encoder
 
 CHARACTERS_AT_ONCE = 2**18

@@ -4,7 +4,7 @@ import torch
 from torch.distributed.tensor import DTensor, Partial
 from torchtitan.components.loss import IGNORE_INDEX
 
-from let_titan.alignment import AlignmentMeter
+from let_titan.alignment import StepMeter
 from let_titan.columns import first_of_shard
 from let_titan.distill.chunks import loss_of_linear
 from let_titan.distill.rows import cross_entropy, divergence
@@ -38,7 +38,7 @@ class Distillation:
         self.weight_of_kl, self.temperature = weight_of_kl, temperature
         self.reverse, self.copies, self.chunk = reverse, copies, chunk
         self.head: torch.Tensor | None = None
-        self.meter = AlignmentMeter()
+        self.meter = StepMeter()
 
     def loss(
         self,
