@@ -263,7 +263,7 @@ class LetTrainer(Trainer):
     def close(self) -> None:
         """As torchtitan; then other runs may have the folder and the cache of states."""
         super().close()
-        self.metrics_processor.hold.release()
+        self.metrics_processor.folder_lock.release()
         self.phase.slot.close()
 
     def _release_teacher(self) -> None:

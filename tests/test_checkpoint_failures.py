@@ -6,10 +6,11 @@ import subprocess
 from contextlib import contextmanager
 
 import pytest
+import torch.distributed as dist
 
-from let_titan.checkpoint import manager
 from let_titan.checkpoint.checksums import damaged_files
-from let_titan.collectives import gathered
+from let_titan.checkpoint.failures import in_order
+from let_titan.collectives import do_where, gathered
 from let_titan.errors import ConfigError, RunError
 from let_titan.train import LetTrainer
 from tests.checkpoints import steps_of
@@ -85,13 +86,13 @@ def test_a_teacher_that_vanishes_in_the_middle_of_a_run_is_not_missed(finished, 
     assert not teacher.exists()
 
 
-def test_what_rank_0_alone_does_ends_every_rank(tmp_path):
+def test_what_rank_0_alone_meets_ends_every_rank(tmp_path):
     told = run_world(2, meet, tmp_path)
     assert told == [
         "ConfigError: The checkpoints cannot be put in order (no room): mend the folder.",
         "ConfigError: The checkpoints cannot be put in order (no room): mend the folder.",
         "KeyError: 'a defect'",
-        "ConfigError: The checkpoints cannot be put in order ('a defect'): mend the folder.",
+        "RunError: Another rank failed (KeyError: 'a defect').",
     ]
 
 
@@ -104,7 +105,7 @@ def meet():
             raise error
 
         try:
-            manager.on_rank_0(fail)
-        except (ConfigError, KeyError) as met:
+            do_where(dist.get_rank() == 0, in_order()(fail))
+        except (ConfigError, RunError, KeyError) as met:
             found += gathered(f"{type(met).__name__}: {met}")
     return found

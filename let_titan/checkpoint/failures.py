@@ -1,28 +1,23 @@
-"""Failures of checkpoints: raised on every rank, and put into a few words."""
+"""Failures of checkpoints, put into a few words."""
 
 import errno
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 
-import torch.distributed as dist
 from torch.distributed.checkpoint.api import CheckpointException
 
-from let_titan.collectives import gathered
 from let_titan.errors import ConfigError
 
 
-def on_rank_0(action: Callable[[], object]) -> None:
-    """Runs ``action`` on rank 0 while the others wait; an error there ends every rank."""
-    error: Exception | None = None
-    if dist.get_rank() == 0:
-        try:
-            action()
-        except Exception as raised:
-            error = raised
-    told = gathered(None if error is None else str(error))[0]
-    if error is not None and not isinstance(error, OSError):
-        raise error
-    if told is not None:
-        raise ConfigError(f"The checkpoints cannot be put in order ({told}): mend the folder.")
+@contextmanager
+def in_order() -> Iterator[None]:
+    """While active, what the file system refuses is a sentence about the checkpoints."""
+    try:
+        yield
+    except OSError as error:
+        raise ConfigError(
+            f"The checkpoints cannot be put in order ({error}): mend the folder."
+        ) from error
 
 
 def reason(error: BaseException) -> str:

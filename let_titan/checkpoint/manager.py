@@ -17,7 +17,7 @@ from torchtitan.components.checkpoint import LR_SCHEDULER, OPTIMIZER, AsyncMode,
 from torchtitan.tools.logging import logger
 
 from let_titan.checkpoint.checksums import ChecksumWriter, damaged_files
-from let_titan.checkpoint.failures import on_rank_0, reason
+from let_titan.checkpoint.failures import in_order, reason
 from let_titan.checkpoint.folders import (
     METADATA,
     remove_torn,
@@ -27,7 +27,7 @@ from let_titan.checkpoint.folders import (
     whole_checkpoints,
 )
 from let_titan.checkpoint.settings import restore_settings, settings_of
-from let_titan.collectives import gathered, patient_group
+from let_titan.collectives import do_where, gathered, patient_group
 from let_titan.device import HAS_ACCELERATOR
 from let_titan.errors import ConfigError, RunError
 from let_titan.upstream import save_in_deaf_processes
@@ -93,7 +93,7 @@ class LetCheckpointManager(CheckpointManager):
         if not self.enable:
             return False
         if not self.load_only:
-            on_rank_0(self._tidy)
+            do_where(dist.get_rank() == 0, self._tidy)
         step = self._agreed(step)
         source = self.path / f"step-{step}"
         if not self.path.exists() and self.initial_load_path:
@@ -107,7 +107,7 @@ class LetCheckpointManager(CheckpointManager):
         if loaded:
             restore_settings(settings, optimizers, schedulers)
         if loaded and not self.load_only:
-            on_rank_0(lambda: self._set_later_aside(step))
+            do_where(dist.get_rank() == 0, lambda: self._set_later_aside(step))
         return loaded
 
     def save(self, curr_step: int, last_step: bool = False) -> None:
@@ -188,10 +188,12 @@ class LetCheckpointManager(CheckpointManager):
                 tear(path)
                 self.purge_queue.put(str(path))
 
+    @in_order()
     def _tidy(self) -> None:
         for path in remove_torn(self.path):
             logger.warning(f"{path} was cut short while it was saved or deleted: removed.")
 
+    @in_order()
     def _set_later_aside(self, step: int) -> None:
         # Exports first: one that stayed would pass for that of a checkpoint to come.
         exports = self.exports and set_aside(self.exports, step, step_folders(self.path))

@@ -14,10 +14,9 @@ from torchtitan.tools.logging import logger
 
 from let_titan.alignment import share_of_batch, sharing_axes
 from let_titan.batch import Batch
-from let_titan.collectives import gathered, patient_group
+from let_titan.collectives import do_where, gathered, patient_group
 from let_titan.config import LetJobConfig
 from let_titan.data.loader import PileLoader
-from let_titan.errors import ConfigError, RunError
 from let_titan.plan import LetPlan
 from let_titan.state_cache import (
     CachedTeacher,
@@ -78,16 +77,8 @@ class RunCache:
         """
         first = self.loader.sequences
         wanted = range(first, first + (plan.s_stop - start) * self.per_step)
-        error: Exception | None = None
-        if dist.get_rank() == 0:
-            try:
-                self._open(plan, teacher, wanted)
-            except (ConfigError, RunError) as found:
-                error = found
         with patient_group() as group:  # rank 0 reads the teacher's weights for their sum
-            error = gathered(error, group)[0]
-        if error is not None:
-            raise error
+            do_where(dist.get_rank() == 0, lambda: self._open(plan, teacher, wanted), group)
         self.path.mkdir(parents=True, exist_ok=True)  # a node may not see rank 0's for some time
         self.files = StateFiles(self.path, dist.get_rank())
         return not any(gathered(self.files.missing(wanted)))

@@ -13,7 +13,7 @@ from torchtitan.tools.utils import device_type
 
 from let_titan.config import LetJobConfig
 from let_titan.plan import resolve_plan
-from let_titan.run.hold import Hold
+from let_titan.run.folder_lock import FolderLock
 from let_titan.run.record import MetricsFile
 from let_titan.run.wandb import WandbFiles, wandb_names
 
@@ -28,7 +28,7 @@ class LetMetricsProcessor(MetricsProcessor):
         let_figures: set by the trainer; called by all ranks at a log step, since it reduces.
         largest_loss: set under context parallelism, in the place of global_max_loss; reduces, too.
         file: metrics.jsonl, on rank 0 only.
-        hold: keeps other runs out of the folder.
+        folder_lock: keeps other runs out of the folder.
     """
 
     is_last: Callable[[], bool] = staticmethod(lambda: False)
@@ -41,8 +41,8 @@ class LetMetricsProcessor(MetricsProcessor):
     def __init__(self, job_config: LetJobConfig, parallel_dims: ParallelDims) -> None:
         rank = dist.get_rank()
         folder = Path(job_config.job.dump_folder)
-        self.hold = Hold(folder, rank == 0)
-        self.hold.take()  # before any logger writes there
+        self.folder_lock = FolderLock(folder, rank == 0)
+        self.folder_lock.take()  # before any logger writes there
         with wandb_names(job_config, rank):
             super().__init__(job_config, parallel_dims)
         self._boards = self.logger

@@ -6,8 +6,7 @@ from pathlib import Path
 
 import torch.distributed as dist
 
-from let_titan.collectives import gathered, patient_group
-from let_titan.errors import ConfigError, RunError
+from let_titan.collectives import do_where, gathered, patient_group
 
 Fetch = Callable[[Path], None]
 
@@ -19,7 +18,7 @@ def fetch_once(folder: Path, fetch: Fetch) -> None:
     group of their own: in the default one they would time out over a large teacher's download.
 
     Raises:
-        ConfigError, RunError: on all ranks, what was raised on one.
+        ConfigError, RunError: from ``do_where``.
     """
     if not dist.is_initialized() or dist.get_world_size() == 1:
         if is_missing(folder):
@@ -29,27 +28,8 @@ def fetch_once(folder: Path, fetch: Fetch) -> None:
         return
     with patient_group() as group:
         for fetches in (dist.get_rank() == 0, os.environ.get("LOCAL_RANK", "0") == "0"):
-            failure = attempt(folder, fetch) if fetches and is_missing(folder) else None
-            for error in gathered(as_told(failure), group):
-                if error is not None:
-                    raise failure or error
+            do_where(fetches and is_missing(folder), lambda: fetch(folder), group)
 
 
 def is_missing(folder: Path) -> bool:
     return not (folder / "config.json").exists()
-
-
-def attempt(folder: Path, fetch: Fetch) -> Exception | None:
-    """Fetches; returns what went wrong."""
-    try:
-        fetch(folder)
-    except Exception as error:
-        return error
-    return None
-
-
-def as_told(failure: Exception | None) -> Exception | None:
-    """Returns a failure as an exception that can be pickled for the other ranks."""
-    if failure is None or isinstance(failure, ConfigError | RunError):
-        return failure
-    return RunError(f"The teacher could not be fetched ({type(failure).__name__}: {failure}).")

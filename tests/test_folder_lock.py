@@ -11,15 +11,15 @@ import torch.distributed as dist
 
 from let_titan.disk import try_lock
 from let_titan.errors import ConfigError
-from let_titan.run.hold import Hold
+from let_titan.run.folder_lock import FolderLock
 from let_titan.train import run
 from tests.world import elsewhere
 
 
 def work_in(folder, with_a_worker=False):
     """What a run's rank 0 does; its data worker is a fork."""
-    work_in.hold = Hold(folder, True)
-    work_in.hold.take()
+    work_in.lock = FolderLock(folder, True)
+    work_in.lock.take()
     if with_a_worker:
         worker = multiprocessing.get_context("fork").Process(target=time.sleep, args=(600,))
         worker.start()
@@ -46,7 +46,7 @@ def test_workers_that_outlive_a_killed_run_do_not_hold_its_folder(tmp_path):
         worker = int((tmp_path / "worker").read_text())
         try:
             os.kill(worker, 0)  # it lives
-            again = Hold(tmp_path, True)
+            again = FolderLock(tmp_path, True)
             again.take()
             assert (tmp_path / ".lock").read_text().startswith(f"process {os.getpid()} on ")
             again.release()
@@ -56,7 +56,7 @@ def test_workers_that_outlive_a_killed_run_do_not_hold_its_folder(tmp_path):
 
 def test_ranks_that_do_not_write_hold_nothing(tmp_path):
     with elsewhere(work_in, tmp_path) as number:
-        Hold(tmp_path, False).take()
+        FolderLock(tmp_path, False).take()
         assert (tmp_path / ".lock").read_text().startswith(f"process {number} on ")
 
 

@@ -5,23 +5,23 @@ import os
 import socket
 from pathlib import Path
 
-from let_titan.collectives import gathered
+from let_titan.collectives import do_where
 from let_titan.disk import try_lock
-from let_titan.errors import ConfigError, RunError, writing
+from let_titan.errors import ConfigError, writing
 
 NAME = ".lock"
 
 
-class Hold:
+class FolderLock:
     """Keeps other starts out of ``folder`` from ``take`` to ``release``, or to this process's end.
 
     Args:
         folder: ``job.dump_folder``.
-        holds: whether this rank does so, as one must.
+        takes: whether this rank does so, as one must.
     """
 
-    def __init__(self, folder: Path, holds: bool) -> None:
-        self.folder, self.holds = folder, holds
+    def __init__(self, folder: Path, takes: bool) -> None:
+        self.folder, self.takes = folder, takes
         self._descriptor: int | None = None
 
     def take(self) -> None:
@@ -31,15 +31,7 @@ class Hold:
             ConfigError: another run has it; on all ranks.
             RunError: it cannot be written; on all ranks.
         """
-        error: ConfigError | RunError | None = None
-        try:
-            if self.holds:
-                self._take()
-        except (ConfigError, RunError) as found:
-            error = found
-        for met in gathered(error):
-            if met is not None:
-                raise met
+        do_where(self.takes, self._take)
 
     def _take(self) -> None:
         path = self.folder / NAME
