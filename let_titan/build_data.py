@@ -23,7 +23,7 @@ from let_titan.data.shards import SUFFIX, check_shard, read_header
 from let_titan.data.teacher_text import TeacherText
 from let_titan.data.weights import warn_of_unknown_sets
 from let_titan.errors import ConfigError
-from let_titan.helpers import make_workers_deaf
+from let_titan.helpers import serve_rank_in_workers
 from let_titan.plan import aligns
 from let_titan.tokenizer.build import RunTokenizer, document_encoder, fingerprint
 
@@ -55,7 +55,7 @@ def build_dataloader(
     training = job_config.training
     if training.dataset != PILE:
         loader = build_text_dataloader(dp_world_size, dp_rank, tokenizer, job_config, infinite)
-        make_workers_deaf(loader)
+        serve_rank_in_workers(loader)
         return loader
     loader = pile_loader(
         job_config.data,
@@ -89,7 +89,7 @@ def build_validation_dataloader(
     validation = job_config.validation
     if validation.dataset != PILE:
         loader = build_text_validation_dataloader(1, 0, tokenizer, job_config, True)
-        make_workers_deaf(loader)
+        serve_rank_in_workers(loader)
         return loader
     return pile_loader(
         job_config.data,

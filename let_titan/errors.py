@@ -29,11 +29,11 @@ class ConfigError(ValueError):
         self.others = others
 
 
-class WrongHere(ConfigError):
+class LocalConfigError(ConfigError):
     """A mistake about this machine, perhaps about no other: its first process prints it, too."""
 
 
-class NotFoundHere(WrongHere):
+class NotFoundHere(LocalConfigError):
     """Something that the run needs is not on this machine, but may be where the run will be.
 
     For a run that starts it is a mistake, for ``let_titan.preflight`` a check that it cannot make.
@@ -66,7 +66,7 @@ def writing(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def telling() -> Iterator[None]:
+def printing_errors() -> Iterator[None]:
     """Prints what stops the run on the rank that raises it, for errors of a single rank.
 
     ``let_titan.train.main`` prints those of rank 0 only, and the other ranks merely see their next

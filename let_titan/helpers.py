@@ -28,7 +28,7 @@ PERIOD = 1.0
 
 
 @contextmanager
-def born_deaf() -> Iterator[None]:
+def signals_blocked() -> Iterator[None]:
     """While active, the processes that this thread starts have the signals blocked.
 
     A new process needs seconds before it can block them itself. A signal to this process is not
@@ -79,9 +79,10 @@ def serve_rank_as_worker(then: Callable[[int], None] | None, worker: int) -> Non
         then(worker)
 
 
-def make_workers_deaf(loader: DataLoader) -> None:
+def serve_rank_in_workers(loader: DataLoader) -> None:
     """Makes all workers that ``loader`` will start call ``serve_rank``.
 
-    Unless they start within ``born_deaf``, a signal in their first milliseconds still ends them.
+    Unless they start within ``signals_blocked``, a signal in their first milliseconds still ends
+    them.
     """
     loader.worker_init_fn = partial(serve_rank_as_worker, loader.worker_init_fn)

@@ -38,7 +38,7 @@ def complete_environment() -> None:
 
 
 @contextmanager
-def meeting_place() -> Iterator[None]:
+def rendezvous_errors() -> Iterator[None]:
     """Says where the processes could not meet, instead of a traceback of torch's.
 
     Raises:

@@ -13,9 +13,9 @@ from torchtitan.tools.logging import init_logger, logger
 from let_titan.checks import check_config, is_over
 from let_titan.config import LetConfigManager, LetJobConfig
 from let_titan.data.loader import PileLoader
-from let_titan.errors import ConfigError, RunError, WrongHere
+from let_titan.errors import ConfigError, LocalConfigError, RunError
 from let_titan.export.at_end import export_at_end
-from let_titan.launch import complete_environment, meeting_place
+from let_titan.launch import complete_environment, rendezvous_errors
 from let_titan.runs import COMPLETED
 from let_titan.stop import exit_on_sigterm
 from let_titan.trainer import LetTrainer
@@ -68,7 +68,7 @@ def run(config: LetJobConfig) -> str:
     trainer: LetTrainer | None = None
     with ExitStack() as stack:
         try:
-            with meeting_place():
+            with rendezvous_errors():
                 trainer = LetTrainer(config)
             if config.checkpoint.create_seed_checkpoint:
                 trainer.checkpointer.save(curr_step=0, last_step=True)
@@ -112,13 +112,13 @@ def exit_state_of(trainer: LetTrainer) -> str:
 def refuse(error: ConfigError | RunError, code: int) -> NoReturn:
     """Prints the sentence on rank 0, and exits with ``code`` on every rank.
 
-    Rank 0 may not know what is wrong with another machine (``WrongHere``): that machine's first
-    process prints it, or each of its processes where the launcher sets no LOCAL_WORLD_SIZE.
+    Rank 0 may not know what is wrong with another machine (``LocalConfigError``): that machine's
+    first process prints it, or each of its processes where the launcher sets no LOCAL_WORLD_SIZE.
     """
     first = os.environ.get("LOCAL_RANK") == "0" or "LOCAL_WORLD_SIZE" not in os.environ
     if os.environ.get("RANK", "0") == "0":
         print(f"let_titan: {error}", file=sys.stderr, flush=True)
-    elif isinstance(error, WrongHere) and first:
+    elif isinstance(error, LocalConfigError) and first:
         print(f"let_titan on {socket.gethostname()}: {error}", file=sys.stderr, flush=True)
     elif not error.told:
         wait_for_rank_0()

@@ -31,7 +31,7 @@ from torchtitan.components.checkpoint import CheckpointManager
 from torchtitan.distributed import utils as dist_utils
 
 from let_titan.errors import ConfigError
-from let_titan.helpers import born_deaf, serve_rank
+from let_titan.helpers import serve_rank, signals_blocked
 
 TORCHTITAN = "0.2.2"
 
@@ -74,7 +74,7 @@ class Saver(TorchSaver):
     """torch's process that writes checkpoints, which a signal to its rank does not end."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        with born_deaf():
+        with signals_blocked():
             super().__init__(*args, **kwargs)
 
     @staticmethod
@@ -84,7 +84,7 @@ class Saver(TorchSaver):
         TorchSaver._checkpointing_subprocess(*args)
 
 
-def save_in_deaf_processes() -> None:
+def save_in_serving_processes() -> None:
     """Makes torch start a ``Saver``, for good: a thread of torch's own starts it at some time."""
     process_executor._AsyncCheckpointProcess = Saver  # type: ignore[misc]
 

@@ -13,7 +13,7 @@ from types import SimpleNamespace
 import pytest
 
 from let_titan import train
-from let_titan.errors import ConfigError, telling
+from let_titan.errors import ConfigError, printing_errors
 from tests.support import Lab, write_toml
 from tests.world import free_port
 
@@ -178,7 +178,7 @@ def test_the_other_ranks_exit_in_silence(name, told):
 def test_a_rank_that_has_told_it_itself_ends_at_once(monkeypatch, capsys):
     monkeypatch.setenv("RANK", "1")
     monkeypatch.setattr(train, "SILENT_S", 600)
-    with pytest.raises(ConfigError) as met, telling():
+    with pytest.raises(ConfigError) as met, printing_errors():
         raise ConfigError("line 3 is no JSON")
     with pytest.raises(SystemExit):
         train.refuse(met.value, 2)

@@ -163,11 +163,12 @@ def test_a_thousand_configs_end_in_words(accepted):
     assert min(len(right), len(refused)) > EXAMPLES / 10
 
 
-def test_what_is_accepted_trains(accepted, tmp_path):
+def test_what_is_accepted_trains(accepted, tmp_path, monkeypatch):
     """Trains a sample, evenly spread, of those that take no time: few tokens, nothing compiled.
 
     Or it ends in a sentence.
     """
+    monkeypatch.chdir(tmp_path)  # where a folder lies that is drawn as a word
     small = [text for text in accepted[0] if not re.search(r'\d{5}|"compile"', text)]
     for i, text in enumerate(small[:: len(small) // TRAINED]):
         path, folder = tmp_path / f"{i}.toml", tmp_path / f"run{i}"

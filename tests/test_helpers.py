@@ -16,7 +16,12 @@ from torchtitan.hf_datasets import DatasetConfig
 from torchtitan.hf_datasets.text_datasets import DATASETS
 
 from let_titan.build_data import build_dataloader, build_validation_dataloader
-from let_titan.helpers import born_deaf, make_workers_deaf, serve_rank, serve_rank_as_worker
+from let_titan.helpers import (
+    serve_rank,
+    serve_rank_as_worker,
+    serve_rank_in_workers,
+    signals_blocked,
+)
 from let_titan.stop import SIGNALS, StopRequest
 from let_titan.tokenizer.build import load_tokenizer
 from tests.numbered import write_corpus
@@ -50,7 +55,7 @@ def idle():
 
 def start_helper():
     helper = FORK.Process(target=idle, daemon=True)
-    with born_deaf():
+    with signals_blocked():
         helper.start()
     return helper
 
@@ -69,7 +74,7 @@ def test_a_helper_heeds_its_rank_alone(number):
 
 def test_a_helper_is_deaf_before_it_can_see_to_it():
     helper = FORK.Process(target=time.sleep, args=(600,), daemon=True)
-    with born_deaf():
+    with signals_blocked():
         helper.start()
     send(signal.SIGTERM, helper.pid)
     helper.join(0.3)
@@ -110,16 +115,16 @@ def test_a_helper_goes_with_its_rank():
 FIRST = """
 import signal
 from multiprocessing import resource_tracker
-from let_titan.helpers import born_deaf
+from let_titan.helpers import signals_blocked
 from let_titan.stop import SIGNALS
 
-with born_deaf():
+with signals_blocked():
     resource_tracker.ensure_running()
     print({*SIGNALS} <= signal.pthread_sigmask(signal.SIG_BLOCK, ()))
 """
 
 
-def test_the_first_helper_of_all_is_born_deaf():
+def test_the_first_helper_of_all_starts_with_its_signals_blocked():
     """Before it Python starts a tracker, and Python 3.11 unblocks the signals with that."""
     told = subprocess.run([sys.executable, "-c", FIRST], stdout=subprocess.PIPE, text=True)
     assert told.stdout == "True\n"
@@ -156,7 +161,7 @@ def test_data_workers_go_with_their_rank(tmp_path):
 def test_no_signal_is_lost_while_helpers_start(number):
     request = StopRequest()
     with request.listening():
-        with born_deaf():
+        with signals_blocked():
             os.kill(os.getpid(), number)
         assert request.name == number.name
     assert not signal.pthread_sigmask(signal.SIG_BLOCK, ()) & {*SIGNALS}
@@ -178,7 +183,7 @@ def note(worker):
 
 def test_any_loader_gets_deaf_workers_that_begin_as_they_did():
     loader = DataLoader(Ids(), batch_size=None, num_workers=1, worker_init_fn=note)
-    make_workers_deaf(loader)
+    serve_rank_in_workers(loader)
     stream = iter(loader)
     first = next(stream)
     assert first.endswith("worker 0")

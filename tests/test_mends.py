@@ -22,7 +22,7 @@ from let_titan.preflight.student import whole_student
 from let_titan.preflight.world import fake_world
 from let_titan.run.metrics import LetMetricsProcessor
 from let_titan.student import parallelize_student
-from let_titan.student.parallelize import part_compile_caches
+from let_titan.student.parallelize import separate_compile_caches
 from let_titan.student.pipeline import PipelineLoss, build_loss
 from let_titan.train import LetTrainer
 from tests.context_parallel import checked, stand_in
@@ -232,7 +232,7 @@ def compiled_losses(assets, folder, mended):
     config = Lab(folder, assets).parsed(None, **TP, compile__enable=True)
     dims = ParallelDims(1, 1, 1, 2, 1, 1, 1, 2)
     if mended:
-        part_compile_caches(dims.get_mesh("tp").get_local_rank())
+        separate_compile_caches(dims.get_mesh("tp").get_local_rank())
     torch.manual_seed(0)
     logits, labels = torch.randn(2, 32, 320), torch.randint(320, (2, 32))
     labels[0, :5] = IGNORE_INDEX

@@ -28,7 +28,7 @@ from let_titan.preflight.memory import (
 from let_titan.preflight.student import build_student
 from let_titan.preflight.world import fake_world
 from let_titan.student import LetTransformer
-from let_titan.student.pipeline import or_given
+from let_titan.student.pipeline import loss_unless_given
 from let_titan.upstream import fake_tensors
 from tests.preflighted import A100, METHODS, keys_of, most_allocated, recorded, with_teacher
 
@@ -69,7 +69,7 @@ def allocated_peak(model: LetTransformer, batch, precision) -> int:
 
     def step():
         with precision:
-            loss = or_given(cross_entropy_loss)(model(**batch), batch["tokens"])
+            loss = loss_unless_given(cross_entropy_loss)(model(**batch), batch["tokens"])
         loss.backward()
 
     # The profiler misses the beginning of the first, in which a GPU's libraries take workspaces.

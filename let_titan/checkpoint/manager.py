@@ -30,7 +30,7 @@ from let_titan.checkpoint.settings import restore_settings, settings_of
 from let_titan.collectives import do_where, gathered, patient_group
 from let_titan.device import HAS_ACCELERATOR
 from let_titan.errors import ConfigError, RunError
-from let_titan.upstream import save_in_deaf_processes
+from let_titan.upstream import save_in_serving_processes
 
 STAGES_ONCE = torch.__version__ < "2.13"  # as versions, not as text
 """Whether a stager cannot be used again, as in torch 2.11 and 2.12 (pytorch issue 183413)."""
@@ -74,7 +74,7 @@ class LetCheckpointManager(CheckpointManager):
         self._last_saved: Path | None = None
         if self.enable_staging:
             self.stager = new_stager()
-            save_in_deaf_processes()
+            save_in_serving_processes()
 
     @property
     def path(self) -> Path:

@@ -16,7 +16,7 @@ from let_titan.checks.layout import started_processes
 from let_titan.checks.mistakes import Mistakes
 from let_titan.config import LetJobConfig, compiles
 from let_titan.device import HAS_ACCELERATOR
-from let_titan.errors import ConfigError, WrongHere
+from let_titan.errors import ConfigError, LocalConfigError
 from let_titan.student.probe import compiled_tensor_parallel_error
 
 MXFP8_CAPABILITY = (10, 0)
@@ -88,7 +88,7 @@ def device_mistakes() -> Mistakes:
     processes = max(int(rank or 0) + 1, int(per_node) if per_node.isdecimal() else 1)
     gpus = device_module.device_count()
     if processes > gpus:
-        yield WrongHere(
+        yield LocalConfigError(
             f"{processes} processes were started on this node (LOCAL_RANK = {rank or 0!r}, "
             f"LOCAL_WORLD_SIZE = {per_node!r}), where torch finds GPUs for {gpus}: give torchrun "
             f"--nproc_per_node {gpus}, or show it more (CUDA_VISIBLE_DEVICES)."

@@ -35,8 +35,8 @@ from let_titan.data.align import TeacherRow, joined
 from let_titan.data.corpus import Corpus
 from let_titan.data.lanes import Place
 from let_titan.data.share import Deal, Share, WorkerBatch
-from let_titan.errors import ConfigError, telling
-from let_titan.helpers import born_deaf, make_workers_deaf
+from let_titan.errors import ConfigError, printing_errors
+from let_titan.helpers import serve_rank_in_workers, signals_blocked
 
 
 class PileLoader(BaseDataLoader):
@@ -99,8 +99,8 @@ class PileLoader(BaseDataLoader):
             loader = DataLoader(
                 share, batch_size=None, num_workers=workers, prefetch_factor=self.prefetch
             )
-            make_workers_deaf(loader)
-            with born_deaf():
+            serve_rank_in_workers(loader)
+            with signals_blocked():
                 stream = iter(loader)
         while parts := self._parts(stream, max(1, workers)):
             yield self._joined(parts)
@@ -114,7 +114,7 @@ class PileLoader(BaseDataLoader):
         parts = []
         for part in (next(stream, None) for _ in range(count)):
             if isinstance(part, ConfigError):
-                with telling():
+                with printing_errors():
                     raise part
             if part is None:
                 return []

@@ -22,7 +22,7 @@ from let_titan.let.build import build_alignment, build_distillation, build_fit
 from let_titan.plan import LetPlan
 from let_titan.preflight.student import eager
 from let_titan.student import LetModelArgs, LetTransformer
-from let_titan.student.pipeline import or_given
+from let_titan.student.pipeline import loss_unless_given
 from let_titan.upstream import fake_tensors, memory_tracker
 
 T = TypeVar("T")
@@ -239,7 +239,7 @@ def measure_activations(
     """Runs forward and backward; returns the most live bytes beyond what lasts."""
     with memory_tracker(model, tensors_in(batch)) as tracker:
         with precision:
-            loss = or_given(cross_entropy_loss)(model(**batch), batch["tokens"])
+            loss = loss_unless_given(cross_entropy_loss)(model(**batch), batch["tokens"])
         loss.backward()
     return beyond_lasting(tracker.get_tracker_snapshot("peak"))
 

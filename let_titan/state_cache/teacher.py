@@ -10,7 +10,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 import torch
 
-from let_titan.errors import telling
+from let_titan.errors import printing_errors
 from let_titan.state_cache.files import StateFiles
 from let_titan.teacher import Teacher
 from let_titan.teacher.blocks import ResolvedLayer
@@ -55,7 +55,7 @@ class CachedTeacher:
         self, input: torch.Tensor, positions: torch.Tensor | None = None
     ) -> tuple[torch.Tensor, ...]:
         """As ``Teacher``; the ids themselves are not looked at."""
-        with telling():
+        with printing_errors():
             states = self._ahead.popleft().result()
         here = ([row.to(self.device, non_blocking=True) for row in rows] for rows in states)
         return tuple(torch.stack(rows).to(self.dtype) for rows in here)
@@ -104,6 +104,6 @@ class WritingTeacher:
         numbers = sorted(self._kept)
         layers = self._kept[numbers[0]]
         states = {layer: torch.stack([self._kept[n][layer] for n in numbers]) for layer in layers}
-        with telling():
+        with printing_errors():
             self.files.write(numbers, states)
         self._kept = {}

@@ -24,7 +24,7 @@ def parallelize_student(
     with columns_or_loss():
         model = parallelize_llama(model, parallel_dims, job_config)
     if parallel_dims.tp_enabled:
-        part_compile_caches(parallel_dims.get_mesh("tp").get_local_rank())
+        separate_compile_caches(parallel_dims.get_mesh("tp").get_local_rank())
         if compiles(job_config, "model"):
             await_embeddings(model)
     if is_ddp(parallel_dims):
@@ -38,7 +38,7 @@ def is_ddp(parallel_dims: ParallelDims) -> bool:
     return parallel_dims.dp_replicate_enabled and not parallel_dims.fsdp_enabled
 
 
-def part_compile_caches(tp_rank: int) -> None:
+def separate_compile_caches(tp_rank: int) -> None:
     """Gives each tensor-parallel rank a cache of compiled code of its own.
 
     The ranks trace one graph of DTensors, which is the key of torch's cache on disk, but their code

@@ -41,11 +41,11 @@ def build_loss(job_config: LetJobConfig, parallel_dims: ParallelDims) -> LossFun
     """Builds the loss for TrainSpec: torchtitan's cross entropy."""
     loss_fn: LossFunction = build_cross_entropy_loss(job_config)
     if distills(job_config):
-        loss_fn = or_given(loss_fn)
+        loss_fn = loss_unless_given(loss_fn)
     return PipelineLoss(loss_fn) if parallel_dims.pp_enabled else loss_fn
 
 
-def or_given(loss_fn: LossFunction) -> LossFunction:
+def loss_unless_given(loss_fn: LossFunction) -> LossFunction:
     """Returns ``loss_fn`` for a student that gives its loss itself while it is distilled."""
     return lambda output, labels: output if output.ndim == 0 else loss_fn(output, labels)
 
