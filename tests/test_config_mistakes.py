@@ -7,6 +7,8 @@ from typing import get_args
 
 import pytest
 import torch
+import torchtitan.protocols.model_converter as model_converter
+from torchtitan.hf_datasets.text_datasets import DATASETS
 
 from let_titan.checks import check_config, data_parallel_degrees, find_mistakes, machine
 from let_titan.checks.ranges import RANGES
@@ -133,6 +135,28 @@ def test_an_old_tokenizer_file_is_told(lab):
     old.write_bytes(b"\n\x0e\n\x05<unk>\x15\x00\x00\x00\x00\x18\x02")  # as SentencePiece's begin
     with pytest.raises(ConfigError, match=r"SentencePiece tokenizer\.model needs its Hugging"):
         lab.config(None, model__hf_assets_path=str(old))
+
+
+ADDS_PARTS = """
+from torchtitan.hf_datasets import DatasetConfig
+from torchtitan.hf_datasets.text_datasets import DATASETS
+from torchtitan.protocols.model_converter import register_model_converter
+
+DATASETS["my_set"] = DatasetConfig(path=__file__, loader=None, sample_processor=None)
+register_model_converter(object, "my_converter")
+"""
+
+
+def test_what_a_module_of_the_users_registers_can_be_named(lab, monkeypatch):
+    (lab.folder / "adds_parts.py").write_text(ADDS_PARTS)
+    (lab.folder / "broken.py").write_text("raise ValueError('a\\nb')")
+    monkeypatch.syspath_prepend(lab.folder)
+    monkeypatch.setattr(model_converter, "_registry_model_converter_cls", {})
+    monkeypatch.setitem(DATASETS, "my_set", None)  # which is taken out after the test
+    keys = {"training__dataset": "my_set", "model__converters": ["my_converter"]}
+    lab.config(None, experimental__custom_import="adds_parts", **keys)
+    with pytest.raises(ConfigError, match=r"'broken' cannot be imported \(a b\): put it on"):
+        lab.config(None, experimental__custom_import="broken")
 
 
 def test_ddp_stands_alone(lab, monkeypatch):

@@ -1,7 +1,5 @@
 """Keys that are right by themselves and do not go together."""
 
-import importlib.util
-
 from let_titan.checks.mistakes import Mistakes
 from let_titan.config import LetJobConfig, compiles
 from let_titan.errors import ConfigError
@@ -11,25 +9,12 @@ def combination_mistakes(config: LetJobConfig) -> Mistakes:
     yield from optimiser_mistakes(config)
     yield from profiling_mistakes(config)
     yield from hugging_face_mistakes(config)
-    module = config.experimental.custom_import
-    if module and not can_be_imported(module):
-        yield ConfigError(
-            f"experimental.custom_import = {module!r} cannot be imported: put it on PYTHONPATH, or "
-            "leave the key out."
-        )
     memory_budget = config.activation_checkpoint.mode == "memory_budget"
     if memory_budget and not compiles(config, "model"):
         yield ConfigError(
             'activation_checkpoint.mode = "memory_budget" is the compiler\'s: set compile.enable = '
             'true with "model" in compile.components, or choose another mode.'
         )
-
-
-def can_be_imported(module: str) -> bool:
-    try:
-        return importlib.util.find_spec(module) is not None
-    except (ImportError, ValueError):
-        return False
 
 
 def optimiser_mistakes(config: LetJobConfig) -> Mistakes:

@@ -10,6 +10,7 @@ from let_titan.checks.distill import distill_mistakes
 from let_titan.checks.export import export_mistakes
 from let_titan.checks.float8 import converter_mistakes
 from let_titan.checks.folders import folder_mistakes
+from let_titan.checks.imported import import_mistakes
 from let_titan.checks.layout import layout_mistakes, started_processes
 from let_titan.checks.let import let_mistakes, pair_mistakes
 from let_titan.checks.machine import machine_mistakes
@@ -50,6 +51,7 @@ def find_mistakes(
 
 def mistakes_of(config: LetJobConfig, world_size: int, elsewhere: bool = False) -> Mistakes:
     """Yields mistakes as they are found, the cheap checks before those that read files."""
+    yield from import_mistakes(config)
     unknown_flavor = list(flavor_mistakes(config))
     yield from unknown_flavor
     yield from model_mistakes(config)

@@ -1,0 +1,22 @@
+"""experimental.custom_import: a module that adds to torchtitan's converters or data sets."""
+
+import importlib
+
+from let_titan.checks.mistakes import Mistakes
+from let_titan.config import LetJobConfig
+from let_titan.errors import ConfigError
+
+
+def import_mistakes(config: LetJobConfig) -> Mistakes:
+    """Imports it before torchtitan's Trainer does: the checks that follow ask for what it adds."""
+    module = config.experimental.custom_import
+    if not module:
+        return
+    try:
+        importlib.import_module(module)
+    except Exception as error:  # its code may raise anything
+        reason = " ".join(str(error).split()) or type(error).__name__
+        yield ConfigError(
+            f"experimental.custom_import = {module!r} cannot be imported ({reason}): put it on "
+            "PYTHONPATH, mend it, or leave the key out."
+        )
