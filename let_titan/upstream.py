@@ -1,9 +1,10 @@
 """The private names of torchtitan that let_titan calls, in one place, and the version they are of.
 
-Three more are overridden where they belong: ``ConfigManager._maybe_load_toml`` and
-``_validate_config`` in ``config/manager.py``, ``CheckpointManager._purge_stale_checkpoints`` in
-``checkpoint/manager.py``. Those of torch are here, in ``device.py`` and in ``student/stage.py``,
-those of transformers in ``teacher/attention.py`` and ``teacher/tokens.py``.
+Four more are used where they belong: ``ConfigManager._maybe_load_toml``, ``_validate_config`` and
+``_maybe_add_custom_config`` in ``config/manager.py``, and
+``CheckpointManager._purge_stale_checkpoints`` in ``checkpoint/manager.py``. Those of torch are
+here, in ``device.py`` and in ``student/stage.py``, those of transformers in
+``teacher/attention.py`` and ``teacher/tokens.py``.
 """
 
 import importlib.metadata

@@ -130,6 +130,36 @@ def test_a_section_that_is_none_is_told(text, tmp_path):
         LetConfigManager().parse_args(["--job.config_file", str(path)])
 
 
+ADDS_KEYS = """
+from dataclasses import dataclass, field
+
+@dataclass
+class Mine:
+    word: str = ""
+
+@dataclass
+class Training:
+    my_key: int = 3
+
+@dataclass
+class JobConfig:
+    mine: Mine = field(default_factory=Mine)
+    training: Training = field(default_factory=Training)
+"""
+
+
+def test_a_module_of_the_users_adds_keys_to_the_file(lab, monkeypatch):
+    (lab.folder / "adds_keys.py").write_text(ADDS_KEYS)
+    monkeypatch.syspath_prepend(lab.folder)
+    module = {"job__custom_config_module": "adds_keys"}
+    config = lab.config({}, **module, mine__word="y", training__my_key=4)
+    assert (config.mine.word, config.training.my_key, config.let.k) == ("y", 4, 2)
+    with pytest.raises(ConfigError, match=r"mine\.wrod is unknown: did you mean mine\.word\?"):
+        lab.config({}, **module, mine__wrod="y")
+    with pytest.raises(ConfigError, match=r"custom_config_module = 3 has the wrong type"):
+        lab.config({}, job__custom_config_module=3)
+
+
 def test_an_old_tokenizer_file_is_told(lab):
     old = lab.folder / "tokenizer.model"
     old.write_bytes(b"\n\x0e\n\x05<unk>\x15\x00\x00\x00\x00\x18\x02")  # as SentencePiece's begin

@@ -8,7 +8,7 @@ values mean together is checked in ``let_titan.checks``.
 import sys
 from typing import Any
 
-from torchtitan.config import ConfigManager
+from torchtitan.config import ConfigManager, JobConfig
 
 from let_titan.config.file import check_file, value_mistakes
 from let_titan.config.sections import LetJobConfig
@@ -31,7 +31,7 @@ class LetConfigManager(ConfigManager):
 
     Overrides two private names of torchtitan 0.2.2: ``_maybe_load_toml``, the only place where the
     TOML's own keys can be told from defaults, and ``_validate_config``, which raises a bare
-    Exception.
+    Exception; calls a third, ``_maybe_add_custom_config``.
     """
 
     def __init__(self) -> None:
@@ -56,7 +56,7 @@ class LetConfigManager(ConfigManager):
     def _maybe_load_toml(self, args: list[str]) -> dict[str, Any]:
         check_file(value_of("job.config_file", args))
         values = super()._maybe_load_toml(args) or {}
-        mistakes = list(value_mistakes(LetJobConfig, values))
+        mistakes = list(value_mistakes(self._sections(args, values), values))
         if mistakes:
             raise ConfigError(str(mistakes[0]), others=mistakes[1:])
         section = values.get("let", {})
@@ -75,6 +75,14 @@ class LetConfigManager(ConfigManager):
             recipe = value_of("let.recipe", args) or section.get("recipe", "")
             values["let"] = with_recipe(section, recipe, from_cli)
         return values
+
+    def _sections(self, args: list[str], values: dict[str, Any]) -> type[JobConfig]:
+        """Returns what declares a TOML's names: with job.custom_config_module, its keys, too."""
+        job = values.get("job", {})
+        named = job.get("custom_config_module", "") if isinstance(job, dict) else ""
+        if not isinstance(named, str):  # which has no module to import, as its type will tell
+            return self.config_cls
+        return self._maybe_add_custom_config(args, values)
 
     def _validate_config(self) -> None:
         try:
