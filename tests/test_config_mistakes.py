@@ -75,6 +75,16 @@ from tests.test_fuzz import KEYS
         ({}, ["--compile.components", "model,lost"], "compile.components has 'lost'"),
         ({}, ["--activation_checkpoint.selective_ac_option", "-1"], "every how many blocks"),
         ({}, ["--activation_checkpoint.mode", "memory_budget"], "is the compiler's"),
+        (
+            {},
+            [
+                "--activation_checkpoint.mode=selective",
+                "--activation_checkpoint.selective_ac_option=op",
+                "--activation_checkpoint.per_op_sac_force_recompute_mm_shapes_by_fqns",
+                "feed_forward.w1,layers.3.attention",
+            ],
+            "'layers.3.attention', which is a part of 'layers.3.attention', no linear layer but At",
+        ),
         ({}, ["--parallelism.expert_parallel_degree", "2"], "the student has no experts"),
         ({}, ["--comm.mode", "fake_backend"], "nothing is trained in torchtitan's dry runs"),
         ({}, ["--lr_scheduler.total_steps", "5"], "less than training.steps = 6"),

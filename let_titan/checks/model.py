@@ -1,5 +1,9 @@
 """[model]: the student by name, its converters, its tokenizer."""
 
+import torch
+from torch import nn
+from torchtitan.models.llama3.model.model import TransformerBlock
+
 from let_titan.checks.mistakes import Mistakes, raised_by
 from let_titan.config import LetJobConfig
 from let_titan.errors import ConfigError, NotFoundHere
@@ -42,6 +46,30 @@ def padding_mistakes(config: LetJobConfig) -> Mistakes:
                 f"model.pad_vocab_to_multiple_of = {multiple} cannot be used with checkpoint.{key}"
                 " = true, which knows no padding: leave one of them out (python -m "
                 "let_titan.export cuts it off)."
+            )
+
+
+def recompute_mistakes(config: LetJobConfig) -> Mistakes:
+    """Per-op checkpointing finds linear layers by parts of names, which may match nothing else."""
+    ac = config.activation_checkpoint
+    if ac.mode != "selective" or ac.selective_ac_option != "op":
+        return
+    args = FLAVORS[config.model.flavor]
+    with torch.device("meta"):
+        block = TransformerBlock(0, args)
+    others = {
+        f"layers.{i}.{name}": type(module).__name__
+        for i in range(args.n_layers)
+        for name, module in block.named_modules()
+        if not isinstance(module, nn.Linear)
+    }
+    for part in ac.per_op_sac_force_recompute_mm_shapes_by_fqns:
+        path = next((path for path in others if part in path), None)
+        if path is not None:
+            yield ConfigError(
+                "activation_checkpoint.per_op_sac_force_recompute_mm_shapes_by_fqns has "
+                f"{part!r}, which is a part of {path!r}, no linear layer but {others[path]}: "
+                'write names of linear layers, such as "feed_forward.w1".'
             )
 
 

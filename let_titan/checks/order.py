@@ -15,7 +15,12 @@ from let_titan.checks.layout import layout_mistakes, started_processes
 from let_titan.checks.let import let_mistakes, pair_mistakes
 from let_titan.checks.machine import machine_mistakes
 from let_titan.checks.mistakes import Mistakes, readable
-from let_titan.checks.model import flavor_mistakes, model_mistakes, tokenizer_mistakes
+from let_titan.checks.model import (
+    flavor_mistakes,
+    model_mistakes,
+    recompute_mistakes,
+    tokenizer_mistakes,
+)
 from let_titan.checks.ranges import range_mistakes
 from let_titan.checks.resume import resume_mistakes
 from let_titan.checks.teacher import needs_teacher, teacher_mistakes
@@ -55,6 +60,8 @@ def mistakes_of(config: LetJobConfig, world_size: int, elsewhere: bool = False) 
     unknown_flavor = list(flavor_mistakes(config))
     yield from unknown_flavor
     yield from model_mistakes(config)
+    if not unknown_flavor:
+        yield from recompute_mistakes(config)
     out_of_range = range_mistakes(config)
     yield from out_of_range.values()
     of_plan = {path for path in out_of_range if path.startswith(("let.", "distill."))}
