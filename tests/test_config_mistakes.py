@@ -90,6 +90,13 @@ from tests.test_fuzz import KEYS
         ({}, ["--lr_scheduler.total_steps", "5"], "less than training.steps = 6"),
         ({}, ["--job.custom_config_module", "json"], "has no attribute 'JobConfig'"),
         ({}, ["--experimental.custom_import", "none.such"], "'none.such' cannot be imported"),
+        ({}, ["--experimental.custom_args_module", "x"], "job.custom_config_module adds keys"),
+        ({}, ["--checkpoint.initial_load_in_hf_quantized"], "as they are stored, without scales"),
+        (
+            {},
+            ["--parallelism.context_parallel_rotate_method", "alltoall"],
+            "trains with allgather; leave the key out",
+        ),
         ({}, ["--checkpoint.last_save_in_hf"], "would fail at its last step"),
         ({}, ["--model.converters", "quantize.grouped_mm.float8"], "which is for experts"),
     ],

@@ -19,6 +19,20 @@ CHOICES = {
 ONLY = {
     "parallelism.expert_parallel_degree": (1, "the student has no experts"),
     "parallelism.expert_tensor_parallel_degree": (1, "the student has no experts"),
+    "parallelism.expert_parallel_comm_backend": ("standard", "the student has no experts"),
+    "parallelism.context_parallel_rotate_method": (
+        "allgather",
+        "torchtitan 0.2.2 reads it in its own validation alone, and trains with allgather",
+    ),
+    "checkpoint.initial_load_in_hf_quantized": (
+        False,
+        "torchtitan's Llama 3 would take quantized weights as they are stored, without scales",
+    ),
+    "experimental.custom_args_module": (
+        "",
+        "torchtitan 0.2.2 reads it once the config is parsed; job.custom_config_module adds keys",
+    ),
+    "debug.moe_force_load_balance": (False, "the student has no experts"),
     "fault_tolerance.enable": (False, "torchft is not supported"),
     "memory_estimation.enable": (False, "torchtitan's estimation is a program of its own"),
     "comm.mode": ("default", "nothing is trained in torchtitan's dry runs"),

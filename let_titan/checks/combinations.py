@@ -54,8 +54,3 @@ def hugging_face_mistakes(config: LetJobConfig) -> Mistakes:
             "checkpoint.initial_load_in_hf = true has no optimizer to load: set "
             "checkpoint.initial_load_model_only = true."
         )
-    if checkpoint.initial_load_in_hf_quantized and not checkpoint.initial_load_in_hf:
-        yield ConfigError(
-            "checkpoint.initial_load_in_hf_quantized = true needs checkpoint.initial_load_in_hf = "
-            "true."
-        )
