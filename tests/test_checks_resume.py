@@ -232,6 +232,11 @@ def test_an_initial_checkpoint(short_run, lab):
     (checkpoints / "abandoned-1").mkdir()
     (told,) = started(step)
     assert "would not be loaded" in told and "remove that folder" in told
+    for shared, key in (("", "job.dump_folder"), ("tb", "metrics.save_tb_folder")):
+        board = {"metrics__enable_tensorboard": True, "metrics__save_tb_folder": "tb/board"}
+        (told,) = started(step, checkpoint__folder=shared, **board)
+        assert f"checkpoint.folder = {shared!r} holds {key}, too" in told
+    assert started(step, checkpoint__folder="new") == []
 
 
 def test_a_seed_checkpoint_is_never_overwritten(resumed, lab):

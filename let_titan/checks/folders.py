@@ -42,6 +42,20 @@ def subfolders(config: LetJobConfig) -> dict[str, str]:
     return {key: name for key, (used, name) in keys.items() if used}
 
 
+def shared_with(config: LetJobConfig) -> str | None:
+    """Returns which folder that a start makes is that of the checkpoints or below it, by its key.
+
+    To torchtitan a folder of checkpoints that exists is one to go on from.
+    """
+    dump = Path(config.job.dump_folder)
+    checkpoints = (dump / config.checkpoint.folder).resolve()
+    late = ("checkpoint.folder", "export.folder")  # made by a save, and at the end
+    for key, name in {"job.dump_folder": "", **subfolders(config)}.items():
+        if key not in late and (dump / name).resolve().is_relative_to(checkpoints):
+            return key
+    return None
+
+
 def unwritable(key: str, folder: Path) -> Mistakes:
     """Makes a file where ``folder`` is, or would be made, and takes it away again.
 

@@ -11,6 +11,7 @@ from typing import Any
 from let_titan.checkpoint.folders import METADATA, torn_checkpoints, whole_checkpoints
 from let_titan.checks.checkpoint import checkpoint_folder, differs, resume_step
 from let_titan.checks.contents import content_mistakes, goes_on
+from let_titan.checks.folders import shared_with
 from let_titan.checks.layout import global_batch_size
 from let_titan.checks.mistakes import Mistakes
 from let_titan.checks.resumed_data import resumed_data_mistakes
@@ -65,8 +66,15 @@ def missing_mistakes(config: LetJobConfig, folder: Path) -> Mistakes:
     if steps:
         return
     initial = checkpoint.initial_load_path or checkpoint.initial_load_in_hf
+    shared = shared_with(config) if initial else None
     # Torn ones are removed at the start, and with them a folder that held nothing else.
-    if initial and folder.exists() and set(folder.iterdir()) - set(torn_checkpoints(folder)):
+    if shared:
+        yield ConfigError(
+            f"The initial checkpoint would not be loaded, since checkpoint.folder = "
+            f"{checkpoint.folder!r} holds {shared}, too, and so exists before it is asked for: "
+            "give the checkpoints a folder of their own."
+        )
+    elif initial and folder.exists() and set(folder.iterdir()) - set(torn_checkpoints(folder)):
         yield ConfigError(
             f"The initial checkpoint would not be loaded, since {str(folder)!r} exists, though it "
             "holds none: remove that folder."
