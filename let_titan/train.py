@@ -105,6 +105,8 @@ def exit_state_of(trainer: LetTrainer) -> str:
     goes_on = "the same command goes on from there"
     if not config.checkpoint.enable:
         goes_on = "nothing is saved (checkpoint.enable = false), and a new start begins anew"
+    elif config.checkpoint.load_only:
+        goes_on = "nothing is saved (checkpoint.load_only = true), and a new start begins as it did"
     logger.info(f"Run {exit_state}: {goes_on}.")
     return exit_state
 

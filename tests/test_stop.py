@@ -18,7 +18,7 @@ import let_titan.run.folder
 import let_titan.train
 from let_titan.checkpoint.folders import whole_checkpoints
 from let_titan.checkpoint.manager import LetCheckpointManager
-from let_titan.train import LetTrainer, run
+from let_titan.train import LetTrainer, exit_state_of, run
 from tests.resumed import SAVED, train
 from tests.support import Lab, write_toml
 from tests.world import free_port, run_world
@@ -118,6 +118,25 @@ def test_a_signal_during_the_load_ends_the_run_after_its_first_step(lab, monkeyp
     monkeypatch.setattr(LetCheckpointManager, "load", signalled)
     assert stop_in_step_3(lab) == "stopped at step 1 by a signal"
     assert list(whole_checkpoints(lab.folder / "run" / "checkpoint")) == [1]
+
+
+@pytest.mark.parametrize(
+    ("keys", "sentence"),
+    [
+        ({}, "the same command goes on from there"),
+        ({"enable": False}, "nothing is saved (checkpoint.enable = false)"),
+        ({"load_only": True}, "nothing is saved (checkpoint.load_only = true)"),
+    ],
+)
+def test_a_stopped_run_says_where_a_new_start_begins(keys, sentence, lab, monkeypatch):
+    config = lab.config(
+        None, **{f"checkpoint__{key}": x for key, x in {"enable": True, **keys}.items()}
+    )
+    told = []
+    monkeypatch.setattr(let_titan.train, "logger", SimpleNamespace(info=told.append))
+    guard = SimpleNamespace(stop=True)
+    state = exit_state_of(SimpleNamespace(job_config=config, step=3, guard=guard))
+    assert state == "stopped at step 3 by a signal" and sentence in told[0]
 
 
 def test_a_step_that_is_saved_anyway_is_saved_once(lab):
