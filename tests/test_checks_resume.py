@@ -239,6 +239,16 @@ def test_an_initial_checkpoint(short_run, lab):
     assert started(step, checkpoint__folder="new") == []
 
 
+def test_a_run_that_saves_nothing_does_not_go_back_in_its_folder(resumed, lab):
+    """The lines after step 1 would go, and step-2 stay, whose lines they are."""
+    (told,) = resumed(checkpoint__load_only=True)
+    step = lab.folder / "run" / "checkpoint" / "step-1"
+    assert "the checkpoints up to step 2 without their lines: choose another" in told
+    assert f"checkpoint.initial_load_path = {str(step)!r} and" in told
+    (told,) = resumed(checkpoint__load_only=True, checkpoint__load_step=-1)
+    assert "holds the model alone" in told  # as it does without load_only
+
+
 def test_a_seed_checkpoint_is_never_overwritten(resumed, lab):
     folder = lab.folder / "run" / "checkpoint"
     seed = {"checkpoint__create_seed_checkpoint": True, "checkpoint__load_step": -1}

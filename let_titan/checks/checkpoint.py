@@ -15,6 +15,8 @@ def checkpoint_mistakes(config: LetJobConfig, world_size: int) -> Mistakes:
             "checkpoint.keep_latest_k = 1 would delete the last checkpoint while the next is being "
             "written: set 0 (keep all) or at least 2."
         )
+    if checkpoint.enable and checkpoint.load_only:
+        yield from load_only_mistakes(config)
     if checkpoint.create_seed_checkpoint and (not checkpoint.enable or world_size > 1):
         yield ConfigError(
             "checkpoint.create_seed_checkpoint = true needs checkpoint.enable = true and a single "
@@ -34,6 +36,20 @@ def checkpoint_mistakes(config: LetJobConfig, world_size: int) -> Mistakes:
                 f"and the one in {config.job.dump_folder!r} has come to step {max(there)}: choose "
                 "another job.dump_folder."
             )
+
+
+def load_only_mistakes(config: LetJobConfig) -> Mistakes:
+    """Going back takes the lines after the step out of the run's files; its checkpoints would stay,
+    whose lines they are."""
+    folder, step = checkpoint_folder(config), resume_step(config)
+    last = max(whole_checkpoints(folder), default=step)
+    if 0 < step < last:
+        yield ConfigError(
+            f"checkpoint.load_only = true with checkpoint.load_step = {step} would cut "
+            f"metrics.jsonl there and leave the checkpoints up to step {last} without their lines: "
+            f"choose another job.dump_folder, with checkpoint.initial_load_path = "
+            f"{str(folder / f'step-{step}')!r} and checkpoint.initial_load_model_only = false."
+        )
 
 
 def checkpoint_folder(config: LetJobConfig) -> Path:
