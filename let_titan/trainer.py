@@ -48,6 +48,7 @@ class LetTrainer(Trainer):
             super().__init__(job_config)
         dims, training = self.parallel_dims, job_config.training
         rows = training.local_batch_size * self.gradient_accumulation_steps
+        self.metrics_processor.tokens_of_step = rows * training.seq_len
         self.sequences_per_step = rows * dims.dp_replicate * dims.dp_shard
         self.tokens_per_step = self.sequences_per_step * training.seq_len
         self.phase = self._build_phase()

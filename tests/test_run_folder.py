@@ -10,7 +10,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from let_titan.outcome import outcome
 from let_titan.run.folder import RunFolder
 from let_titan.run.record import MetricsFile
-from let_titan.train import run
+from let_titan.train import LetTrainer, run
+from tests.support import logged
 
 TRAIN_KEYS = {
     *("step", "loss", "align_loss", "align_cosine", "lambda", "grad_norm", "lr", "tokens"),
@@ -114,6 +115,18 @@ def test_a_baseline(lab):
 
 def line(step, **more):
     return {"step": step, "loss": 1.0, "elapsed_s": 2.0 * step, **more}
+
+
+def test_a_window_that_s_stop_or_the_end_cuts_short_tells_the_seconds_of_its_steps(lab):
+    """torchtitan divides by log_freq; tokens/s, which it counts, say how long a step took."""
+    trainer = LetTrainer(lab.config({"s_stop": 3}, metrics__log_freq=5))
+    with logged(trainer) as lines:
+        trainer.train()
+    trainer.close()
+    assert [line["step"] for line in lines] == [1, 3, 5, 6]
+    for line in lines:
+        tokens = line["time_metrics/end_to_end(s)"] * line["throughput(tps)"]
+        assert tokens == pytest.approx(trainer.tokens_per_step, rel=0.05)
 
 
 def test_resume_cuts_what_lies_past_the_checkpoint(tmp_path):

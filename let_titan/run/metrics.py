@@ -1,5 +1,6 @@
 """torchtitan's metrics with LET's: lambda, alignment, the teacher's FLOPs, metrics.jsonl."""
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ class LetMetricsProcessor(MetricsProcessor):
         looks_every: steps between two looks of auto stop; 0 without it, or without a teacher.
         let_figures: set by the trainer; called by all ranks at a log step, since it reduces.
         largest_loss: set under context parallelism, in the place of global_max_loss; reduces, too.
+        tokens_of_step: set by the trainer; how many ids a step has on this rank.
         file: metrics.jsonl, on rank 0 only.
         folder_lock: keeps other runs out of the folder.
     """
@@ -34,6 +36,7 @@ class LetMetricsProcessor(MetricsProcessor):
     is_last: Callable[[], bool] = staticmethod(lambda: False)
     let_figures: Callable[[], dict[str, float]] | None = None
     largest_loss: Callable[[], float] | None = None
+    tokens_of_step: int
     file: MetricsFile | None = None
     logger: BaseLogger
     _boards: BaseLogger  # TensorBoard and wandb: all loggers but our own file
@@ -88,12 +91,13 @@ class LetMetricsProcessor(MetricsProcessor):
             dist.all_reduce(losses, group=pipeline.get_group())
             global_avg_loss, global_max_loss = losses.tolist()
         figures = self.let_figures() if self.let_figures else {}
+        seconds = {"time_metrics/end_to_end(s)": self._seconds_per_step()}
         super().log(
             step,
             global_avg_loss,
             global_max_loss,
             grad_norm,
-            extra_metrics={**(extra_metrics or {}), **figures},
+            extra_metrics={**(extra_metrics or {}), **figures, **seconds},
         )
         if figures.get("let/teacher_active"):
             logger.info(
@@ -101,6 +105,15 @@ class LetMetricsProcessor(MetricsProcessor):
                 f"{self.color.green}lambda: {figures['let/lambda']:.5f}  "
                 f"{self.color.orange}{measured(figures)}{self.color.reset}"
             )
+
+    def _seconds_per_step(self) -> float:
+        """Returns the time of a step since the last line, in the place of torchtitan's figure.
+
+        That divides by ``metrics.log_freq``, and windows that end at s_stop, at the end or after a
+        validation have fewer steps.
+        """
+        seconds = time.perf_counter() - self.time_last_log
+        return seconds * self.tokens_of_step / self.ntokens_since_last_log
 
     def log_diagnostics(self, step: int, found: dict[str, Any]) -> None:
         """Logs what ``alignment.Diagnostics`` found in ``step``: a line, and a curve a number."""
