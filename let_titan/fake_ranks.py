@@ -7,7 +7,7 @@ from contextlib import contextmanager
 import torch.distributed as dist
 from torchtitan.distributed import ParallelDims
 
-from let_titan.upstream import forget_shardings
+from let_titan.upstream import blocks_counted_anew, forget_shardings
 
 
 @contextmanager
@@ -24,16 +24,17 @@ def fake_ranks(
     world_size = math.prod((dp_replicate, dp_shard, cp, tp, pp))
     dist.init_process_group("fake", rank=rank, world_size=world_size)
     try:
-        yield ParallelDims(
-            dp_replicate=dp_replicate,
-            dp_shard=dp_shard,
-            cp=cp,
-            tp=tp,
-            pp=pp,
-            ep=1,
-            etp=1,
-            world_size=world_size,
-        )
+        with blocks_counted_anew():  # as this rank's own process does
+            yield ParallelDims(
+                dp_replicate=dp_replicate,
+                dp_shard=dp_shard,
+                cp=cp,
+                tp=tp,
+                pp=pp,
+                ep=1,
+                etp=1,
+                world_size=world_size,
+            )
     finally:
         dist.destroy_process_group()
         forget_shardings()

@@ -17,6 +17,7 @@ from unittest import mock
 import torch
 import torch.distributed.checkpoint._async_process_executor as process_executor
 import torchtitan.components.metrics as titan_metrics
+import torchtitan.distributed.activation_checkpoint as activation_checkpoint
 import torchtitan.distributed.pipeline_parallel as pipeline_parallel
 import torchtitan.models.llama3.infra.parallelize as llama_parallelize
 import torchtitan.protocols.model_converter as model_converter
@@ -126,6 +127,17 @@ class ColwiseParallelOrLoss(ColwiseParallel):
 def columns_or_loss() -> Iterator[None]:
     """While active, torchtitan shards an LM head by ``ColwiseParallelOrLoss``."""
     with mock.patch.object(llama_parallelize, "ColwiseParallel", ColwiseParallelOrLoss):
+        yield
+
+
+@contextmanager
+def blocks_counted_anew() -> Iterator[None]:
+    """While active, torchtitan counts the blocks of which it checkpoints every so many from 0.
+
+    Its count is the process's: without this, a model that is built to be tried or measured would
+    shift which blocks of the next one are checkpointed.
+    """
+    with mock.patch.object(activation_checkpoint, "_layer_sac_count", 0):
         yield
 
 

@@ -8,6 +8,7 @@ from unittest import mock
 import pytest
 import torch
 from torch import nn
+from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import CheckpointWrapper
 from torchtitan.components.loss import cross_entropy_loss
 from torchtitan.distributed import ParallelDims
 from torchtitan.tools import utils as titan_utils
@@ -38,6 +39,16 @@ pytestmark = pytest.mark.usefixtures("no_world")
 def without_storage(config) -> LetTransformer:
     with fake_world(config, 1) as dims:
         return build_student(config, vocabulary_of(config), dims).model
+
+
+def test_what_was_measured_before_does_not_shift_which_blocks_are_checkpointed(lab):
+    """torchtitan's count of blocks is the process's, and a run's process builds one student."""
+    keys = {"mode": "selective", "selective_ac_option": "3"}
+    config = lab.parsed(None, **{f"activation_checkpoint__{key}": x for key, x in keys.items()})
+    for _ in range(2):
+        blocks = without_storage(config).layers.values()
+        found = [isinstance(block, CheckpointWrapper) for block in blocks]
+        assert found == [False, False, True, False]
 
 
 def fill(model: LetTransformer, config, plan: LetPlan) -> None:

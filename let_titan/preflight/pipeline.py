@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import CheckpointWrapper
 from torch.distributed.pipelining import PipelineStage
 
 from let_titan.config import LetJobConfig
@@ -16,9 +17,9 @@ from let_titan.upstream import PipelineAction, fake_tensors, pipeline_actions, p
 LAST = ("weights", "gradients", "adam", "buffers")
 """The parts of a stage's memory that last."""
 
-Kind = tuple[bool, bool, bool, tuple[int, ...], int, frozenset[str]]
-"""What tells stages apart: first, last, on a rank with a teacher, which of its blocks align, how
-many it has, and what the schedule has it do."""
+Kind = tuple[bool, bool, bool, tuple[int, ...], tuple[bool, ...], frozenset[str]]
+"""What tells stages apart: first, last, on a rank with a teacher, which of its blocks align, which
+are checkpointed, and what the schedule has it do."""
 
 
 def measure_pipeline(
@@ -75,8 +76,10 @@ def aligned_in(stage: PipelineStage, plan: LetPlan) -> tuple[int, ...]:
 
 def kind_of(stage: PipelineStage, plan: LetPlan, does: frozenset[str]) -> Kind:
     """Returns what its memory depends on."""
-    blocks = len(layers_of(stage))
-    return stage.is_first, stage.is_last, bool(plan.pairs), aligned_in(stage, plan), blocks, does
+    layers = layers_of(stage).values()
+    checkpointed = tuple(isinstance(block, CheckpointWrapper) for block in layers)
+    aligned = aligned_in(stage, plan)
+    return stage.is_first, stage.is_last, bool(plan.pairs), aligned, checkpointed, does
 
 
 def layers_of(stage: PipelineStage) -> Any:
