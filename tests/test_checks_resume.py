@@ -4,6 +4,8 @@ import json
 import shutil
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from let_titan.checks import is_over
 from tests.checkpoints import make
@@ -226,6 +228,15 @@ def test_an_initial_checkpoint(short_run, lab):
         assert "is no checkpoint (it has no .metadata)" in told
     (told,) = started(short_run, checkpoint__initial_load_in_hf=True)
     assert "holds no *.safetensors" in told
+    weights, hf = lab.folder / "hf", {"checkpoint__initial_load_in_hf": True}
+    weights.mkdir()
+    (weights / "model.safetensors").write_bytes(b"torn")
+    (told,) = started(weights, **hf)
+    assert "holds weights that are damaged (" in told
+    for dtype, refused in ((torch.float8_e4m3fn, True), (torch.float16, False)):
+        save_file({"a.weight": torch.zeros(1, dtype=dtype)}, weights / "model.safetensors")
+        told = started(weights, **hf)
+        assert any("a.weight in checkpoint.initial_load_path" in each for each in told) == refused
     checkpoints = lab.folder / "run" / "checkpoint"
     (checkpoints / "step-5").mkdir(parents=True)  # torn: it goes at the start
     assert started(step) == []

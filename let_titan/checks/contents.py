@@ -7,6 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
+from torch.distributed.checkpoint import HuggingFaceStorageReader
+from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 
 from let_titan.checkpoint.checksums import read_metadata
 from let_titan.checkpoint.folders import METADATA
@@ -15,6 +18,7 @@ from let_titan.config import LetJobConfig
 from let_titan.errors import ConfigError
 from let_titan.student.flavors import FLAVORS
 from let_titan.student.model import LetTransformer
+from let_titan.teacher.keys import PLAIN, quantized
 
 STATES = ("optimizer", "lr_scheduler", "dataloader", "train_state")
 """What a checkpoint holds beside the model, if it holds all."""
@@ -47,6 +51,30 @@ def content_mistakes(config: LetJobConfig, folder: Path, model_only: bool) -> Mi
             "checkpoint.initial_load_path (checkpoint.last_save_model_only = false avoids this)."
         )
     yield from raised_by(check_sizes, config, folder, stored)
+
+
+def hf_mistakes(folder: Path, key: str) -> Mistakes:
+    """Whether weights for ``checkpoint.initial_load_in_hf`` can be read as they are stored.
+
+    DCP would turn quantized ones into the student's dtype, and their scales, of which it knows
+    nothing, would be left out.
+
+    Args:
+        folder: with *.safetensors, whose headers are read.
+        key: that names it.
+    """
+    try:
+        stored = HuggingFaceStorageReader(str(folder)).read_metadata().state_dict_metadata
+    except SafetensorError as error:
+        yield ConfigError(
+            f"{key} = {str(folder)!r} holds weights that are damaged ({error}): copy them again."
+        )
+        return
+    for name, tensor in stored.items():
+        dtype = tensor.properties.dtype if isinstance(tensor, TensorStorageMetadata) else None
+        if name.endswith(".weight") and dtype not in PLAIN:
+            yield quantized(f"{name} in {key} = {str(folder)!r}", str(dtype))
+            return
 
 
 def is_for_hf(folder: Path) -> bool:

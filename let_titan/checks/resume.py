@@ -10,7 +10,7 @@ from typing import Any
 
 from let_titan.checkpoint.folders import METADATA, torn_checkpoints, whole_checkpoints
 from let_titan.checks.checkpoint import checkpoint_folder, differs, resume_step
-from let_titan.checks.contents import content_mistakes, goes_on
+from let_titan.checks.contents import content_mistakes, goes_on, hf_mistakes
 from let_titan.checks.folders import shared_with
 from let_titan.checks.layout import global_batch_size
 from let_titan.checks.mistakes import Mistakes
@@ -121,6 +121,8 @@ def initial_mistakes(config: LetJobConfig) -> Mistakes:
                 f"{key} = {str(folder)!r} holds no *.safetensors to start from: give a folder that "
                 "does, or leave checkpoint.initial_load_in_hf out."
             )
+        else:
+            yield from hf_mistakes(folder, key)
     elif checkpoint.initial_load_path is not None:
         folder = Path(checkpoint.initial_load_path)
         if not (folder / METADATA).exists():
