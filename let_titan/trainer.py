@@ -14,6 +14,7 @@ from let_titan.checkpoint.manager import LetCheckpointManager
 from let_titan.checks import exported_folder
 from let_titan.config import LetJobConfig
 from let_titan.data.loader import PileLoader
+from let_titan.errors import ConfigError
 from let_titan.guard import StepGuard
 from let_titan.let.build import build_auto_stop
 from let_titan.let.cache import RunCache
@@ -254,7 +255,20 @@ class LetTrainer(Trainer):
         return {**super().state_dict(), **self.phase.state_dict(), **seen}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """As torchtitan.
+
+        Raises:
+            ConfigError: the initial checkpoint's step, which no check before it knows, is past the
+                end: the run would end at once, as if it had been trained.
+        """
         super().load_state_dict(state_dict)
+        steps = self.job_config.training.steps
+        if self.step > steps:
+            raise ConfigError(
+                f"The checkpoint that was loaded is of step {self.step}, which is past "
+                f"training.steps = {steps}: set more, or take its weights alone "
+                "(checkpoint.initial_load_model_only = true)."
+            )
         self.phase.load_state_dict(state_dict)
         if self.auto_stop is not None:
             self.auto_stop.load_state_dict(state_dict)

@@ -138,6 +138,17 @@ def test_an_initial_checkpoint_that_does_not_load_is_to_be_another(copied):
         load(copied, **start)
 
 
+def test_an_initial_checkpoint_past_the_end_is_told(copied):
+    """The run would end at once, and pass for one that was trained."""
+    start = {"job__dump_folder": str(copied.folder / "new"), "validation__enable": False}
+    start["checkpoint__initial_load_path"] = str(copied.folder / "run" / "checkpoint" / LAST)
+    whole = {"checkpoint__initial_load_model_only": False}
+    sentence = rf"is of step {STEPS}, which is past training\.steps = {STEPS - 1}: set more"
+    with pytest.raises(ConfigError, match=sentence):
+        load(copied, **start, **whole, training__steps=STEPS - 1)
+    assert load(copied, **start, **whole)
+
+
 def test_keep_latest_k_counts_whole_ones_and_purges_after_the_last_save(lab):
     trainer_lines = train(lab, checkpoint__keep_latest_k=2)
     assert trainer_lines["lines"][-1]["step"] == STEPS
