@@ -2,15 +2,11 @@
 
 import json
 import shutil
-from types import SimpleNamespace
 from typing import get_args
 
 import pytest
-import torch
-import torchtitan.protocols.model_converter as model_converter
-from torchtitan.hf_datasets.text_datasets import DATASETS
 
-from let_titan.checks import check_config, data_parallel_degrees, find_mistakes, machine
+from let_titan.checks import check_config, data_parallel_degrees, find_mistakes
 from let_titan.checks.ranges import RANGES
 from let_titan.config import LetConfigManager
 from let_titan.errors import ConfigError
@@ -147,63 +143,11 @@ def test_a_section_that_is_none_is_told(text, tmp_path):
         LetConfigManager().parse_args(["--job.config_file", str(path)])
 
 
-ADDS_KEYS = """
-from dataclasses import dataclass, field
-
-@dataclass
-class Mine:
-    word: str = ""
-
-@dataclass
-class Training:
-    my_key: int = 3
-
-@dataclass
-class JobConfig:
-    mine: Mine = field(default_factory=Mine)
-    training: Training = field(default_factory=Training)
-"""
-
-
-def test_a_module_of_the_users_adds_keys_to_the_file(lab, monkeypatch):
-    (lab.folder / "adds_keys.py").write_text(ADDS_KEYS)
-    monkeypatch.syspath_prepend(lab.folder)
-    module = {"job__custom_config_module": "adds_keys"}
-    config = lab.config({}, **module, mine__word="y", training__my_key=4)
-    assert (config.mine.word, config.training.my_key, config.let.k) == ("y", 4, 2)
-    with pytest.raises(ConfigError, match=r"mine\.wrod is unknown: did you mean mine\.word\?"):
-        lab.config({}, **module, mine__wrod="y")
-    with pytest.raises(ConfigError, match=r"custom_config_module = 3 has the wrong type"):
-        lab.config({}, job__custom_config_module=3)
-
-
 def test_an_old_tokenizer_file_is_told(lab):
     old = lab.folder / "tokenizer.model"
     old.write_bytes(b"\n\x0e\n\x05<unk>\x15\x00\x00\x00\x00\x18\x02")  # as SentencePiece's begin
     with pytest.raises(ConfigError, match=r"SentencePiece tokenizer\.model needs its Hugging"):
         lab.config(None, model__hf_assets_path=str(old))
-
-
-ADDS_PARTS = """
-from torchtitan.hf_datasets import DatasetConfig
-from torchtitan.hf_datasets.text_datasets import DATASETS
-from torchtitan.protocols.model_converter import register_model_converter
-
-DATASETS["my_set"] = DatasetConfig(path=__file__, loader=None, sample_processor=None)
-register_model_converter(object, "my_converter")
-"""
-
-
-def test_what_a_module_of_the_users_registers_can_be_named(lab, monkeypatch):
-    (lab.folder / "adds_parts.py").write_text(ADDS_PARTS)
-    (lab.folder / "broken.py").write_text("raise ValueError('a\\nb')")
-    monkeypatch.syspath_prepend(lab.folder)
-    monkeypatch.setattr(model_converter, "_registry_model_converter_cls", {})
-    monkeypatch.setitem(DATASETS, "my_set", None)  # which is taken out after the test
-    keys = {"training__dataset": "my_set", "model__converters": ["my_converter"]}
-    lab.config(None, experimental__custom_import="adds_parts", **keys)
-    with pytest.raises(ConfigError, match=r"'broken' cannot be imported \(a b\): put it on"):
-        lab.config(None, experimental__custom_import="broken")
 
 
 def test_ddp_stands_alone(lab, monkeypatch):
@@ -279,68 +223,6 @@ def test_every_number_has_a_range():
     one_value = {"validation.steps"}  # data.py: -1 has a sentence of its own
     assert numbers - RANGES.keys() == one_value | of_the_run
     assert RANGES.keys() <= KEYS.keys()
-
-
-@pytest.mark.parametrize("capability", [None, (8, 0), (8, 9), (10, 0)])
-def test_low_precision_needs_a_gpu_that_has_it(capability, lab, monkeypatch):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: capability is not None)
-    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: capability)
-    needed = {"quantize.linear.float8": (8, 9), "quantize.linear.mx": (10, 0)}
-    for converter, least in needed.items():
-        config = lab.parsed(None, "--model.converters", converter)
-        mistakes = [str(mistake) for mistake in find_mistakes(config)]
-        assert find_mistakes(config, elsewhere=True) == []
-        if capability is not None and capability >= least:
-            assert mistakes == []
-            continue
-        found = "here is none" if capability is None else f"this GPU has {capability[0]}."
-        assert len(mistakes) == 1 and converter in mistakes[0] and found in mistakes[0]
-
-
-@pytest.mark.parametrize(("per_node", "refused"), [(None, True), ("3", True), ("2", False)])
-def test_a_teacher_within_nodes_needs_to_know_them(per_node, refused, lab, monkeypatch):
-    config = lab.parsed({}, "--teacher.placement", "node")
-    monkeypatch.setenv("WORLD_SIZE", "4")
-    if per_node is not None:
-        monkeypatch.setenv("LOCAL_WORLD_SIZE", per_node)
-    told = " ".join(map(str, find_mistakes(config)))
-    assert ('teacher.placement = "node" needs equally many processes' in told) == refused
-    assert find_mistakes(config, 4, elsewhere=True) == []
-
-
-@pytest.mark.parametrize(
-    ("rank", "per_node", "refused"),
-    [("0", "3", True), ("2", None, True), ("1", "2", False), ("0", None, False)],
-    ids=["rank 0 of three", "the third, no torchrun", "the second of two", "one"],
-)
-def test_every_process_needs_a_gpu_of_its_own(rank, per_node, refused, lab, monkeypatch):
-    """Rank 0 says so, which has one; and no rank goes on to try what only a GPU can tell."""
-    monkeypatch.setattr(machine, "HAS_ACCELERATOR", True)
-    monkeypatch.setattr(machine, "device_module", SimpleNamespace(device_count=lambda: 2))
-    tried = []
-    monkeypatch.setattr(machine, "compiled_tensor_parallel_error", lambda _: tried.append(1))
-    monkeypatch.setenv("LOCAL_RANK", rank)
-    if per_node is not None:
-        monkeypatch.setenv("LOCAL_WORLD_SIZE", per_node)
-    config = lab.parsed(None, "--parallelism.tensor_parallel_degree=2", "--compile.enable")
-    told = " ".join(map(str, find_mistakes(config, 2)))
-    sentence, cure = "3 processes were started on this node", "torchrun --nproc_per_node 2,"
-    assert (sentence in told) == (cure in told) == refused
-    assert bool(tried) != refused
-    assert sentence not in " ".join(map(str, find_mistakes(config, 2, elsewhere=True)))
-
-
-def test_emulated_float8(lab):
-    emulated, compiled = "--quantize.linear.float8.emulate", "--compile.enable"
-    student = ["--model.converters=quantize.linear.float8"]
-    assert find_mistakes(lab.parsed(None, *student, emulated)) == []
-    assert find_mistakes(lab.parsed(None, *student, compiled), elsewhere=True) == []
-    (told,) = find_mistakes(lab.parsed(None, *student, emulated, compiled))
-    assert "cannot be compiled" in str(told)
-    recipe = ["--quantize.linear.float8.recipe_name", "rowwise"]
-    (told,) = find_mistakes(lab.parsed(None, *student, emulated, *recipe))
-    assert "is lost with recipe_name = 'rowwise'" in str(told)
-    assert find_mistakes(lab.parsed(None, emulated, *recipe)) == []  # nobody multiplies in float8
 
 
 def test_what_makes_no_sense_after_a_mistake_is_left_out(lab):

@@ -1,0 +1,70 @@
+"""What a config asks of the machine: its GPUs, their number and what they can do."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from let_titan.checks import find_mistakes, machine
+
+
+@pytest.mark.parametrize("capability", [None, (8, 0), (8, 9), (10, 0)])
+def test_low_precision_needs_a_gpu_that_has_it(capability, lab, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: capability is not None)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: capability)
+    needed = {"quantize.linear.float8": (8, 9), "quantize.linear.mx": (10, 0)}
+    for converter, least in needed.items():
+        config = lab.parsed(None, "--model.converters", converter)
+        mistakes = [str(mistake) for mistake in find_mistakes(config)]
+        assert find_mistakes(config, elsewhere=True) == []
+        if capability is not None and capability >= least:
+            assert mistakes == []
+            continue
+        found = "here is none" if capability is None else f"this GPU has {capability[0]}."
+        assert len(mistakes) == 1 and converter in mistakes[0] and found in mistakes[0]
+
+
+@pytest.mark.parametrize(("per_node", "refused"), [(None, True), ("3", True), ("2", False)])
+def test_a_teacher_within_nodes_needs_to_know_them(per_node, refused, lab, monkeypatch):
+    config = lab.parsed({}, "--teacher.placement", "node")
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    if per_node is not None:
+        monkeypatch.setenv("LOCAL_WORLD_SIZE", per_node)
+    told = " ".join(map(str, find_mistakes(config)))
+    assert ('teacher.placement = "node" needs equally many processes' in told) == refused
+    assert find_mistakes(config, 4, elsewhere=True) == []
+
+
+@pytest.mark.parametrize(
+    ("rank", "per_node", "refused"),
+    [("0", "3", True), ("2", None, True), ("1", "2", False), ("0", None, False)],
+    ids=["rank 0 of three", "the third, no torchrun", "the second of two", "one"],
+)
+def test_every_process_needs_a_gpu_of_its_own(rank, per_node, refused, lab, monkeypatch):
+    """Rank 0 says so, which has one; and no rank goes on to try what only a GPU can tell."""
+    monkeypatch.setattr(machine, "HAS_ACCELERATOR", True)
+    monkeypatch.setattr(machine, "device_module", SimpleNamespace(device_count=lambda: 2))
+    tried = []
+    monkeypatch.setattr(machine, "compiled_tensor_parallel_error", lambda _: tried.append(1))
+    monkeypatch.setenv("LOCAL_RANK", rank)
+    if per_node is not None:
+        monkeypatch.setenv("LOCAL_WORLD_SIZE", per_node)
+    config = lab.parsed(None, "--parallelism.tensor_parallel_degree=2", "--compile.enable")
+    told = " ".join(map(str, find_mistakes(config, 2)))
+    sentence, cure = "3 processes were started on this node", "torchrun --nproc_per_node 2,"
+    assert (sentence in told) == (cure in told) == refused
+    assert bool(tried) != refused
+    assert sentence not in " ".join(map(str, find_mistakes(config, 2, elsewhere=True)))
+
+
+def test_emulated_float8(lab):
+    emulated, compiled = "--quantize.linear.float8.emulate", "--compile.enable"
+    student = ["--model.converters=quantize.linear.float8"]
+    assert find_mistakes(lab.parsed(None, *student, emulated)) == []
+    assert find_mistakes(lab.parsed(None, *student, compiled), elsewhere=True) == []
+    (told,) = find_mistakes(lab.parsed(None, *student, emulated, compiled))
+    assert "cannot be compiled" in str(told)
+    recipe = ["--quantize.linear.float8.recipe_name", "rowwise"]
+    (told,) = find_mistakes(lab.parsed(None, *student, emulated, *recipe))
+    assert "is lost with recipe_name = 'rowwise'" in str(told)
+    assert find_mistakes(lab.parsed(None, emulated, *recipe)) == []  # nobody multiplies in float8
