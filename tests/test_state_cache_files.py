@@ -1,0 +1,81 @@
+"""The files of a cache of states: what was written is read, and each file is summed once."""
+
+import pytest
+import torch
+from safetensors import SafetensorError
+
+from let_titan.errors import RunError
+from let_titan.state_cache import CachedTeacher, StateFiles, begin_cache, check_cache, files
+
+LAYERS = ["2", "last"]
+
+
+def drawn(n):
+    return {layer: torch.randn(n, 3, 5).bfloat16() for layer in LAYERS}
+
+
+def test_what_two_ranks_wrote_is_read_in_any_order(tmp_path):
+    ranks = [StateFiles(tmp_path, rank) for rank in (0, 1)]
+    written = {}
+    for sequences, rank in (([4, 7], 0), ([5, 6], 1), ([9], 0)):
+        states = drawn(len(sequences))
+        ranks[rank].write(sequences, states)
+        for row, number in enumerate(sequences):
+            written[number] = [states[layer][row] for layer in LAYERS]
+    assert ranks[0].missing([4, 5, 7, 9]) == 1  # what the other has written since is not known
+    reader, order = StateFiles(tmp_path, 2), [9, 5, 4, 7, 6]
+    assert reader.missing(range(4, 11)) == 2
+    for layer, found in enumerate(reader.read(order, LAYERS)):
+        for number, states in zip(order, found, strict=True):
+            assert torch.equal(states, written[number][layer])
+
+
+def test_a_line_is_written_after_one_that_a_kill_cut_short(tmp_path):
+    writer, manifest = StateFiles(tmp_path, 0), tmp_path / "rank-00000.jsonl"
+    for number in range(3):
+        writer.write([number], drawn(1))
+    manifest.write_text(manifest.read_text()[:-1])  # its newline alone: the line counts
+    assert StateFiles(tmp_path, 0).rows == writer.rows
+    writer.write([3], drawn(1))
+    manifest.write_text(manifest.read_text()[:-9])
+    writer.write([4], drawn(1))
+    assert StateFiles(tmp_path, 0).rows.keys() == {0, 1, 2, 4}
+    assert manifest.read_text().count("\n") == 5
+
+
+def test_a_file_is_summed_once(tmp_path, monkeypatch):
+    StateFiles(tmp_path, 0).write([0, 1, 2], drawn(3))
+    reader, summed, checksum = StateFiles(tmp_path, 0), [], files.checksum
+    monkeypatch.setattr(files, "checksum", lambda path: summed.append(path) or checksum(path))
+    for _ in range(2):
+        reader.read([2, 0, 1], LAYERS)
+    assert len(summed) == 1
+
+
+def test_a_full_disk_is_told(tmp_path, monkeypatch):
+    def full(tensors, path):
+        raise SafetensorError("Error while serializing: I/O error: No space left on device")
+
+    monkeypatch.setattr(files, "save_file", full)
+    with pytest.raises(RunError, match=r"cannot be written.*No space left on device"):
+        StateFiles(tmp_path, 0).write([0], drawn(1))
+
+
+def test_a_lost_file_is_told_on_the_rank_that_reads_it(tmp_path, monkeypatch, capsys):
+    writer = StateFiles(tmp_path, 0)
+    writer.write([0], drawn(1))
+    next(tmp_path.glob("*.safetensors")).unlink()
+    teacher = CachedTeacher(writer, ["last"], {}, torch.device("cpu"), torch.float32)
+    teacher.expect([0])
+    monkeypatch.setenv("RANK", "1")
+    with pytest.raises(RunError, match="missing or not as written"):
+        teacher(torch.zeros(1, 3))
+    assert "missing or not as written" in capsys.readouterr().err
+
+
+def test_a_cache_is_begun_where_no_folder_is(tmp_path):
+    folder, key = tmp_path / "caches" / "mine", {"lanes": 2}
+    check_cache(folder, key)
+    begin_cache(folder, key)
+    begin_cache(folder, key)
+    check_cache(folder, key)
