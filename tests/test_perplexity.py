@@ -4,6 +4,7 @@ import errno
 import json
 import math
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,7 +13,8 @@ from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel
 
 from let_titan.checkpoint.folders import set_aside
 from let_titan.evaluate.perplexity import main, show
-from let_titan.evaluate.windows import Packed
+from let_titan.evaluate.scoring import figures, measure
+from let_titan.evaluate.windows import Packed, Window
 from let_titan.tokenizer.build import load_tokenizer, token_bytes
 from tests.conftest import TEXTS, VOCAB
 from tests.resumed import STEPS, train
@@ -153,6 +155,39 @@ def test_strided_windows_score_every_token_once(finished, corpus, stride, tmp_pa
         assert (found[name]["tokens"], found[name]["bytes"]) == (tokens, n_bytes)
         assert found[name]["nll"] == pytest.approx(nll / tokens, abs=1e-5)
         assert found[name]["per_byte"] == pytest.approx(math.exp(nll / n_bytes), abs=1e-5)
+
+
+def test_windows_of_one_length_are_scored_together_as_many_as_asked():
+    """A bigram model, whose NLL is a row of a table; a strided corpus ends in a shorter window."""
+    table, shapes = torch.randn(11, 11).bfloat16(), []
+
+    def bigram(ids, use_cache):
+        assert not use_cache
+        shapes.append(tuple(ids.shape))
+        return SimpleNamespace(logits=table[ids])
+
+    bigram.device = torch.device("cpu")
+    lengths, scored = [9, 9, 9, 9, 9, 5], [8, 3, 3, 3, 3, 2]
+    windows = [
+        Window(np.random.randint(11, size=length), np.arange(length) % 2, n)
+        for length, n in zip(lengths, scored, strict=True)
+    ]
+    found = measure(bigram, iter(windows), 2, torch.arange(11))
+    assert shapes == [(2, 8), (2, 8), (1, 8), (1, 4)]
+    nll = -table.double().log_softmax(1)
+    wanted = np.zeros((2, 3))
+    for window in windows:
+        pairs = list(zip(window.ids, window.ids[1:], window.sets[1:], strict=False))
+        for before, after, index in pairs[-window.scored :]:
+            wanted[index] += (nll[before, after].item(), 1, after)
+    assert np.allclose([found[0], found[1]], wanted, rtol=1e-6)
+
+
+def test_a_set_without_text_has_no_figures_per_byte():
+    """Where all its scored ids are BOS and EOS."""
+    found = figures(np.array([3.0, 2.0, 0.0]))
+    assert found["per_token"] == pytest.approx(math.exp(1.5)) and found["nll"] == 1.5
+    assert math.isnan(found["per_byte"]) and math.isnan(found["bits_per_byte"])
 
 
 def test_plain_windows_are_disjoint(assets, corpus):

@@ -73,6 +73,16 @@ def test_torchtitans_scheme_is_torchtitans_bit_for_bit():
     assert models[0].tok_embeddings.weight.std().item() == pytest.approx(1, rel=0.02)
 
 
+def test_our_head_draws_no_random_number():
+    """A model that is built on a device draws as it is built, and goes on drawing."""
+    states = []
+    for cls in (LetTransformer, Transformer):
+        torch.manual_seed(0)
+        build("debug", 320, cls, device="cpu")
+        states.append(torch.random.get_rng_state())
+    assert torch.equal(*states)
+
+
 def test_the_llama_scheme():
     model = initialise(build("debug", 320, device="cpu", init_scheme="llama"))
     for name, parameter in model.named_parameters():
