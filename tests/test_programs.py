@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from let_titan.stop import exit_on_sigterm
+from let_titan.stop import SIGNALS, StopRequest, exit_on_sigterm
 
 WRITES = """
 import sys, time
@@ -65,6 +65,18 @@ def test_a_program_leaves_the_signal_as_it_was_or_to_who_listens():
         assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def test_a_request_to_stop_has_the_first_signals_name_and_leaves_the_handlers(capfd):
+    before = [signal.getsignal(number) for number in SIGNALS]
+    request = StopRequest()
+    with request.listening():
+        assert not request()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            os.kill(os.getpid(), number)
+            assert request() and request.name == "SIGTERM"
+    assert [signal.getsignal(number) for number in SIGNALS] == before
+    assert capfd.readouterr().err == "let_titan: SIGTERM, so this step is the last one\n"
 
 
 def test_what_it_runs_ends_too(tmp_path):
