@@ -4,6 +4,7 @@ import itertools
 import json
 import math
 import sys
+import tomllib
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from let_titan.config import LetConfigManager
 from let_titan.errors import RunError
 from let_titan.probe.__main__ import main
 from let_titan.probe.proposal import evidence_of, propose
+from let_titan.probe.table import cells, show
 from let_titan.probe.trials import (
     BASELINE,
     Trial,
@@ -229,6 +231,24 @@ def test_a_look_without_an_angle_does_not_count():
     for angles, looks in (([None], "no"), ([None, 0.2], "1")):
         with pytest.raises(ValueError, match=f"Block 2 has {looks} look with two gradients"):
             evidence_of(trial(2, angles), Trial(BASELINE, 0, 5.5, []), 0.0, 0.001)
+
+
+def test_the_table_has_a_row_a_block_and_the_proposal_as_toml(capsys):
+    baseline = Trial(BASELINE, 0, 5.5, [])
+    turned, rising = trial(2, [-0.2] * 12), trial(3, [0.2, 0.4] * 6, ratio=0.004, loss=5.6)
+    evidence = [evidence_of(each, baseline, 0.0, 0.001) for each in (turned, rising)]
+    assert [cells(row) for row in evidence] == [
+        ("2", "-0.2000 ± 0.0000", "0.2", "0.000 -> 1.100", "5.0000", "+0.5000", "100"),
+        ("3", "+0.3000 ± 0.0302", "0.004", "0.000 -> 1.100", "5.6000", "-0.1000", "later"),
+    ]
+    for rows, wanted in (
+        (evidence, {"k": 3, "lambda_0": 2.5}),
+        (evidence[:1], {"k": 2, "lambda_0": 0.05, "s_stop": 100}),
+    ):
+        show(evidence, propose(rows, 0.1, 0.1, 200), 200)
+        title, _, toml = capsys.readouterr().out.partition("[let]")
+        assert tomllib.loads(toml) == wanted
+        assert "200 steps a run" in title and toml.count("#") == 3 + ("s_stop" not in wanted)
 
 
 def test_candidates_are_shares_of_the_student(lab):
