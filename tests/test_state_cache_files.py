@@ -1,10 +1,10 @@
-"""The files of a cache of states: what was written is read, and each file is summed once."""
+"""The files of a cache of states: what was written is read; whose it is."""
 
 import pytest
 import torch
 from safetensors import SafetensorError
 
-from let_titan.errors import RunError
+from let_titan.errors import ConfigError, RunError
 from let_titan.state_cache import CachedTeacher, StateFiles, begin_cache, check_cache, files
 
 LAYERS = ["2", "last"]
@@ -73,9 +73,29 @@ def test_a_lost_file_is_told_on_the_rank_that_reads_it(tmp_path, monkeypatch, ca
     assert "missing or not as written" in capsys.readouterr().err
 
 
-def test_a_cache_is_begun_where_no_folder_is(tmp_path):
-    folder, key = tmp_path / "caches" / "mine", {"lanes": 2}
+def test_a_cache_is_begun_where_no_folder_is_and_keeps_its_key(tmp_path):
+    folder, key = tmp_path / "caches" / "mine", {"lanes": 2, "seq_len": 64}
     check_cache(folder, key)
     begin_cache(folder, key)
-    begin_cache(folder, key)
+    begin_cache(folder, {**key, "lanes": 3})
     check_cache(folder, key)
+    other = {**key, "lanes": 3}
+    check_cache(folder, other, unknown=["lanes"])  # a resume's, until its checkpoint is read
+    with pytest.raises(ConfigError, match=r"data\.lanes, .* is 2, here 3"):
+        check_cache(folder, other)
+    with pytest.raises(ConfigError, match=r"training\.seq_len is 64, here 32"):
+        check_cache(folder, {**other, "seq_len": 32}, unknown=["lanes"])
+
+
+def test_what_is_no_cache_is_told(tmp_path):
+    check_cache(tmp_path, {"lanes": 2})
+    key = tmp_path / "key.json"
+    for content in ("{", "[]", "{}"):  # cut short, or of another version
+        key.write_text(content)
+        with pytest.raises(ConfigError, match="is damaged or of another version"):
+            check_cache(tmp_path, {"lanes": 2})
+    key.rename(tmp_path / "other.json")
+    with pytest.raises(ConfigError, match="holds other things than a cache"):
+        check_cache(tmp_path, {"lanes": 2})
+    with pytest.raises(RunError, match="cannot be written"):
+        begin_cache(tmp_path / "other.json" / "cache", {"lanes": 2})
