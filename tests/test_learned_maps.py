@@ -3,6 +3,7 @@
 In layouts: tests/test_variants.py.
 """
 
+import json
 import shutil
 
 import pytest
@@ -10,8 +11,9 @@ import torch
 from safetensors import safe_open
 from safetensors import torch as safetensors
 from torch.testing import assert_close
+from torch.utils.flop_counter import FlopCounterMode
 
-from let_titan.alignment import Alignment, LearnedMap, alignment_loss
+from let_titan.alignment import Alignment, LearnedMap, alignment_loss, map_flops
 from let_titan.checkpoint.checksums import read_metadata
 from let_titan.checks import find_mistakes
 from let_titan.export.folder import export
@@ -49,10 +51,13 @@ def test_gradients_of_states_and_map_against_float64(name, widths, loss):
     learned.begin_step()
     alignment.learned = [learned]
     leaf = hidden.clone().requires_grad_()
-    for rows in (slice(0, 1), slice(1, 4)):  # two microbatches
-        out = alignment.inject(1, leaf[rows], [teacher[rows]], mask[rows], 0.25)
-        out.nansum().backward()
+    with FlopCounterMode(display=False) as counter:
+        for rows in (slice(0, 1), slice(1, 4)):  # two microbatches
+            out = alignment.inject(1, leaf[rows], [teacher[rows]], mask[rows], 0.25)
+            out.nansum().backward()
     learned.finish()
+    if loss != "cka":  # which multiplies matrices of its own
+        assert counter.get_total_flops() == mask.numel() * map_flops(widths[1], widths[0])
 
     twin = LearnedMap(name, widths[1], widths[0], CPU)
     twin.load_state_dict(learned.state_dict())
@@ -132,6 +137,12 @@ def maps_in(folder):
     return safetensors.load(state["train_state.learned_maps"] or safetensors.save({}))
 
 
+def teachers_flops(lab):
+    """Returns the FLOPs a token of a run's teacher and maps."""
+    summary = json.loads((lab.folder / "run" / "summary.json").read_text())
+    return summary["teacher"]["flops_per_token"]
+
+
 @pytest.mark.parametrize(("name", "steps"), [("linear", (1, 2, 3)), ("orthogonal_learned", (2,))])
 def test_a_resume_is_exact_and_nothing_is_left_after_s_stop(name, steps, lab):
     wanted, trainer = of_run(lab, name)
@@ -151,12 +162,14 @@ def test_a_resume_is_exact_and_nothing_is_left_after_s_stop(name, steps, lab):
         found, _ = of_run(lab, name)
         assert all(torch.equal(found[key], wanted[key]) for key in wanted), step
     keys = set(read_metadata(folder / "step-2").state_dict_metadata)
+    flops = teachers_flops(lab)
     shutil.rmtree(lab.folder / "run")
     plain, _ = of_run(lab, "interpolate")
     assert keys - set(read_metadata(folder / "step-2").state_dict_metadata) == {
         "train_state.learned_maps"
     }
     assert any(not torch.equal(plain[key], wanted[key]) for key in wanted)  # it mattered
+    assert flops - teachers_flops(lab) == 2 * map_flops(64, 48)
     changed = lab.parsed({"width_map": name, "s_stop": 3}, checkpoint__enable=True)
     assert any("checkpoints hold no learned" in str(m) for m in find_mistakes(changed))
 
