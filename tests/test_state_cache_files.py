@@ -5,7 +5,9 @@ import torch
 from safetensors import SafetensorError
 
 from let_titan.errors import ConfigError, RunError
-from let_titan.state_cache import CachedTeacher, StateFiles, begin_cache, check_cache, files
+from let_titan.state_cache import CachedTeacher, StateFiles, begin_cache, check_cache, files, lock
+from let_titan.train import LetTrainer
+from tests.world import elsewhere
 
 LAYERS = ["2", "last"]
 
@@ -85,6 +87,25 @@ def test_a_cache_is_begun_where_no_folder_is_and_keeps_its_key(tmp_path):
         check_cache(folder, other)
     with pytest.raises(ConfigError, match=r"training\.seq_len is 64, here 32"):
         check_cache(folder, {**other, "seq_len": 32}, unknown=["lanes"])
+
+
+def test_another_run_may_write_once_the_teacher_has_left(lab):
+    cache = lab.folder / "cache"
+    trainer = LetTrainer(lab.config({"s_stop": 1}, training__steps=2, teacher__cache=str(cache)))
+    release, begun = trainer.phase.release, []
+
+    def and_another_begins():
+        memory = release()
+        with elsewhere(lock, cache) as process:
+            begun.append(process)
+        return memory
+
+    trainer.phase.release = and_another_begins
+    try:
+        trainer.train()
+    finally:
+        trainer.close()
+    assert len(begun) == 1
 
 
 def test_what_is_no_cache_is_told(tmp_path):
