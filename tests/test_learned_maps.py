@@ -147,6 +147,7 @@ def teachers_flops(lab):
 def test_a_resume_is_exact_and_nothing_is_left_after_s_stop(name, steps, lab):
     wanted, trainer = of_run(lab, name)
     assert len(trainer.optimizers.optimizers) == 1 and not trainer.phase.maps.maps
+    assert trainer.phase.alignment.learned == ()
     folder = lab.folder / "run" / "checkpoint"
     first, second = (maps_in(folder / f"step-{step}") for step in (1, 2))
     assert len(first) == 2 * (4 + (name != "linear"))  # W, three of Adam's, a base; two pairs
