@@ -142,10 +142,9 @@ class LetTrainer(Trainer):
             self.run_folder.note_auto_stop(self.step, reason)
 
     def _stop_at(self, step: int) -> None:
-        """Makes ``step`` the run's s_stop, in every place that keeps one."""
+        """Makes ``step``, which is logged already, the run's s_stop wherever one is kept."""
         self.plan = self.phase.plan = self.plan.stopped_at(step)
         self.run_folder.facts["let_plan"] = asdict(self.plan)
-        self.metrics_processor.always.add(step)
         if self.job_config.validation.enable:
             self.validator.always.add(step)
 
