@@ -67,7 +67,7 @@ def test_a_lost_file_is_told_on_the_rank_that_reads_it(tmp_path, monkeypatch, ca
     writer = StateFiles(tmp_path, 0)
     writer.write([0], drawn(1))
     next(tmp_path.glob("*.safetensors")).unlink()
-    teacher = CachedTeacher(writer, ["last"], {}, torch.device("cpu"), torch.float32)
+    teacher = CachedTeacher(writer, ["last"], torch.device("cpu"), torch.float32)
     teacher.expect([0])
     monkeypatch.setenv("RANK", "1")
     with pytest.raises(RunError, match="missing or not as written"):
