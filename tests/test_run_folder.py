@@ -77,6 +77,7 @@ def test_a_let_run(lab, monkeypatch):
     assert summary["config"]["let"]["s_stop"] == 3
     assert summary["let_plan"]["pairs"] == [{"layer": "last", "block": 2, "weight": 1.0}]
     assert summary["teacher"]["n_blocks"] == 3 and summary["teacher"]["width"] == 48
+    assert summary["teacher"]["commit"] is None  # it is there, and null for a folder
     # 4 blocks of 4 * 64^2 attention, 3 * 64 * 192 FFN and two norms; embedding, output, last norm
     blocks = 4 * (4 * 64**2 + 3 * 64 * 192 + 2 * 64)
     assert summary["parameters"] == {"blocks": blocks, "total": blocks + 2 * 320 * 64 + 64}

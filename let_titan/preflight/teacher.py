@@ -61,9 +61,9 @@ class PricedTeacher:
         return replace(self, description=description, bytes_per_gpu=self.bytes_per_gpu + head)
 
     def as_dict(self) -> dict[str, Any]:
-        """Returns it for JSON."""
-        whose = {"source": self.source, "bytes_per_gpu": self.bytes_per_gpu}
-        return self.description.as_dict() | whose
+        """Returns it for JSON, without what only a teacher that is loaded has."""
+        known = {k: value for k, value in self.description.as_dict().items() if value is not None}
+        return known | {"source": self.source, "bytes_per_gpu": self.bytes_per_gpu}
 
 
 def price_teacher(

@@ -28,8 +28,8 @@ class TeacherDescription:
         flops_per_token: of a forward pass, as ``flops_per_token`` counts; 0 with cached states.
         placement: "replicate", "shard" or "node", or "cache"; None before it is placed.
         commit: the hub's; None for a folder that is not the hub's own snapshot.
-        float8_linears: the matrices that are multiplied in float8; None before it is loaded.
-        compiled: whether its blocks are; None before it is loaded.
+        float8_linears: the matrices that are multiplied in float8; None where no model is loaded.
+        compiled: whether its blocks are; None where no model is loaded.
     """
 
     name: str
@@ -65,8 +65,8 @@ class TeacherDescription:
         return replace(self, flops_per_token=self.flops_per_token + flops)
 
     def as_dict(self) -> dict[str, Any]:
-        """Returns what is known, for JSON."""
-        return {name: value for name, value in asdict(self).items() if value is not None}
+        """Returns it for JSON, with null for what is None."""
+        return asdict(self)
 
 
 def describe(
