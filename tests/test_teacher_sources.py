@@ -288,6 +288,10 @@ def test_quantized_weights_are_refused_whether_the_config_says_so_or_not(teacher
     )
     with pytest.raises(ConfigError, match=r"_proj\.weight' in .* is quantized \(torch\.float8"):
         check_part(str(folder), ["last"])
+    # As scales are stored, in a dtype that safetensors has no torch dtype for
+    file.write_bytes(file.read_bytes().replace(b"F8_E4M3", b"F8_E8M0"))
+    with pytest.raises(ConfigError, match=r"^The teacher's .* is quantized \(.* without scales"):
+        check_part(str(folder), ["last"])
     config = json.loads((folder / "config.json").read_text())
     config["quantization_config"] = {"quant_method": "fp8", "weight_block_size": [128, 128]}
     (folder / "config.json").write_text(json.dumps(config))

@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from torch.distributed.checkpoint import HuggingFaceStorageReader
 from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 
 from let_titan.checkpoint.checksums import read_metadata
@@ -18,7 +17,7 @@ from let_titan.config import LetJobConfig
 from let_titan.errors import ConfigError
 from let_titan.student.flavors import FLAVORS
 from let_titan.student.model import LetTransformer
-from let_titan.teacher.keys import PLAIN, quantized
+from let_titan.teacher.keys import PLAIN, quantized, read_headers
 
 STATES = ("optimizer", "lr_scheduler", "dataloader", "train_state")
 """What a checkpoint holds beside the model, if it holds all."""
@@ -63,17 +62,19 @@ def hf_mistakes(folder: Path, key: str) -> Mistakes:
         folder: with *.safetensors, whose headers are read.
         key: that names it.
     """
+    what = f"{key} = {str(folder)!r}"
     try:
-        stored = HuggingFaceStorageReader(str(folder)).read_metadata().state_dict_metadata
+        stored = read_headers(folder, what)
+    except ConfigError as error:
+        yield error
+        return
     except SafetensorError as error:
-        yield ConfigError(
-            f"{key} = {str(folder)!r} holds weights that are damaged ({error}): copy them again."
-        )
+        yield ConfigError(f"{what} holds weights that are damaged ({error}): copy them again.")
         return
     for name, tensor in stored.items():
         dtype = tensor.properties.dtype if isinstance(tensor, TensorStorageMetadata) else None
         if name.endswith(".weight") and dtype not in PLAIN:
-            yield quantized(f"{name} in {key} = {str(folder)!r}", str(dtype))
+            yield quantized(f"{name} in {what}", str(dtype))
             return
 
 

@@ -28,7 +28,7 @@ def stored_keys(model: nn.Module, folder: Path) -> dict[str, str]:
         ConfigError: a weight is missing in the folder, has another shape, is quantized, or is
             there twice.
     """
-    stored = HuggingFaceStorageReader(str(folder)).read_metadata().state_dict_metadata
+    stored = read_headers(folder, f"The teacher's folder {str(folder)!r}")
     keys = {}
     for name, parameter in model.named_parameters():
         key = key_of(name, model, stored)
@@ -41,6 +41,23 @@ def stored_keys(model: nn.Module, folder: Path) -> dict[str, str]:
         if getattr(stored.get(key), "size", None) == buffer.shape:
             keys[name] = key
     return keys
+
+
+def read_headers(folder: Path, what: str) -> dict[str, Any]:
+    """Returns each stored tensor's header by its name, as DCP's metadata; no tensor is read.
+
+    Args:
+        folder: of safetensors.
+        what: names it in a sentence.
+
+    Raises:
+        ConfigError: a tensor has a dtype that safetensors has no torch dtype for: scales, or what
+            they scale.
+    """
+    try:
+        return HuggingFaceStorageReader(str(folder)).read_metadata().state_dict_metadata
+    except KeyError as error:
+        raise quantized(what, str(error.args[0])) from error
 
 
 def check_stored(key: str, stored: Any, shape: torch.Size, folder: Path) -> None:
