@@ -260,8 +260,14 @@ def test_a_run_that_saves_nothing_does_not_go_back_in_its_folder(resumed, lab):
     step = lab.folder / "run" / "checkpoint" / "step-1"
     assert "the checkpoints up to step 2 without their lines: choose another" in told
     assert f"checkpoint.initial_load_path = {str(step)!r} and" in told
+    shutil.copytree(step, step.with_name("step-0"))
+    (told,) = resumed(checkpoint__load_only=True, checkpoint__load_step=0)
+    assert told.endswith("step-0'.")  # of which the weights alone are loaded
     (told,) = resumed(checkpoint__load_only=True, checkpoint__load_step=-1)
     assert "holds the model alone" in told  # as it does without load_only
+    shutil.copytree(step, step.with_name("step-9"))
+    (told,) = resumed(checkpoint__load_only=True, checkpoint__load_step=5)
+    assert "load_step = 5 is not in" in told
 
 
 def test_a_seed_checkpoint_is_never_overwritten(resumed, lab):

@@ -42,13 +42,15 @@ def load_only_mistakes(config: LetJobConfig) -> Mistakes:
     """Going back takes the lines after the step out of the run's files; its checkpoints would stay,
     whose lines they are."""
     folder, step = checkpoint_folder(config), resume_step(config)
-    last = max(whole_checkpoints(folder), default=step)
-    if 0 < step < last:
+    there = whole_checkpoints(folder)
+    if step in there and step < (last := max(there)):
+        # Of step 0 torchtitan loads the weights alone, as initial_load_model_only does
+        whole = " and checkpoint.initial_load_model_only = false" if step > 0 else ""
         yield ConfigError(
             f"checkpoint.load_only = true with checkpoint.load_step = {step} would cut "
             f"metrics.jsonl there and leave the checkpoints up to step {last} without their lines: "
             f"choose another job.dump_folder, with checkpoint.initial_load_path = "
-            f"{str(folder / f'step-{step}')!r} and checkpoint.initial_load_model_only = false."
+            f"{str(there[step])!r}{whole}."
         )
 
 
