@@ -29,7 +29,8 @@ class RunFolder:
     Args:
         folder: the run's, ``job.dump_folder``.
         file: its metrics.jsonl; None on ranks that do not write.
-        facts: what does not change during the run, from ``describe_run``.
+        facts: what does not change during the run: ``describe_run``'s, a step's tokens, a token's
+            FLOPs.
 
     Attributes:
         cost: counts the teacher's FLOPs, where the file is written.
