@@ -34,6 +34,9 @@ def test_a_module_of_the_users_adds_keys_to_the_file(lab, monkeypatch):
         lab.config({}, **module, mine__wrod="y")
     with pytest.raises(ConfigError, match=r"custom_config_module = 3 has the wrong type"):
         lab.config({}, job__custom_config_module=3)
+    (lab.folder / "broken_keys.py").write_text("a b")
+    with pytest.raises(ConfigError, match=r"custom_config_module cannot be used \(invalid syntax"):
+        lab.config({}, job__custom_config_module="broken_keys")
 
 
 ADDS_PARTS = """

@@ -12,7 +12,7 @@ from torchtitan.config import ConfigManager, JobConfig
 
 from let_titan.config.file import check_file, value_mistakes
 from let_titan.config.sections import LetJobConfig
-from let_titan.errors import ConfigError
+from let_titan.errors import ConfigError, LocalConfigError
 
 RECIPES: dict[str, dict[str, Any]] = {
     "paper": {
@@ -82,7 +82,14 @@ class LetConfigManager(ConfigManager):
         named = job.get("custom_config_module", "") if isinstance(job, dict) else ""
         if not isinstance(named, str):  # which has no module to import, as its type will tell
             return self.config_cls
-        return self._maybe_add_custom_config(args, values)
+        try:
+            return self._maybe_add_custom_config(args, values)
+        except Exception as error:  # the module's code may raise anything
+            reason = " ".join(str(error).split()) or type(error).__name__
+            raise LocalConfigError(
+                f"job.custom_config_module cannot be used ({reason}): put the module on "
+                "PYTHONPATH, mend it, or leave the key out."
+            ) from error
 
     def _validate_config(self) -> None:
         try:
