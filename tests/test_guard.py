@@ -136,6 +136,22 @@ def test_a_step_is_left_out_and_noted(where, lab):
     assert (losses[3] is None) == (where == "loss")
 
 
+def test_a_loss_may_be_bad_alone_and_in_one_microbatch(lab):
+    changes = {"training__max_nonfinite_steps": 1, "training__global_batch_size": 8}
+    trainer = LetTrainer(lab.config({"s_stop": 4}, **changes))
+    loss_fn, calls = trainer.loss_fn, []
+
+    def loss_of(*args):
+        calls.append(trainer.step)
+        return loss_fn(*args) + (math.inf if calls[-2:] == [2, 3] else 0.0)
+
+    trainer.loss_fn = loss_of
+    seen, error = watched(trainer)
+    assert error is None and equal(seen[3], seen[2])
+    (noted,) = [line for line in metrics(lab) if "nonfinite" in line]
+    assert noted == {"step": 3, "nonfinite": {"loss_ranks": [0], "gradient_ranks": []}}
+
+
 def test_one_more_than_allowed_stops(lab):
     config = lab.config({"s_stop": 4}, training__max_nonfinite_steps=2)
     trainer = trainer_with_a_bad_step(config, 3, "loss")
@@ -180,6 +196,29 @@ def test_a_step_that_is_left_out_is_in_no_sum(kind, lab):
     state = trainer.phase.state_dict()[saved]
     sums = json.loads(state)[0] if kind == "moments" else safetensors.load(state)["0.sums"].tolist()
     assert torch.tensor(sums).isfinite().all() and torch.tensor(sums).any()
+
+
+def test_a_learned_maps_gradient_is_judged_too(lab):
+    """By the norm that clips it with the student's, which it makes NaN."""
+    config = lab.config({"s_stop": 6, "width_map": "linear"}, training__max_nonfinite_steps=1)
+    trainer = LetTrainer(config)
+    trainer._begin(0)
+    (learned,) = trainer.phase.maps.maps
+    learned.weight.register_hook(lambda x: x * math.nan if trainer.step == 3 else x)
+    seen, error = watched(trainer)
+    assert error is None and equal(seen[3], seen[2]) and not equal(seen[4], seen[3])
+    assert learned.weight.isfinite().all()
+
+
+def test_every_part_of_a_model_is_looked_at(lab):
+    """A pipeline's rank may have several stages."""
+    trainer = LetTrainer(lab.config({}))
+    trainer.model_parts = [torch.nn.Linear(2, 2), torch.nn.Linear(2, 2)]
+    trainer.model_parts[1].weight.grad = torch.full((2, 2), math.nan)
+    trainer.model_parts[1].bias.grad = torch.zeros(2)
+    guard = trainer._build_guard()
+    trainer.close()
+    assert guard._ranks_of_bad_gradients() == [0]
 
 
 def on_two_ranks(assets, folder):
