@@ -109,7 +109,9 @@ def train(lab, let, told=None, **changes):
         "validation__freq": 100,
     }
     let = {"auto_stop": True, "diagnostics_freq": 1, "s_stop": PLANNED, **let}
-    trainer = LetTrainer(lab.config(let, training__steps=STEPS, **saved, **validation, **changes))
+    trainer = LetTrainer(
+        lab.config(let, training__steps=STEPS, **saved, **{**validation, **changes})
+    )
     tell, summary = trainer.dataloader.teacher_left, lab.folder / "run" / "summary.json"
 
     def teacher_left():
@@ -165,11 +167,14 @@ def test_ends_the_alignment_and_is_exact_over_a_resume(lab):
 
 def test_once_it_has_stopped_the_log_has_its_own_interval(lab):
     """Every look is logged, since it may be s_stop; without a teacher nobody looks."""
-    lines, _, _ = train(lab, {"auto_stop_cosine": 1.0}, [], metrics__log_freq=5)
+    changes = {"metrics__log_freq": 5, "validation__enable": False}
+    lines, _, _ = train(lab, {"auto_stop_cosine": 1.0}, [], **changes)
     logged = [line["step"] for line in lines if "loss" in line]
     always = {PLANNED, STEPS}
     after = [n for n in range(PATIENCE + 1, STEPS + 1) if n % 5 == 0 or n in always]
     assert logged == [*range(1, PATIENCE + 1), *after]
+    looks = [line["step"] for line in lines if "diagnostics" in line]
+    assert looks == list(range(1, PATIENCE + 1))
 
 
 def test_what_cannot_be_is_said(lab):

@@ -12,7 +12,7 @@ import torch.distributed as dist
 from let_titan.disk import try_lock
 from let_titan.errors import ConfigError
 from let_titan.run.folder_lock import FolderLock
-from let_titan.train import run
+from let_titan.train import LetTrainer, run
 from tests.world import elsewhere
 
 
@@ -37,6 +37,13 @@ def test_a_second_start_in_a_folder_is_refused_while_the_first_lives(lab):
     run(lab.config(None))
     dist.init_process_group("gloo")  # run() ends the world it was in
     assert (folder / "metrics.jsonl").exists()
+
+
+def test_a_trainer_that_is_closed_holds_no_folder(lab):
+    trainer = LetTrainer(lab.config(None))
+    trainer.close()
+    with elsewhere(work_in, lab.folder / "run"):
+        assert trainer.metrics_processor.file is not None  # the trainer itself is still there
 
 
 def test_workers_that_outlive_a_killed_run_do_not_hold_its_folder(tmp_path):

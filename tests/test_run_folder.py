@@ -120,7 +120,8 @@ def line(step, **more):
 
 def test_a_window_that_s_stop_or_the_end_cuts_short_tells_the_seconds_of_its_steps(lab):
     """torchtitan divides by log_freq; tokens/s, which it counts, say how long a step took."""
-    trainer = LetTrainer(lab.config({"s_stop": 3}, metrics__log_freq=5))
+    changes = {"metrics__log_freq": 5, "training__global_batch_size": 8}
+    trainer = LetTrainer(lab.config({"s_stop": 3}, **changes))
     with logged(trainer) as lines:
         trainer.train()
     trainer.close()

@@ -108,6 +108,15 @@ def test_another_run_may_write_once_the_teacher_has_left(lab):
     assert len(begun) == 1
 
 
+def test_another_run_may_write_once_a_trainer_is_closed(lab):
+    cache = lab.folder / "cache"
+    trainer = LetTrainer(lab.config({}, teacher__cache=str(cache)))
+    trainer._begin(0)
+    trainer.close()
+    with elsewhere(lock, cache):
+        assert trainer.phase.slot.teacher is not None  # it is still there
+
+
 def test_what_is_no_cache_is_told(tmp_path):
     check_cache(tmp_path, {"lanes": 2})
     key = tmp_path / "key.json"

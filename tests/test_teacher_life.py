@@ -107,10 +107,29 @@ def test_beside_a_student_in_one_process(compiled, assets, tmp_path):
     assert_comes_and_goes(life(assets, tmp_path, "replicate", compiled))
 
 
+def test_what_its_load_takes_is_in_no_window(lab, monkeypatch):
+    trainer = LetTrainer(lab.config({}))
+    load, loaded = trainer.phase.load, []
+
+    def noting(start):
+        load(start)
+        loaded.append(time.perf_counter())
+
+    monkeypatch.setattr(trainer.phase, "load", noting)
+    trainer._begin(0)
+    trainer.close()
+    assert loaded[0] <= trainer.metrics_processor.time_last_log
+
+
 def test_what_its_leave_takes_is_in_no_window(lab, monkeypatch):
-    """The step of s_stop is logged before the teacher leaves, and a window begins after it."""
+    """The step of s_stop is logged before the teacher leaves, and a window begins after it.
+
+    Nor is the memory that the teacher took in the next window's peak.
+    """
     trainer = LetTrainer(lab.config({"s_stop": 2}))
     release, train_step, left, begun = trainer.phase.release, trainer.train_step, [], []
+    monitor, resets = trainer.metrics_processor.device_memory_monitor, []
+    monkeypatch.setattr(monitor, "reset_peak_stats", lambda: resets.append(time.perf_counter()))
 
     def noting():
         figures = release()
@@ -128,6 +147,7 @@ def test_what_its_leave_takes_is_in_no_window(lab, monkeypatch):
     finally:
         trainer.close()
     assert len(left) == 1 and begun[1] < left[0] <= begun[2]
+    assert any(left[0] <= reset <= begun[2] for reset in resets)
 
 
 @pytest.mark.parametrize(

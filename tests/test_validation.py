@@ -1,6 +1,7 @@
 """The validation set does not depend on the layout, so its loss is one number."""
 
 import time
+from types import SimpleNamespace
 from unittest import mock
 
 import pytest
@@ -21,6 +22,28 @@ LAYOUTS = {
     "tp": {"parallelism__tensor_parallel_degree": 2},
     "pp": {"parallelism__pipeline_parallel_degree": 2},
 }
+
+
+@pytest.mark.parametrize("flex", [False, True])
+def test_what_is_validated_before_the_first_step_compiles_nothing_but_flex(flex, lab, monkeypatch):
+    """Compiled for its shape, blocks would be compiled for any when training's comes."""
+    trainer = LetTrainer(lab.config(None))
+    monkeypatch.setattr(trainer.job_config.validation, "enable", True)
+    monkeypatch.setattr(trainer.job_config.data, "document_attention", flex)
+    compiled = []
+
+    def backend(graph, _):
+        compiled.append(graph)
+        return graph.forward
+
+    def validate(*_):
+        torch.compile(lambda x: x + 1, backend=backend)(torch.ones(2))
+
+    validator = SimpleNamespace(should_validate=lambda _: True, validate=validate)
+    monkeypatch.setattr(trainer, "validator", validator, raising=False)
+    trainer._begin(0)
+    trainer.close()
+    assert bool(compiled) == flex
 
 
 @given(st.integers(1, 5), st.integers(1, 4), st.integers(1, 6), st.integers(1, 5))
