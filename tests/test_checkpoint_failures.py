@@ -13,7 +13,7 @@ from let_titan.checkpoint.failures import in_order
 from let_titan.collectives import do_where, gathered
 from let_titan.errors import ConfigError, RunError
 from let_titan.train import LetTrainer
-from tests.checkpoints import steps_of
+from tests.checkpoints import DAMAGE, LAST, steps_of
 from tests.resumed import STEPS, train
 from tests.world import run_world
 
@@ -84,6 +84,19 @@ def test_a_teacher_that_vanishes_in_the_middle_of_a_run_is_not_missed(finished, 
     monkeypatch.setattr(LetTrainer, "train_step", vanish_after_step_1)
     assert train(lab, teacher__checkpoint=str(teacher))["lines"] == finished[1]["lines"]
     assert not teacher.exists()
+
+
+def test_its_own_checkpoint_is_what_is_checked_beside_an_initial_one(finished, lab):
+    step = lab.folder / "run" / "checkpoint" / LAST
+    shutil.copytree(finished[0], lab.folder / "run")
+    start = shutil.copytree(step, lab.folder / "start")
+    DAMAGE["flipped byte"](step / "__0_0.distcp")
+    keys = {"enable": True, "initial_load_path": str(start)}
+    changes = {f"checkpoint__{key}": value for key, value in keys.items()}
+    trainer = LetTrainer(lab.parsed(None, **changes))
+    with pytest.raises(ConfigError, match=rf"run/checkpoint/{LAST}' is damaged: __0_0"):
+        trainer.checkpointer.load()
+    trainer.close()
 
 
 def test_what_rank_0_alone_meets_ends_every_rank(tmp_path):
