@@ -9,7 +9,7 @@ from torchtitan.distributed import ParallelDims
 from torchtitan.distributed.context_parallel import cp_shard
 
 from let_titan.alignment import all_rows, rows_of_this_rank, share_of_batch, sharing_axes
-from let_titan.let.pipeline_rows import PipelineRows, ranks_where
+from let_titan.let.pipeline_rows import PipelineRows, ranks_that_own
 from let_titan.run.summary import surroundings
 from tests.world import run_world
 
@@ -56,7 +56,7 @@ def handed_over(layers=2):
     rank, found = dist.get_rank(), {}
     for owners in OWNERS:
         mesh = dims.get_mesh("pp")
-        assert ranks_where(rank in owners, mesh) == list(owners)
+        assert ranks_that_own(rank in owners, mesh) == list(owners)
         rows = PipelineRows(mesh, owners)
         part = rows.part_of(slice(4, 10))
         states = [torch.arange(10.0).view(10, 1, 1)[part] + 100 * n for n in range(layers)]

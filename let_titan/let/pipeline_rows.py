@@ -13,7 +13,7 @@ from torch.distributed.device_mesh import DeviceMesh
 from let_titan.collectives import gathered
 
 
-def ranks_where(owner: bool, mesh: DeviceMesh) -> list[int]:
+def ranks_that_own(owner: bool, mesh: DeviceMesh) -> list[int]:
     """Returns the ranks of ``mesh`` on which ``owner`` holds; each of them calls."""
     return [rank for rank, owns in enumerate(gathered(owner, mesh.get_group())) if owns]
 

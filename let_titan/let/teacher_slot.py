@@ -15,7 +15,7 @@ from let_titan.config import LetJobConfig, distills
 from let_titan.device import free_cached_memory
 from let_titan.distill import times_read
 from let_titan.let.cache import RunCache
-from let_titan.let.pipeline_rows import PipelineRows, ranks_where
+from let_titan.let.pipeline_rows import PipelineRows, ranks_that_own
 from let_titan.let.targets import states_at
 from let_titan.let.teacher import load_head, load_model
 from let_titan.plan import LetPlan
@@ -74,7 +74,7 @@ class TeacherSlot:
         writes = self._owns_block
         if self.dims.pp_enabled:
             mesh = self.dims.get_mesh("pp")
-            owners = ranks_where(self._owns_block, mesh)
+            owners = ranks_that_own(self._owns_block, mesh)
             writes = mesh.get_local_rank() == owners[0]
             if self.config.teacher.pipeline == "all":
                 self._pipeline = PipelineRows(mesh, owners)
