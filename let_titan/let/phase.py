@@ -1,6 +1,7 @@
 """LET's phase of a run: while lambda(s) > 0 there is a teacher beside the student."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import torch
@@ -110,7 +111,7 @@ class LetPhase:
 
     def facts(self) -> dict[str, Any] | None:
         """Returns what summary.json says of the teacher, while there is one."""
-        return None if self.description is None else self.description.as_dict()
+        return None if self.description is None else asdict(self.description)
 
     def begin_step(self, step: int) -> None:
         """Starts the sums of torchtitan's ``step`` (from 1)."""

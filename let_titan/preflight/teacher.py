@@ -1,6 +1,6 @@
 """The teacher's price: from its own configuration where it can be read, else from the facts."""
 
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Self
 
 from torchtitan.config import TORCH_DTYPE_MAP
@@ -62,7 +62,7 @@ class PricedTeacher:
 
     def as_dict(self) -> dict[str, Any]:
         """Returns it for JSON, without what only a teacher that is loaded has."""
-        known = {k: value for k, value in self.description.as_dict().items() if value is not None}
+        known = {k: value for k, value in asdict(self.description).items() if value is not None}
         return known | {"source": self.source, "bytes_per_gpu": self.bytes_per_gpu}
 
 

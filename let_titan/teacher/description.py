@@ -1,7 +1,7 @@
 """What summary.json and preflight say of a teacher: its shape and its cost."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any, Self
 
 import torch
@@ -63,10 +63,6 @@ class TeacherDescription:
     def with_maps(self, flops: int) -> Self:
         """Returns the same teacher with what learned width maps add to each token, ``flops``."""
         return replace(self, flops_per_token=self.flops_per_token + flops)
-
-    def as_dict(self) -> dict[str, Any]:
-        """Returns it for JSON, with null for what is None."""
-        return asdict(self)
 
 
 def describe(
