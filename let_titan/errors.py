@@ -53,6 +53,11 @@ class RunError(RuntimeError):
     told = False
 
 
+def one_line(error: BaseException) -> str:
+    """Returns what an error says as one line, or its type's name where it says nothing."""
+    return " ".join(str(error).split()) or type(error).__name__
+
+
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
     """Turns what the file system refuses while ``path`` is written into a RunError."""

@@ -82,6 +82,12 @@ from tests.test_fuzz import KEYS
             "'layers.3.attention', which is a part of 'layers.3.attention', no linear layer but At",
         ),
         ({}, ["--parallelism.expert_parallel_degree", "2"], "the student has no experts"),
+        (
+            {},
+            ["--parallelism.expert_parallel_comm_backend", "deepep"],
+            "the student has no experts",
+        ),
+        ({}, ["--debug.moe_force_load_balance"], "the student has no experts"),
         ({}, ["--comm.mode", "fake_backend"], "nothing is trained in torchtitan's dry runs"),
         ({}, ["--lr_scheduler.total_steps", "5"], "less than training.steps = 6"),
         ({}, ["--job.custom_config_module", "json"], "has no attribute 'JobConfig'"),

@@ -4,7 +4,7 @@ import importlib
 
 from let_titan.checks.mistakes import Mistakes
 from let_titan.config import LetJobConfig
-from let_titan.errors import LocalConfigError
+from let_titan.errors import LocalConfigError, one_line
 
 
 def import_mistakes(config: LetJobConfig) -> Mistakes:
@@ -15,8 +15,7 @@ def import_mistakes(config: LetJobConfig) -> Mistakes:
     try:
         importlib.import_module(module)
     except Exception as error:  # its code may raise anything
-        reason = " ".join(str(error).split()) or type(error).__name__
         yield LocalConfigError(
-            f"experimental.custom_import = {module!r} cannot be imported ({reason}): put it on "
-            "PYTHONPATH, mend it, or leave the key out."
+            f"experimental.custom_import = {module!r} cannot be imported ({one_line(error)}): put "
+            "it on PYTHONPATH, mend it, or leave the key out."
         )

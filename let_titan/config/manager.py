@@ -12,7 +12,7 @@ from torchtitan.config import ConfigManager, JobConfig
 
 from let_titan.config.file import check_file, value_mistakes
 from let_titan.config.sections import LetJobConfig
-from let_titan.errors import ConfigError, LocalConfigError
+from let_titan.errors import ConfigError, LocalConfigError, one_line
 
 RECIPES: dict[str, dict[str, Any]] = {
     "paper": {
@@ -85,9 +85,8 @@ class LetConfigManager(ConfigManager):
         try:
             return self._maybe_add_custom_config(args, values)
         except Exception as error:  # the module's code may raise anything
-            reason = " ".join(str(error).split()) or type(error).__name__
             raise LocalConfigError(
-                f"job.custom_config_module cannot be used ({reason}): put the module on "
+                f"job.custom_config_module cannot be used ({one_line(error)}): put the module on "
                 "PYTHONPATH, mend it, or leave the key out."
             ) from error
 
