@@ -80,9 +80,12 @@ def serve_rank_as_worker(then: Callable[[int], None] | None, worker: int) -> Non
 
 
 def serve_rank_in_workers(loader: DataLoader) -> None:
-    """Makes all workers that ``loader`` will start call ``serve_rank``.
+    """Makes all workers that ``loader`` will start call ``serve_rank``, as forks of the rank.
 
-    Unless they start within ``signals_blocked``, a signal in their first milliseconds still ends
-    them.
+    From Python 3.14 on, workers are by default children of a fork server, to which neither our data
+    sets nor torchtitan's can be pickled, and which would import torch anew. Unless they start
+    within ``signals_blocked``, a signal in their first milliseconds still ends them.
     """
+    if loader.num_workers:  # torch takes a context only then
+        loader.multiprocessing_context = "fork"
     loader.worker_init_fn = partial(serve_rank_as_worker, loader.worker_init_fn)

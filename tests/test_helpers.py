@@ -167,10 +167,22 @@ def test_no_signal_is_lost_while_helpers_start(number):
     assert not signal.pthread_sigmask(signal.SIG_BLOCK, ()) & {*SIGNALS}
 
 
+@pytest.fixture
+def fork_server():
+    """Starts processes as Python does by default from 3.14 on."""
+    before = multiprocessing.get_start_method()
+    multiprocessing.set_start_method("forkserver", force=True)
+    yield
+    multiprocessing.set_start_method(before, force=True)
+
+
 class Ids(IterableDataset):
     """Gives the worker's process and what its own start function left."""
 
     noted = None
+
+    def __init__(self):
+        self.encode = lambda: None  # as our data sets and torchtitan's, it cannot be pickled
 
     def __iter__(self):
         while True:
@@ -181,7 +193,7 @@ def note(worker):
     Ids.noted = f"worker {worker}"
 
 
-def test_any_loader_gets_deaf_workers_that_begin_as_they_did():
+def test_any_loader_gets_deaf_workers_that_begin_as_they_did(fork_server):
     loader = DataLoader(Ids(), batch_size=None, num_workers=1, worker_init_fn=note)
     serve_rank_in_workers(loader)
     stream = iter(loader)
