@@ -16,9 +16,9 @@ if [[ $found == "$wanted" ]]; then
     exit 0
 fi
 
-if ! "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2> /dev/null; then
-    echo "setup: '$python' is missing or older than Python 3.11: install a newer one or name it," \
-        "as in PYTHON=python3.12 bash scripts/setup.sh" >&2
+if ! "$python" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 15))' 2> /dev/null; then
+    echo "setup: '$python' is missing or not Python 3.11 to 3.14, for which torch 2.13 is built:" \
+        "install one of them or name it, as in PYTHON=python3.12 bash scripts/setup.sh" >&2
     exit 2
 fi
 
