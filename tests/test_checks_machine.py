@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from let_titan.checks import find_mistakes, machine
+from let_titan.checks import compiler, find_mistakes, machine
 
 
 @pytest.mark.parametrize("capability", [None, (8, 0), (8, 9), (10, 0)])
@@ -22,6 +22,40 @@ def test_low_precision_needs_a_gpu_that_has_it(capability, lab, monkeypatch):
             continue
         found = "here is none" if capability is None else f"this GPU has {capability[0]}."
         assert len(mistakes) == 1 and converter in mistakes[0] and found in mistakes[0]
+
+
+@pytest.mark.parametrize(
+    ("gpu", "programs", "cure"),
+    [
+        (False, {"CXX": "no-such-compiler"}, "install gcc and g++, name another in CXX"),
+        (False, {"CXX": "sh"}, None),
+        (False, {"PATH": "/nowhere"}, "name another in CXX"),
+        (True, {"PATH": "/nowhere"}, "name another in CC,"),
+        (True, {"PATH": "/nowhere", "CC": "a-wrapper"}, None),  # Triton calls it without a look
+    ],
+)
+def test_compile_needs_a_compiler(gpu, programs, cure, lab, monkeypatch):
+    monkeypatch.setattr(compiler, "HAS_ACCELERATOR", gpu)
+    for name, value in programs.items():
+        monkeypatch.setenv(name, value)
+    told = [str(mistake) for mistake in find_mistakes(lab.parsed(None, "--compile.enable"))]
+    assert len(told) == (cure is not None) and all(cure in sentence for sentence in told)
+    for keys in ([], ["--compile.enable", "--compile.backend", "eager"]):
+        assert find_mistakes(lab.parsed(None, *keys)) == []
+    assert find_mistakes(lab.parsed(None, "--compile.enable"), elsewhere=True) == []
+
+
+def test_compile_needs_pythons_headers(lab, tmp_path, monkeypatch):
+    monkeypatch.setattr(compiler.sysconfig, "get_path", lambda _: str(tmp_path))
+    config = lab.parsed(None, "--compile.enable")
+    (told,) = find_mistakes(config)
+    assert f"{tmp_path} has no Python.h" in str(told) and "compile.enable = false" in str(told)
+    monkeypatch.setattr(compiler, "HAS_ACCELERATOR", True)
+    flex = lab.parsed(None, "--data.document_attention")
+    (told,) = compiler.compiler_mistakes(flex)
+    assert "data.document_attention = true needs Python's headers" in str(told)
+    monkeypatch.setenv("CPATH", "/somewhere/else")
+    assert find_mistakes(config) == []
 
 
 @pytest.mark.parametrize(("per_node", "refused"), [(None, True), ("3", True), ("2", False)])

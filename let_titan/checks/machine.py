@@ -5,6 +5,7 @@ import os
 import torch
 from torchtitan.tools.utils import device_module, device_type
 
+from let_titan.checks.compiler import compiler_mistakes
 from let_titan.checks.float8 import (
     FLOAT8,
     FLOAT8_CAPABILITY,
@@ -26,6 +27,7 @@ def machine_mistakes(config: LetJobConfig) -> Mistakes:
     yield from precision_mistakes(config)
     too_few = list(device_mistakes())
     yield from too_few
+    yield from compiler_mistakes(config)
     if not too_few:  # a rank without a GPU has nowhere to try it
         yield from compiled_tensor_parallel_mistakes(config)
     yield from node_mistakes(config)
