@@ -3,6 +3,7 @@
 import json
 import shutil
 import subprocess
+import sys
 
 import pytest
 
@@ -148,4 +149,7 @@ def test_damaged_tokenizer_files(lab):
     (told,) = sentences(lab.parsed(model__hf_assets_path=str(folder)))
     assert "holds a tokenizer that cannot be read" in told
     (told,) = sentences(lab.parsed(model__hf_assets_path="x" * 300))
-    assert "cannot be read (File name too long)" in told
+    if sys.version_info >= (3, 14):  # where pathlib takes what cannot be looked at for missing
+        assert "holds no tokenizer.json" in told
+    else:
+        assert "cannot be read (File name too long)" in told
