@@ -257,15 +257,15 @@ class LetTrainer(Trainer):
         """As torchtitan.
 
         Raises:
-            ConfigError: the initial checkpoint's step, which no check before it knows, is past the
-                end: the run would end at once, as if it had been trained.
+            ConfigError: the initial checkpoint's step, which no check before it knows, leaves none
+                to train: the run would end at once, as if it had been trained.
         """
         super().load_state_dict(state_dict)
-        steps = self.job_config.training.steps
-        if self.step > steps:
+        steps, own = self.job_config.training.steps, self.checkpointer.path.exists()
+        if self.step > steps or (self.step == steps and not own):  # one's own end may be loaded
             raise ConfigError(
-                f"The checkpoint that was loaded is of step {self.step}, which is past "
-                f"training.steps = {steps}: set more, or take its weights alone "
+                f"The checkpoint that was loaded is of step {self.step}, and training.steps = "
+                f"{steps} leaves nothing to train: set more, or take its weights alone "
                 "(checkpoint.initial_load_model_only = true)."
             )
         self.phase.load_state_dict(state_dict)

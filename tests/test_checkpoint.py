@@ -138,15 +138,17 @@ def test_an_initial_checkpoint_that_does_not_load_is_to_be_another(copied):
         load(copied, **start)
 
 
-def test_an_initial_checkpoint_past_the_end_is_told(copied):
+def test_an_initial_checkpoint_at_the_end_or_past_it_is_told(copied):
     """The run would end at once, and pass for one that was trained."""
     start = {"job__dump_folder": str(copied.folder / "new"), "validation__enable": False}
     start["checkpoint__initial_load_path"] = str(copied.folder / "run" / "checkpoint" / LAST)
     whole = {"checkpoint__initial_load_model_only": False}
-    sentence = rf"is of step {STEPS}, which is past training\.steps = {STEPS - 1}: set more"
-    with pytest.raises(ConfigError, match=sentence):
-        load(copied, **start, **whole, training__steps=STEPS - 1)
-    assert load(copied, **start, **whole)
+    for steps in (STEPS - 1, STEPS):
+        sentence = rf"is of step {STEPS}, and training\.steps = {steps} leaves nothing to train: "
+        with pytest.raises(ConfigError, match=sentence):
+            load(copied, **start, **whole, training__steps=steps)
+    assert load(copied, **start, **whole, training__steps=STEPS + 1)
+    assert load(copied, **start, training__steps=STEPS)  # of its weights alone
 
 
 def test_keep_latest_k_counts_whole_ones_and_purges_after_the_last_save(lab):
