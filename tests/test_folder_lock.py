@@ -1,6 +1,7 @@
 """One run at a time in a folder."""
 
 import errno
+import json
 import multiprocessing
 import os
 import signal
@@ -28,15 +29,31 @@ def work_in(folder, with_a_worker=False):
 
 def test_a_second_start_in_a_folder_is_refused_while_the_first_lives(lab):
     folder = lab.folder / "run"
+    config = lab.config(None, job__save_config_file="saved/config.json")
+    saved = folder / "saved" / "config.json"
+    saved.parent.mkdir(parents=True)
+    saved.write_text("the first one's")
     with (
         elsewhere(work_in, folder) as number,
         pytest.raises(ConfigError, match=rf"Another run is at work in .*\(process {number} on "),
     ):
-        run(lab.config(None))
-    assert not (folder / "metrics.jsonl").exists()
-    run(lab.config(None))
+        run(config)
+    assert not (folder / "metrics.jsonl").exists() and saved.read_text() == "the first one's"
+    run(config)
     dist.init_process_group("gloo")  # run() ends the world it was in
     assert (folder / "metrics.jsonl").exists()
+    assert json.loads(saved.read_text()) == config.to_dict()
+
+
+def test_a_config_is_printed_before_there_is_a_folder_to_save_it_in(lab, caplog):
+    config = lab.parsed(job__save_config_file="config.json")
+    config.maybe_log()
+    assert caplog.text == ""
+    config.job.print_config = True
+    with caplog.at_level("INFO"):
+        config.maybe_log()
+    assert f"Running with configs: {json.dumps(config.to_dict(), indent=2)}" in caplog.text
+    assert not (lab.folder / "run").exists()
 
 
 def test_a_trainer_that_is_closed_holds_no_folder(lab):

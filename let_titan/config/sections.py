@@ -1,11 +1,13 @@
 """The sections from [let] to [export], and single keys in others, on top of torchtitan's."""
 
+import json
 from dataclasses import dataclass, field
 from typing import Literal
 
 from torchtitan.config import JobConfig
 from torchtitan.config.job_config import Model as TitanModel
 from torchtitan.config.job_config import Training as TitanTraining
+from torchtitan.tools.logging import logger
 
 from let_titan.data.settings import Data
 
@@ -267,6 +269,12 @@ class LetJobConfig(JobConfig):
     distill: Distill = field(default_factory=Distill)
     data: Data = field(default_factory=Data)
     export: Export = field(default_factory=Export)
+
+    def maybe_log(self) -> None:
+        """As torchtitan, which would also save the file: before this run has its folder's lock."""
+        if self.job.print_config:
+            text = json.dumps(self.to_dict(), indent=2, ensure_ascii=False)
+            logger.info(f"Running with configs: {text}")
 
 
 def distills(config: LetJobConfig) -> bool:

@@ -16,6 +16,7 @@ from let_titan.config import LetJobConfig
 from let_titan.plan import resolve_plan
 from let_titan.run.folder_lock import FolderLock
 from let_titan.run.record import MetricsFile
+from let_titan.run.summary import write_summary
 from let_titan.run.wandb import WandbFiles, wandb_names
 
 
@@ -45,7 +46,7 @@ class LetMetricsProcessor(MetricsProcessor):
         rank = dist.get_rank()
         folder = Path(job_config.job.dump_folder)
         self.folder_lock = FolderLock(folder, rank == 0)
-        self.folder_lock.take()  # before any logger writes there
+        self.folder_lock.take()  # before any logger writes there, or the config is saved
         with wandb_names(job_config, rank):
             super().__init__(job_config, parallel_dims)
         self._boards = self.logger
@@ -53,6 +54,8 @@ class LetMetricsProcessor(MetricsProcessor):
         let = job_config.let
         self.looks_every = let.diagnostics_freq if let.enable and let.auto_stop else 0
         if rank == 0:
+            if job_config.job.save_config_file is not None:
+                write_summary(folder / job_config.job.save_config_file, job_config.to_dict())
             self.file = MetricsFile(folder / "metrics.jsonl", parallel_dims.world_size)
             loggers = LoggerContainer()
             if job_config.metrics.enable_wandb:
