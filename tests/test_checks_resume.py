@@ -233,11 +233,19 @@ def test_an_initial_checkpoint(short_run, lab):
     (weights / "model.safetensors").write_bytes(b"torn")
     (told,) = started(weights, **hf)
     assert "holds weights that are damaged (" in told
-    for dtype, refused in ((torch.float8_e4m3fn, True), (torch.float16, False)):
-        save_file({"a.weight": torch.zeros(1, dtype=dtype)}, weights / "model.safetensors")
+    for name, dtype, refused in (
+        ("weight", torch.float8_e4m3fn, True),
+        ("qweight", torch.int32, True),
+        ("weight_packed", torch.int32, True),
+        ("weight", torch.float16, False),
+        ("bias", torch.bool, False),  # GPT-2's mask
+    ):
+        tensors = {f"a.{name}": torch.zeros(1, dtype=dtype), "a.scales": torch.zeros(1)}
+        save_file(tensors, weights / "model.safetensors")
         told = started(weights, **hf)
-        assert any("a.weight in checkpoint.initial_load_path" in each for each in told) == refused
-        if refused:  # as scales are stored, in a dtype that safetensors has no torch dtype for
+        assert any(f"a.{name} in checkpoint.initial_load" in each for each in told) == refused
+        if name == "weight" and refused:
+            # As scales are stored, in a dtype that safetensors has no torch dtype for
             file = weights / "model.safetensors"
             file.write_bytes(file.read_bytes().replace(b"F8_E4M3", b"F8_E8M0"))
             assert any("is quantized (" in each for each in started(weights, **hf))

@@ -73,7 +73,8 @@ def hf_mistakes(folder: Path, key: str) -> Mistakes:
         return
     for name, tensor in stored.items():
         dtype = tensor.properties.dtype if isinstance(tensor, TensorStorageMetadata) else None
-        if name.endswith(".weight") and dtype not in PLAIN:
+        # GPTQ and AWQ keep a "qweight" of integers, others a "weight_packed".
+        if "weight" in name.rpartition(".")[2] and dtype not in PLAIN:
             yield quantized(f"{name} in {what}", str(dtype))
             return
 
