@@ -1,5 +1,6 @@
 """Python objects gathered over ranks, work of some ranks that others wait for, and patience."""
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -57,7 +58,8 @@ def as_told(error: Exception | None) -> Exception | None:
     """Returns an error as one that can be pickled for other ranks."""
     if error is None or isinstance(error, ConfigError | RunError):
         return error
-    return RunError(f"Another rank failed ({type(error).__name__}: {error}).")
+    rank = os.environ.get("RANK", "0")
+    return RunError(f"Rank {rank} failed ({type(error).__name__}: {error}).")
 
 
 @contextmanager

@@ -105,7 +105,7 @@ def test_what_rank_0_alone_meets_ends_every_rank(tmp_path):
         "ConfigError: The checkpoints cannot be put in order (no room): mend the folder.",
         "ConfigError: The checkpoints cannot be put in order (no room): mend the folder.",
         "KeyError: 'a defect'",
-        "RunError: Another rank failed (KeyError: 'a defect').",
+        "RunError: Rank 0 failed (KeyError: 'a defect').",
     ]
 
 

@@ -18,7 +18,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, BertConfig
 from let_titan.checks import find_mistakes
 from let_titan.collectives import gathered
 from let_titan.disk import write_whole
-from let_titan.errors import ConfigError
+from let_titan.errors import ConfigError, RunError
 from let_titan.teacher import check_part, check_teacher, prepare_teacher, read_tokenizer
 from let_titan.teacher.fetch import fetch_once
 from let_titan.teacher.hub import download
@@ -193,6 +193,19 @@ def wait_and_fail(folder):
 def test_a_slow_fetch_outlasts_the_collectives_and_a_failure_is_every_ranks(tmp_path):
     seen = run_world(2, wait_and_fail, tmp_path, tmp_path)
     assert seen == [(True, "the disk is full: make room.", 0)] * 2
+
+
+@pytest.mark.parametrize("of_a_hub", [True, False])
+def test_a_cache_that_cannot_be_written_is_told(of_a_hub, teachers, tmp_path, monkeypatch):
+    """Not as a download that failed: the network is fine."""
+    source = tmp_path / "bin"
+    model = AutoModelForCausalLM.from_pretrained(teachers / "llama")
+    model.config.save_pretrained(source)
+    torch.save(model.state_dict(), source / "pytorch_model.bin")
+    play_hub(monkeypatch, tmp_path, True, source)
+    (tmp_path / "cache").touch()
+    with pytest.raises(RunError, match=r"cache/.* cannot be written \((Not a d|File ex).*: make"):
+        prepare_teacher("owner/name" if of_a_hub else str(source))
 
 
 class Bomb:

@@ -44,15 +44,17 @@ def download(checkpoint: str, out: Path, trust_remote_code: bool, revision: str)
     )
     try:
         folder = Path(fetch(allow_patterns=[*text, "*.safetensors"]))
-        if not any(folder.glob("*.safetensors")):
+        converts = not any(folder.glob("*.safetensors"))
+        if converts:
             folder = Path(fetch(allow_patterns=[*text, "*.bin"]))
-            return convert_bin(folder, out, trust_remote_code)
     except OSError as error:
         raise ConfigError(
             f"teacher.checkpoint = {named(checkpoint, revision)} cannot be downloaded "
             f"({str(error).splitlines()[0]}): check the name and the network, or give a local "
             "folder."
         ) from error
+    if converts:
+        return convert_bin(folder, out, trust_remote_code)
     out.parent.mkdir(parents=True, exist_ok=True)
     # Replaced in one move: other nodes may be making the same link, or an old one may dangle.
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as scratch:
