@@ -47,7 +47,7 @@ def main(args: list[str] | None = None) -> None:
                 wait_for_rank_0()
                 raise
         check_config(config)
-        if run(config) == COMPLETED:
+        if run(config):
             with exit_on_sigterm():
                 export_at_end(config)
     except ConfigError as error:
@@ -56,15 +56,15 @@ def main(args: list[str] | None = None) -> None:
         refuse(error, 1)
 
 
-def run(config: LetJobConfig) -> str:
+def run(config: LetJobConfig) -> bool:
     """Trains, or writes a seed checkpoint, and leaves the run's folder complete.
 
     Returns:
-        How it ended: COMPLETED, or at which step a signal stopped it.
+        Whether an export may follow: the run is completed, and no signal has asked it to stop.
     """
     if is_over(config):
         logger.info(f"The run in {config.job.dump_folder} is complete: nothing is left to do.")
-        return COMPLETED
+        return True
     trainer: LetTrainer | None = None
     with ExitStack() as stack:
         try:
@@ -87,7 +87,21 @@ def run(config: LetJobConfig) -> str:
             if trainer is not None:
                 trainer.close()
     dist.destroy_process_group()
-    return exit_state
+    return exit_state == COMPLETED and not stopped_before_export(trainer)
+
+
+def stopped_before_export(trainer: LetTrainer) -> bool:
+    """Whether a signal came so late that the run is complete; if so, logs how to export it.
+
+    A queue whose time is up would not let the export end.
+    """
+    stopped = trainer.guard.stop or trainer.stop_request()
+    if stopped and trainer.job_config.export.enable:
+        logger.info(
+            "The run is complete, and after a signal its export is left out: start the same "
+            "command again, which only exports, or use python -m let_titan.export."
+        )
+    return stopped
 
 
 def note_skipped_lines(trainer: LetTrainer) -> None:

@@ -4,6 +4,8 @@ import gc
 import json
 import os
 import shutil
+import signal
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -14,6 +16,7 @@ from let_titan.checks import exported_folder, find_mistakes, last_checkpoint
 from let_titan.export.at_end import export_at_end
 from let_titan.export.folder import export
 from let_titan.export.source import find_source
+from let_titan.run.folder import RunFolder
 from let_titan.train import LetTrainer, main
 from tests.exported import same_logits, student
 from tests.support import Lab, of_all_stages, weights
@@ -166,6 +169,31 @@ def test_an_export_that_fails_is_a_sentence_and_is_made_up_for(
     shutil.rmtree(checkpoint)
     (mistake,) = find_mistakes(config)
     assert "export.enable = true would write to" in str(mistake)
+
+
+@pytest.mark.parametrize("last_step", [True, False])
+def test_a_signal_before_the_export_leaves_it_to_the_next_start(
+    last_step, lab, capsys, monkeypatch
+):
+    """In the last step, which every rank learns of, or once its checkpoint is written."""
+    owner, name = (LetTrainer, "train_step") if last_step else (RunFolder, "end")
+    before = getattr(owner, name)
+
+    def signalled(*args):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return before(*args)
+
+    config, told = lab.config(None, **{**EXPORTED, "training__steps": 1}), []
+    monkeypatch.setattr(owner, name, signalled)
+    monkeypatch.setattr("let_titan.train.logger", SimpleNamespace(info=told.append))
+    assert again(lab.folder, capsys)[0] == 0
+    monkeypatch.undo()
+    assert "after a signal its export is left out: start the same command" in told[-1]
+    summary = json.loads((lab.folder / "run" / "summary.json").read_text())
+    assert summary["exit_state"] == "completed" and last_checkpoint(config).is_dir()
+    assert not exported_folder(config).exists()
+    assert again(lab.folder, capsys)[0] == 0
+    assert (exported_folder(config) / "config.json").is_file()
 
 
 @pytest.mark.parametrize("folder", ["checkpoint", "./checkpoint/", "hf/../checkpoint", "link"])
