@@ -30,12 +30,32 @@ def test_other_data_from_the_same_files(resumed, change, was):
 def test_other_lanes(resumed, lab):
     path = lab.folder / "run" / "summary.json"
     summary = json.loads(path.read_text())
-    assert resumed(data__lanes=2) == []  # of a run that was told none the summary says none
-    summary["config"]["data"]["lanes"] = 4
-    path.write_text(json.dumps(summary))
-    (told,) = resumed(data__lanes=2)
-    assert "its data was read with data.lanes = 4" in told
-    assert resumed(data__lanes=4) == resumed(data__lanes=0) == []
+    first = {"step": 0, "world_size": 24}
+    apart = {f"{kind}_parallel_degree": 2 for kind in ("tensor", "context", "pipeline")}
+    told_four = {"lanes": 4}
+    for starts, degrees, data, lanes in (
+        (summary["starts"], {}, {}, 1),  # one for each data-parallel rank
+        ([first], {}, {}, 24),
+        ([first], apart, {}, 3),
+        ([first], {}, told_four, 4),
+        ([first, {"step": 1, "world_size": 6}], {}, told_four, 4),
+    ):
+        config = summary["config"]
+        layout, read = {**config["parallelism"], **degrees}, {**config["data"], **data}
+        config = {**config, "parallelism": layout, "data": read}
+        path.write_text(json.dumps({**summary, "starts": starts, "config": config}))
+        (told,) = resumed(data__lanes=lanes + 1)
+        assert f"its data was read with data.lanes = {lanes}: set data.lanes = {lanes}," in told
+        assert resumed(data__lanes=lanes) == resumed(data__lanes=0) == []
+
+
+@pytest.mark.parametrize("starts", [[(0, 1), (1, 2)], [(1, 2)], []])
+def test_lanes_that_are_not_known_are_left_to_the_loader(starts, resumed, lab):
+    """The layout of the first of several starts, or one that an older summary does not tell."""
+    path = lab.folder / "run" / "summary.json"
+    told = [{"step": step, "world_size": ranks} for step, ranks in starts]
+    path.write_text(json.dumps({**json.loads(path.read_text()), "starts": told}))
+    assert resumed(data__lanes=2) == []
 
 
 def test_other_data(resumed, lab):

@@ -169,7 +169,8 @@ def summary_mistakes(config: LetJobConfig, plan: LetPlan | None, world_size: int
         yield differs(config, "tokenizer is another one", f"model.hf_assets_path = {folder!r}")
     yield from batch_mistakes(config, batch, world_size)
     if "dataloader" not in config.checkpoint.exclude_from_loading:
-        yield from resumed_data_mistakes(config, data, before["config"])
+        starts = before.get("starts", [])
+        yield from resumed_data_mistakes(config, data, before["config"], starts)
     yield from resumed_validation_mistakes(config, before.get("validation_data"), before["config"])
     apart = before["config"].get("data", {}).get("document_attention", False)
     if apart != config.data.document_attention:

@@ -1,5 +1,7 @@
 """A resumed run reads the same data as before, from the position that it had reached."""
 
+import math
+from collections.abc import Sequence
 from typing import Any
 
 from let_titan.build_data import IDENTITY
@@ -12,7 +14,10 @@ from let_titan.errors import ConfigError
 
 
 def resumed_data_mistakes(
-    config: LetJobConfig, data: dict[str, Any], before: dict[str, Any]
+    config: LetJobConfig,
+    data: dict[str, Any],
+    before: dict[str, Any],
+    starts: Sequence[dict[str, Any]],
 ) -> Mistakes:
     """The same corpus, read in the same way.
 
@@ -20,10 +25,11 @@ def resumed_data_mistakes(
         config: of a run that resumes from its loader's position.
         data: the fingerprint of what was read so far.
         before: the config of then, in which keys of today may be missing.
+        starts: of the run so far, as far as its summary tells them.
     """
     yield from file_mistakes(config, data)
     if config.training.dataset == PILE:
-        yield from position_mistakes(config, before)
+        yield from position_mistakes(config, before, lanes_of(before, starts))
 
 
 def file_mistakes(config: LetJobConfig, before: dict[str, Any]) -> Mistakes:
@@ -44,7 +50,7 @@ def is_other(before: dict[str, Any], now: dict[str, Any]) -> bool:
     return any(before[key] != now[key] for key in before.keys() & now.keys() - {"path", "files"})
 
 
-def position_mistakes(config: LetJobConfig, before: dict[str, Any]) -> Mistakes:
+def position_mistakes(config: LetJobConfig, before: dict[str, Any], lanes: int) -> Mistakes:
     """Keys that decide the order of the ids; the loader would refuse them, too, but later."""
     had, defaults = before.get("data", {}), Data()
     for key in IDENTITY:
@@ -53,9 +59,22 @@ def position_mistakes(config: LetJobConfig, before: dict[str, Any]) -> Mistakes:
             yield position_differs(config, f"data.{key}", value)
     if before["training"]["seq_len"] != config.training.seq_len:
         yield position_differs(config, "training.seq_len", before["training"]["seq_len"])
-    lanes = had.get("lanes", 0)  # 0: as many as its first ranks, which is not said here
     if config.data.lanes and lanes and config.data.lanes != lanes:
         yield position_differs(config, "data.lanes", lanes)
+
+
+def lanes_of(before: dict[str, Any], starts: Sequence[dict[str, Any]]) -> int:
+    """Returns how many lanes the run so far read; 0 where that is not known.
+
+    If it was not told, then one for each data-parallel rank of its first start, whose layout is
+    that of the config as long as it was the only one.
+    """
+    told: int = before.get("data", {}).get("lanes", 0)
+    if told or [start["step"] for start in starts] != [0]:
+        return told
+    kinds = ("tensor", "context", "pipeline")
+    others = math.prod(before["parallelism"][f"{kind}_parallel_degree"] for kind in kinds)
+    return int(starts[0]["world_size"]) // others
 
 
 def position_differs(config: LetJobConfig, key: str, value: Any) -> ConfigError:
