@@ -26,7 +26,10 @@ CLOCK = "clock.jsonl"
 KIND = ("device", "device_name", "cpu", "cpu_threads")
 """Of summary.json's ``hardware``, what times depend on beside the number of devices."""
 
-WRITTEN_ANEW = "move it away and resume the run, which writes it anew."
+WRITTEN_ANEW = (
+    "move it away and resume the run, which writes it anew (from an older step, by "
+    "checkpoint.load_step, where the last checkpoint holds the model alone)."
+)
 """What to do about a summary.json that cannot be read."""
 
 SUMMARY_KEYS = ("config", "hardware", "let_plan", "parameters", "versions")

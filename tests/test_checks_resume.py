@@ -189,7 +189,11 @@ def test_another_batch(resumed):
 def test_a_damaged_summary(text, resumed, lab):
     (lab.folder / "run" / "summary.json").write_text(text)
     (told,) = resumed()
-    assert "summary.json' is damaged or of another program" in told
+    assert "summary.json' is damaged or of another program: move it away to go on from" in told
+    (told, *_) = resumed(checkpoint__load_step=-1, training__steps=2)  # the model alone
+    assert "another program: restore it, or move it away and go on from an older step by" in told
+    (lab.folder / "run" / "summary.json").unlink()
+    assert resumed(checkpoint__load_step=1, training__steps=2) == []
 
 
 @pytest.mark.parametrize("name", ["metrics.jsonl", "evaluations.jsonl"])

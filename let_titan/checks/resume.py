@@ -5,6 +5,7 @@ its data, its validation and its teacher are compared in the modules ``resumed_*
 """
 
 import json
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -154,8 +155,8 @@ def summary_mistakes(config: LetJobConfig, plan: LetPlan | None, world_size: int
         batch = before["tokens_per_step"] // before["config"]["training"]["seq_len"]
     except (ValueError, KeyError, TypeError):
         yield ConfigError(
-            f"{str(path)!r} is damaged or of another program: move it away to go on from the "
-            "checkpoint, or choose another job.dump_folder."
+            f"{str(path)!r} is damaged or of another program: {way_without_summary(config)}, or "
+            "choose another job.dump_folder."
         )
         return
     if flavor != config.model.flavor:
@@ -178,6 +179,16 @@ def summary_mistakes(config: LetJobConfig, plan: LetPlan | None, world_size: int
         yield differs(config, f"student {did}", f"data.document_attention = {str(apart).lower()}")
     if plan is not None:
         yield from resumed_teacher_mistakes(config, plan, let_plan, before["config"])
+
+
+def way_without_summary(config: LetJobConfig) -> str:
+    """Returns how the run goes on: one that is complete could end at once in the model alone."""
+    last = whole_checkpoints(checkpoint_folder(config)).get(resume_step(config))
+    with suppress(ValueError):  # its .metadata is damaged, which the contents' check tells
+        if last is not None and not goes_on(last):
+            older = "go on from an older step by checkpoint.load_step"
+            return f"restore it, or move it away and {older}"
+    return "move it away to go on from the checkpoint"
 
 
 def batch_mistakes(config: LetJobConfig, before: int, world_size: int) -> Mistakes:
