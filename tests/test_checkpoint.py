@@ -1,7 +1,5 @@
 """Checkpoints: checked before they are loaded, told of when they fail."""
 
-import errno
-import json
 import shutil
 
 import pytest
@@ -11,7 +9,7 @@ from hypothesis import strategies as st
 from torch.distributed.checkpoint.staging import DefaultStager
 
 from let_titan.checkpoint import folders, manager
-from let_titan.checkpoint.checksums import checksum, damaged_files
+from let_titan.checkpoint.checksums import damaged_files
 from let_titan.collectives import gathered
 from let_titan.errors import ConfigError, RunError
 from let_titan.train import LetTrainer
@@ -60,16 +58,6 @@ def test_shares_of_the_files_make_the_whole(finished, tmp_path):
     (tmp_path / LAST / "__0_0.distcp").unlink()
     found = [name for share in range(3) for name in damaged_files(tmp_path / LAST, share, 3)]
     assert found == ["__0_0.distcp"]
-
-
-def test_a_file_that_its_disk_cannot_read_is_damaged(finished, monkeypatch):
-    def broken(path):
-        if path.name == "__0_0.distcp":
-            raise OSError(errno.EIO, "Input/output error")
-        return checksum(path)
-
-    monkeypatch.setattr("let_titan.checkpoint.checksums.checksum", broken)
-    assert damaged_files(finished[0] / "checkpoint" / LAST) == ["__0_0.distcp"]
 
 
 @pytest.mark.parametrize("damage", DAMAGE)
@@ -195,9 +183,16 @@ def test_background_saves_resume_exactly(mode, finished, lab, monkeypatch):
 class StagesOnce(DefaultStager):
     """As torch 2.11's and 2.12's (pytorch issue 183413)."""
 
+    open = 0
+
     def __init__(self, options):
         super().__init__(options)
         self.used = False
+        StagesOnce.open += 1
+
+    def close(self):
+        super().close()
+        StagesOnce.open -= 1
 
     def stage(self, *args, **kwargs):
         if self.used:
@@ -214,8 +209,10 @@ def test_a_stager_that_stages_once_is_made_anew_for_each_save(lab, monkeypatch):
             train(lab, **pinned)
         shutil.rmtree(lab.folder / "run")
         monkeypatch.setattr(manager, "STAGES_ONCE", True)
+    StagesOnce.open = 0
     train(lab, **pinned)
     assert len(folders.whole_checkpoints(lab.folder / "run" / "checkpoint")) > 2
+    assert StagesOnce.open <= 1  # each has a copy of the run's state
 
 
 def test_the_optimizer_is_waited_for_before_its_step_is_staged(lab, monkeypatch):
@@ -294,9 +291,3 @@ def test_all_ranks_load_what_rank_0_sees(for_good, finished, assets, tmp_path):
         assert met[0] == met[1] and "Rank 1 sees other checkpoints in" in met[0]
     else:
         assert met == steps
-
-
-def test_sums_are_plain_json(finished):
-    path = finished[0] / "checkpoint" / LAST / "__0_checksums.json"
-    sums = json.loads(path.read_text())
-    assert list(sums) == ["__0_0.distcp"] and len(sums["__0_0.distcp"]) == 32

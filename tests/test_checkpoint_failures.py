@@ -65,6 +65,14 @@ def test_a_save_that_fails_in_any_other_way_is_told(mode, lab):
         train(lab, checkpoint__async_mode=mode)
 
 
+def test_a_stops_save_that_fails_in_the_background_is_told(lab):
+    trainer = LetTrainer(lab.config(checkpoint__enable=True, checkpoint__async_mode="async"))
+    told = r"A checkpoint could not be written .*File too large.*there is no older one\."
+    with small_files(), pytest.raises(RunError, match=told):
+        trainer.checkpointer.save_now(1)
+    trainer.close()
+
+
 def test_metrics_that_cannot_be_written_are_told(lab):
     (lab.folder / "run").mkdir()
     (lab.folder / "run" / "metrics.jsonl").symlink_to(lab.folder / "gone" / "metrics.jsonl")

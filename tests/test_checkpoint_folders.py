@@ -1,5 +1,6 @@
 """Folders of checkpoints: whole or torn, and set aside; the sums of their files."""
 
+import errno
 import json
 import pickle
 from pathlib import Path
@@ -9,8 +10,8 @@ import pytest
 from torch.distributed.checkpoint.metadata import Metadata
 
 from let_titan.checkpoint import folders
-from let_titan.checkpoint.checksums import damaged_files, read_metadata, write_sums
-from tests.checkpoints import make
+from let_titan.checkpoint.checksums import checksum, damaged_files, read_metadata, write_sums
+from tests.checkpoints import LAST, make
 
 
 def test_a_folder_is_whole_once_its_mark_is_there(tmp_path):
@@ -118,3 +119,19 @@ def test_without_sums_a_file_has_only_to_be_there(tmp_path):
     assert damaged_files(tmp_path) == ["__0_0.distcp"]
     make(tmp_path, "__0_0.distcp")
     assert damaged_files(tmp_path) == []
+
+
+def test_a_file_that_its_disk_cannot_read_is_damaged(finished, monkeypatch):
+    def broken(path):
+        if path.name == "__0_0.distcp":
+            raise OSError(errno.EIO, "Input/output error")
+        return checksum(path)
+
+    monkeypatch.setattr("let_titan.checkpoint.checksums.checksum", broken)
+    assert damaged_files(finished[0] / "checkpoint" / LAST) == ["__0_0.distcp"]
+
+
+def test_sums_are_plain_json(finished):
+    path = finished[0] / "checkpoint" / LAST / "__0_checksums.json"
+    sums = json.loads(path.read_text())
+    assert list(sums) == ["__0_0.distcp"] and len(sums["__0_0.distcp"]) == 32

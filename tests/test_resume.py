@@ -10,7 +10,7 @@ from let_titan.checks import find_mistakes
 from let_titan.errors import ConfigError
 from let_titan.runs import Run
 from let_titan.train import LetTrainer
-from tests.checkpoints import cut
+from tests.checkpoints import cut, make
 from tests.resumed import (
     S_STOP,
     SAVED,
@@ -104,6 +104,16 @@ def test_an_extended_run_keeps_the_validation_of_its_old_end(lab):
     for steps, validated in ((4, [0, 3, 4]), (6, [0, 3, 4, 6])):
         lines = train(lab, training__steps=steps, validation__freq=3)["lines"]
         assert [line["step"] for line in lines if "val_loss" in line] == validated
+
+
+def test_a_run_that_only_loads_leaves_the_checkpoints_as_they_are(finished, lab):
+    run = shutil.copytree(finished[0], lab.folder / "run")
+    cut(run, 4)
+    make(run, "checkpoint/step-99/__0_0.distcp")  # torn, or another run is at it
+    before = sorted((run / "checkpoint").rglob("*"))
+    found = train(lab, checkpoint__load_only=True, checkpoint__keep_latest_k=2)
+    assert found["lines"] == finished[1]["lines"]
+    assert sorted((run / "checkpoint").rglob("*")) == before
 
 
 def changed_on_the_way(assets, folder, first, others):
