@@ -1,6 +1,7 @@
 """Checkpoints: checked before they are loaded, told of when they fail."""
 
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -139,11 +140,19 @@ def test_an_initial_checkpoint_at_the_end_or_past_it_is_told(copied):
     assert load(copied, **start, training__steps=STEPS)  # of its weights alone
 
 
-def test_keep_latest_k_counts_whole_ones_and_purges_after_the_last_save(lab):
+def test_keep_latest_k_counts_whole_ones_and_purges_after_the_last_save(lab, monkeypatch):
+    checkpoints, deleted, rmtree = lab.folder / "run" / "checkpoint", [], shutil.rmtree
+
+    def noted(path, **options):
+        deleted.append(folders.is_whole(Path(path)))  # which a kill on the way would leave
+        rmtree(path, **options)
+
+    monkeypatch.setattr("torchtitan.components.checkpoint.shutil.rmtree", noted)
     trainer_lines = train(lab, checkpoint__keep_latest_k=2)
     assert trainer_lines["lines"][-1]["step"] == STEPS
-    assert steps_of(lab.folder / "run" / "checkpoint") == [STEPS - 1, STEPS]
-    assert list(folders.step_folders(lab.folder / "run" / "checkpoint")) == [STEPS - 1, STEPS]
+    assert steps_of(checkpoints) == [STEPS - 1, STEPS]
+    assert list(folders.step_folders(checkpoints)) == [STEPS - 1, STEPS]
+    assert deleted == [False] * (STEPS - 2)
 
 
 def test_plain_torchtitan_loads_ours_and_ours_loads_plain_torchtitans(copied, lab):

@@ -4,10 +4,12 @@ import resource
 import shutil
 import subprocess
 from contextlib import contextmanager
+from unittest import mock
 
 import pytest
 import torch.distributed as dist
 
+from let_titan.checkpoint import manager
 from let_titan.checkpoint.checksums import damaged_files
 from let_titan.checkpoint.failures import in_order
 from let_titan.collectives import do_where, gathered
@@ -71,6 +73,27 @@ def test_a_stops_save_that_fails_in_the_background_is_told(lab):
     with small_files(), pytest.raises(RunError, match=told):
         trainer.checkpointer.save_now(1)
     trainer.close()
+
+
+@pytest.mark.parametrize("error", [OSError, RuntimeError])
+def test_what_fails_outside_of_dcps_own_steps_is_told(error, lab, monkeypatch):
+    """As files for Hugging Face, and memory to stage in, of which a container has little."""
+    trainer = LetTrainer(lab.config(checkpoint__enable=True))
+    monkeypatch.setattr(manager.dcp, "save", mock.Mock(side_effect=error("no room")))
+    with pytest.raises(RunError, match=rf"of step 9 could not be written .*\({error.__name__}: no"):
+        trainer.checkpointer.save(9, last_step=True)
+    trainer.close()
+
+
+def test_an_old_checkpoint_that_may_not_be_deleted_stays(lab, monkeypatch):
+    """As one of another user's, who began the run."""
+    monkeypatch.setattr(manager, "tear", mock.Mock(side_effect=PermissionError(13, "denied")))
+    told = []
+    monkeypatch.setattr(manager.logger, "warning", told.append)
+    train(lab, checkpoint__keep_latest_k=2, checkpoint__interval=2)
+    checkpoints = lab.folder / "run" / "checkpoint"
+    assert steps_of(checkpoints) == [2, 4, 6]
+    assert f"{checkpoints / 'step-2'} cannot be deleted (denied): it stays." in told
 
 
 def test_metrics_that_cannot_be_written_are_told(lab):

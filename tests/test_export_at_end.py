@@ -209,12 +209,15 @@ def test_what_is_trained_again_is_exported_again(lab, capsys):
     out = exported_folder(lab.config(None, **every))
     assert again(lab.folder, capsys)[0] == 0
     first = contents(out)["model.safetensors"]
+    other = out.with_name("step-9")  # which is of no checkpoint that goes
+    other.mkdir()
     lab.config(None, **every, checkpoint__load_step=1, training__max_norm=0.01)
     assert again(lab.folder, capsys)[0] == 0
     assert contents(out)["model.safetensors"] != first
     aside = out.parent / "abandoned-1" / out.name
     assert contents(aside)["model.safetensors"] == first
     assert contents(out).keys() == contents(aside).keys()
+    assert other.exists()
 
 
 @pytest.mark.parametrize("in_hf", [False, True])

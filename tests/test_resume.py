@@ -10,7 +10,7 @@ from let_titan.checks import find_mistakes
 from let_titan.errors import ConfigError
 from let_titan.runs import Run
 from let_titan.train import LetTrainer
-from tests.checkpoints import cut, make
+from tests.checkpoints import cut, make, steps_of
 from tests.resumed import (
     S_STOP,
     SAVED,
@@ -114,6 +114,16 @@ def test_a_run_that_only_loads_leaves_the_checkpoints_as_they_are(finished, lab)
     found = train(lab, checkpoint__load_only=True, checkpoint__keep_latest_k=2)
     assert found["lines"] == finished[1]["lines"]
     assert sorted((run / "checkpoint").rglob("*")) == before
+
+
+def test_a_start_from_step_0_leaves_all_others_aside(finished, lab):
+    checkpoints = lab.folder / "run" / "checkpoint"
+    shutil.copytree(finished[0], lab.folder / "run")
+    (checkpoints / "step-1").rename(checkpoints / "step-0")
+    trainer = LetTrainer(lab.parsed({"s_stop": S_STOP}, **{**SAVED, "validation__enable": False}))
+    assert trainer.checkpointer.load(0)
+    trainer.close()
+    assert trainer.step == 0 and steps_of(checkpoints) == [0]
 
 
 def changed_on_the_way(assets, folder, first, others):

@@ -137,7 +137,6 @@ class LetCheckpointManager(CheckpointManager):
         if future is not None:
             with self._written(None):
                 future.result()
-            self.save_future = None
 
     def last_good(self) -> Path | None:
         """Returns the checkpoint a new start would load, after a save in the background ended."""
@@ -182,11 +181,18 @@ class LetCheckpointManager(CheckpointManager):
         )
 
     def _purge_stale_checkpoints(self) -> None:
-        """Deletes all but the latest k whole checkpoints; each counts as torn from the start."""
+        """Deletes all but the latest k whole checkpoints; each counts as torn from the start.
+
+        One that may not be deleted, as another user's, is no reason to end a run.
+        """
         if self.keep_latest_k > 0 and dist.get_rank() == 0:
             for path in list(whole_checkpoints(self.path).values())[: -self.keep_latest_k]:
-                tear(path)
-                self.purge_queue.put(str(path))
+                try:
+                    tear(path)
+                except OSError as error:
+                    logger.warning(f"{path} cannot be deleted ({error.strerror}): it stays.")
+                else:
+                    self.purge_queue.put(str(path))
 
     @in_order()
     def _tidy(self) -> None:
