@@ -1,5 +1,6 @@
 """Compiled tensor parallelism is refused where one tiny step of it fails, and nowhere else."""
 
+from copy import deepcopy
 from types import SimpleNamespace
 
 import pytest
@@ -44,14 +45,26 @@ def test_what_fails_is_refused_by_name(checkpointing, lab):
     assert "AssertionError: expected all tensors" in sentence
 
 
+@pytest.mark.skipif(not torch.__version__.startswith("2.13."), reason="it may work there")
+def test_what_fails_in_backward_is_refused(lab, monkeypatch):
+    """As it would without a mend of ``parallelize_student``."""
+    monkeypatch.setattr("let_titan.student.parallelize.await_embeddings", lambda _: None)
+    (sentence,) = refusals(lab, **COMPILE)
+    assert "AttributeError" in sentence
+
+
 def test_the_probe_is_made_where_the_rank_will_be(lab, monkeypatch):
     """A GPU that a process has once used keeps its context until the process ends."""
-    chosen = []
+    chosen, reset = [], torch.compiler.reset
     monkeypatch.setenv("LOCAL_RANK", "3")
     monkeypatch.setattr(probe, "device_module", SimpleNamespace(set_device=chosen.append))
-    monkeypatch.setattr(probe, "backward", lambda _: chosen.append("probed"))
-    assert refusals(lab, **COMPILE) == []
-    assert chosen == [torch.device(device_type, 3), "probed"]
+    monkeypatch.setattr(probe, "backward", lambda config: chosen.append(config.compile.backend))
+    monkeypatch.setattr(torch.compiler, "reset", lambda: chosen.append("reset") or reset())
+    config = lab.parsed({}, **TP, **COMPILE)
+    before = deepcopy(config)
+    assert probe.compiled_tensor_parallel_error(config) == ""
+    assert chosen == [torch.device(device_type, 3), "aot_eager", "reset"]
+    assert config == before
 
 
 def test_only_compiled_blocks_are_probed_and_only_where_the_run_will_be(lab, monkeypatch):

@@ -60,9 +60,6 @@ def backward(config: LetJobConfig) -> None:
         with torch.device("meta"):
             model = LetTransformer(args)
         parallelize_student(model, dims, config)
-        model.to_empty(device=device_type)
-        for parameter in model.parameters():
-            torch.nn.init.zeros_(parameter)
-        model.freqs_cis.zero_()
+        model.to_empty(device=device_type)  # whose numbers nobody looks at
         tokens = torch.zeros(1, args.max_seq_len, dtype=torch.int64, device=device_type)
         model(tokens).sum().backward()
