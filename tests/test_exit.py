@@ -11,9 +11,11 @@ from contextlib import contextmanager
 from types import SimpleNamespace
 
 import pytest
+from torch.distributed import DistNetworkError
 
 from let_titan import train
 from let_titan.errors import ConfigError, printing_errors
+from let_titan.launch import PLACE, complete_environment, rendezvous_errors
 from tests.support import Lab, write_toml
 from tests.world import free_port
 
@@ -141,6 +143,21 @@ def test_one_sentence_and_exit_code_two(name, told):
     assert "Traceback" not in result.out and "Warning" not in result.out
     assert result.seconds < 10
     assert not (folder / "run").exists()
+
+
+@pytest.mark.parametrize("name", PLACE)
+def test_each_number_of_a_launchers_is_one(name, monkeypatch):
+    monkeypatch.setenv(name, "-1")
+    with pytest.raises(ConfigError, match=f"{name} = '-1' must be a number"):
+        complete_environment()
+
+
+def test_why_the_processes_do_not_meet_is_said(monkeypatch):
+    monkeypatch.setenv("MASTER_ADDR", "node-0")
+    monkeypatch.setenv("MASTER_PORT", "29500")
+    told = r"cannot meet at node-0:29500 \(timed out\): give"
+    with pytest.raises(ConfigError, match=told), rendezvous_errors():
+        raise DistNetworkError("timed out\nException raised from")
 
 
 def test_without_a_launcher_a_run_is_one_process(told):
