@@ -77,3 +77,5 @@ def test_only_compiled_blocks_are_probed_and_only_where_the_run_will_be(lab, mon
     told = [str(m) for m in find_mistakes(config, 2)]
     away = [str(m) for m in find_mistakes(config, 2, elsewhere=True)]
     assert sentence in told and sentence not in away
+    monkeypatch.setattr(dist, "is_initialized", lambda: True)  # by whoever asks from within a run
+    assert refusals(lab, **COMPILE) == []
