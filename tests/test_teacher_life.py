@@ -121,6 +121,18 @@ def test_what_its_load_takes_is_in_no_window(lab, monkeypatch):
     assert loaded[0] <= trainer.metrics_processor.time_last_log
 
 
+def test_what_it_frees_is_told_without_the_garbage_of_others(lab, monkeypatch):
+    trainer, done = LetTrainer(lab.config({})), []
+    for module in ("phase", "teacher_slot"):
+        place = f"let_titan.let.{module}.free_cached_memory"
+        monkeypatch.setattr(place, lambda: done.append("freed"))
+    monkeypatch.setattr("let_titan.let.phase.memory_gib", lambda: done.append("looked"))
+    trainer.phase.load()
+    trainer.phase.release()
+    trainer.close()
+    assert done == ["freed", "looked", "freed", "looked"]
+
+
 def test_what_its_leave_takes_is_in_no_window(lab, monkeypatch):
     """The step of s_stop is logged before the teacher leaves, and a window begins after it.
 
