@@ -134,6 +134,24 @@ def test_a_run_resumes_exactly(workers, assets, tmp_path, readers):
     assert_resumes_exactly(results)
 
 
+def test_what_the_teacher_read_since_the_last_line_survives_a_resume(lab, readers):
+    keys = {"checkpoint__enable": True, "checkpoint__interval": 1, "training__steps": 4}
+    keys |= {**aligned(readers, "uneven"), "metrics__log_freq": 100}
+    found = []
+    for _ in range(2):
+        train, *_ = leave(lab, LET, **keys)
+        found.append([(line["step"], line["teacher_flops"]) for line in train])
+        shutil.rmtree(lab.folder / "run" / "checkpoint" / "step-4")
+    assert found[0] == found[1] and [step for step, _ in found[0]] == [1, 4]
+
+
+def test_padding_is_counted_where_the_teacher_reads_it(lab, readers, monkeypatch):
+    monkeypatch.setattr("let_titan.let.targets.takes_pieces", lambda config: False)
+    with some_unread():
+        line = run(lab.config(LET, **aligned(readers, "uneven")))[3][0]
+    assert 0 < line["let/teacher_padding_share"] < 1
+
+
 def test_a_run_keeps_its_teachers_tokenizer(lab, readers):
     keys = {"checkpoint__enable": True, "checkpoint__interval": 2, "training__steps": 4}
     leave(lab, LET, **keys, teacher__checkpoint=str(readers / "equal"))
