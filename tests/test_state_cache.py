@@ -206,6 +206,7 @@ def test_another_runs_cache_is_refused_by_name(filled, lab):
         ({"data__lanes": 2}, "at its start) is 1, here 2"),
         ({"training__seq_len": 32}, "training.seq_len is 64, here 32"),
         ({"teacher__layer": 2}, "the teacher's layers is ['last'], here ['2']"),
+        ({"data__document_attention": True}, "data.document_attention is False, here True"),
         ({"teacher__dtype": "bfloat16"}, "teacher.dtype is 'float32', here 'bfloat16'"),
     ):
         assert sentence in told(lab, filled, **changes), sentence
