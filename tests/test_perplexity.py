@@ -198,14 +198,6 @@ def test_plain_windows_are_disjoint(assets, corpus):
     assert np.array_equal(plain, every[: len(plain)])
 
 
-@pytest.mark.parametrize("around", [(True, False), (False, True)])
-def test_what_stands_around_documents_is_what_is_asked_for(around, assets, corpus):
-    folder = str(assets / "tokenizer")
-    tokenizer, packed = load_tokenizer(folder), Packed(str(corpus), folder, *around)
-    ids = np.concatenate([w.ids for w in packed.windows(SEQ_LEN, None)])
-    assert tuple(special in ids for special in (tokenizer.bos_id, tokenizer.eos_id)) == around
-
-
 def test_a_tokenizer_that_cuts_documents_is_read_without_that(assets, corpus, tmp_path):
     shutil.copytree(assets / "tokenizer", tmp_path / "cuts")
     cut_documents(tmp_path / "cuts")
