@@ -1,11 +1,22 @@
 """The files of a cache of states: what was written is read; whose it is."""
 
+from pathlib import Path
+from types import SimpleNamespace
+
 import pytest
 import torch
 from safetensors import SafetensorError
 
 from let_titan.errors import ConfigError, RunError
-from let_titan.state_cache import CachedTeacher, StateFiles, begin_cache, check_cache, files, lock
+from let_titan.state_cache import (
+    CachedTeacher,
+    StateFiles,
+    begin_cache,
+    check_cache,
+    files,
+    key,
+    lock,
+)
 from let_titan.train import LetTrainer
 from tests.world import elsewhere
 
@@ -129,3 +140,18 @@ def test_what_is_no_cache_is_told(tmp_path):
         check_cache(tmp_path, {"lanes": 2})
     with pytest.raises(RunError, match="cannot be written"):
         begin_cache(tmp_path / "other.json" / "cache", {"lanes": 2})
+
+
+def test_the_key_is_the_same_in_every_process(tmp_path, monkeypatch):
+    """A set of names has another order in each, and a folder another on each file system."""
+    layers = ["last", 3, 1, "middle", 5, 2]
+    plan = SimpleNamespace(pairs=[SimpleNamespace(layer=layer) for layer in layers])
+    monkeypatch.setattr(key, "read_config", lambda *_: SimpleNamespace(num_hidden_layers=8))
+    assert key.layers_of(plan, tmp_path, False) == ["1", "2", "3", "4", "5", "last"]
+    for name in ("config.json", "a.safetensors", "b.safetensors"):
+        (tmp_path / name).write_text(name)
+    digest, glob = key.teacher_digest.__wrapped__, Path.glob
+    wanted = digest(tmp_path)
+    for order in (sorted, lambda paths: sorted(paths, reverse=True)):
+        monkeypatch.setattr(Path, "glob", lambda *args, order=order: order(glob(*args)))
+        assert digest(tmp_path) == wanted
