@@ -32,6 +32,14 @@ def test_an_accuracy_met_at_a_first_evaluation_gives_no_figure(tmp_path, before)
     assert "(3 of 3 reached it). No speed-up can be given: it was" in accuracy_sentence(result)
 
 
+def test_a_run_whose_summary_was_lost_is_named(tmp_path):
+    baseline, let = twins(tmp_path, BASELINE, BETTER)
+    assert "summary.json was lost" not in report(compare([let], [baseline]))
+    let.summary["lost_before"] = 1000
+    told = report(compare([let], [baseline]))
+    assert f"its summary.json was lost: {let.name} (before step 1,000)." in told
+
+
 def test_a_loss_that_was_there_untrained_gives_no_figure_but_a_sentence(tmp_path):
     baseline, let = twins(tmp_path, {**BASELINE, 40: 11.0}, BETTER)
     (result,) = compare([let], [baseline]).results

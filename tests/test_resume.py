@@ -79,7 +79,10 @@ def test_a_finished_run_writes_the_summary_that_it_lost(finished, lab):
         Run.load(run)
     (run / "summary.json").unlink()
     assert train(lab)["lines"] == finished[1]["lines"]
-    assert Run.load(run).fact("exit_state") == "completed"
+    found = Run.load(run)
+    assert found.fact("exit_state") == "completed"
+    # What it cannot know any more, it does not deny.
+    assert found.fact("lost_before") == STEPS and found.fact("teacher") == {"unknown": True}
 
 
 def test_a_run_may_leave_validation_out_for_a_while(lab):

@@ -202,6 +202,34 @@ def test_every_start_is_kept_until_a_run_begins_anew(tmp_path):
         assert found == [(start, 2) for start in starts]
 
 
+def test_a_summary_that_is_lost_is_missed_until_the_run_begins_anew(tmp_path):
+    """What it knew of starts and teacher is not known: not that there were none."""
+
+    def found():
+        summary = read_summary(tmp_path)
+        return summary.get("lost_before"), summary["teacher"]
+
+    def lose(step, teacher):
+        (tmp_path / "summary.json").unlink()
+        RunFolder(tmp_path, MetricsFile(tmp_path / "metrics.jsonl", 1), {}).begin(step, teacher)
+        return found()
+
+    taught(tmp_path, 0, COMPUTING, 4)
+    assert found() == (None, COMPUTING)
+    assert lose(3, COMPUTING) == (3, COMPUTING)
+    assert lose(3, None) == (3, {"unknown": True})
+    begin(tmp_path, 4)
+    assert found() == (3, {"unknown": True})
+    taught(tmp_path, 3, COMPUTING, 4)  # it reads again
+    assert found() == (3, COMPUTING)
+    begin(tmp_path, 0)
+    assert found() == (None, None)
+    (tmp_path / "metrics.jsonl").write_text('{"step": 0, "val_loss": 1.0}\n')
+    assert lose(3, None) == (3, None)  # a baseline
+    for step in (0, 2):  # a start, and one from an initial checkpoint that leaves nothing behind
+        assert lose(step, None) == (None, None)
+
+
 def test_what_validation_read_is_known_after_a_start_without(tmp_path):
     """And how: a later start, validated again, is compared with both."""
     for step, read, known in (

@@ -17,6 +17,7 @@ def caveats(ours: Sequence[Run], theirs: Sequence[Run]) -> list[str]:
     """Returns sentences that belong to the verdict of two sides; none for sound ones."""
     return [
         *cut_short([*ours, *theirs]),
+        *known_in_part([*ours, *theirs]),
         *unequal_lengths(ours, theirs),
         *unlike_scores([*theirs, *ours]),
     ]
@@ -31,6 +32,19 @@ def cut_short(runs: Sequence[Run]) -> list[str]:
         if (state := exit_state(run)) not in (None, COMPLETED)
     ]
     return [f"But {'; '.join(found)}."] if found else []
+
+
+def known_in_part(runs: Sequence[Run]) -> list[str]:
+    """Names runs whose summary.json was lost and written anew on the way."""
+    found = [
+        f"{run.name} (before step {step:,})" for run in runs if (step := run.fact("lost_before"))
+    ]
+    if not found:
+        return []
+    return [
+        "But on what devices a run began is not known, since its summary.json was lost: "
+        f"{', '.join(found)}."
+    ]
 
 
 def exit_state(run: Run) -> str | None:

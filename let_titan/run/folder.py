@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from let_titan.run.record import MetricsFile
 from let_titan.run.summary import write_summary
 from let_titan.run.teacher_cost import TeacherCost, cost_at_start
 from let_titan.run.used_folder import cut, set_aside
-from let_titan.runs import COMPLETED, EVALUATIONS, kind_of, starts_of
+from let_titan.runs import COMPLETED, EVALUATIONS, Line, kind_of, starts_of
 
 FAILED = "failed"
 """How the exit state of a failed run begins."""
@@ -77,6 +78,10 @@ class RunFolder:
             before = {"hardware": kind_of(earlier.get("hardware", {}))}
             kept = (start for start in starts_of(earlier) if start["step"] < step)
             starts = [{**before, **start} for start in kept] + starts
+            if "lost_before" in earlier:
+                self.facts["lost_before"] = earlier["lost_before"]
+        elif any(line["step"] < step for line in lines):
+            self._note_lost(step, lines)
         self.facts["starts"] = starts
         if step == 0:
             set_aside(self._path.parent)
@@ -95,6 +100,16 @@ class RunFolder:
         self.facts["validation_data"] = earlier["validation_data"]
         how = {**earlier["config"]["validation"], "enable": False}
         self.facts["config"] = {**self.facts["config"], "validation": how}
+
+    def _note_lost(self, step: int, lines: Iterable[Line]) -> None:
+        """Says that there were starts before, of which a summary that is gone knew.
+
+        So it did of the teacher, if that has left: the lines know that there was one, not which.
+        """
+        self.facts["lost_before"] = step
+        taught = any(line.get("teacher_active") for line in lines if line["step"] <= step)
+        if taught and self.facts["teacher"] is None:
+            self.facts["teacher"] = {"unknown": True}
 
     def is_unfinished(self) -> bool:
         """Whether the summary does not say that the run was completed; every rank calls."""
