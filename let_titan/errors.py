@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from safetensors import SafetensorError
+
 from let_titan.stop import exit_on_sigterm
 
 
@@ -63,10 +65,11 @@ def writing(path: Path) -> Iterator[None]:
     """Turns what the file system refuses while ``path`` is written into a RunError."""
     try:
         yield
-    except OSError as error:
+    except (OSError, SafetensorError) as error:
+        why = getattr(error, "strerror", None) or error
         raise RunError(
-            f"{path} cannot be written ({error.strerror or error}): make room or mend the file "
-            "system, then start the same command again."
+            f"{path} cannot be written ({why}): make room or mend the file system, then start the "
+            "same command again."
         ) from error
 
 

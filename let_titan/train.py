@@ -11,6 +11,7 @@ import torch.distributed as dist
 from torchtitan.tools.logging import init_logger, logger
 
 from let_titan.checks import check_config, is_over
+from let_titan.collectives import gathered
 from let_titan.config import LetConfigManager, LetJobConfig
 from let_titan.data.loader import PileLoader
 from let_titan.errors import ConfigError, LocalConfigError, RunError
@@ -78,6 +79,7 @@ def run(config: LetJobConfig) -> bool:
                 trainer.train()
                 note_skipped_lines(trainer)
             exit_state = exit_state_of(trainer)
+            stopped = any(gathered(trainer.guard.stop or trainer.stop_request()))
             trainer.run_folder.end(exit_state)
         except BaseException as error:  # torch's CheckpointException is no Exception
             if trainer is not None:
@@ -87,21 +89,17 @@ def run(config: LetJobConfig) -> bool:
             if trainer is not None:
                 trainer.close()
     dist.destroy_process_group()
-    return exit_state == COMPLETED and not stopped_before_export(trainer)
-
-
-def stopped_before_export(trainer: LetTrainer) -> bool:
-    """Whether a signal came so late that the run is complete; if so, logs how to export it.
-
-    A queue whose time is up would not let the export end.
-    """
-    stopped = trainer.guard.stop or trainer.stop_request()
-    if stopped and trainer.job_config.export.enable:
+    if exit_state != COMPLETED:
+        return False
+    if not stopped and not trainer.stop_request():
+        return True
+    # A queue whose time is up would not let the export end.
+    if config.export.enable and os.environ.get("RANK", "0") == "0":  # the rank that would export
         logger.info(
             "The run is complete, and after a signal its export is left out: start the same "
             "command again, which only exports, or use python -m let_titan.export."
         )
-    return stopped
+    return False
 
 
 def note_skipped_lines(trainer: LetTrainer) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -244,3 +245,14 @@ def cut_documents(folder: Path) -> None:
         "pad_token": "</s>",
     }
     path.write_text(json.dumps(content))
+
+
+@contextmanager
+def files_up_to(n_bytes: int) -> Iterator[None]:
+    """While active, no file may grow beyond ``n_bytes``, as on a full disk or under a quota."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (n_bytes, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)

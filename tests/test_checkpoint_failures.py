@@ -1,6 +1,5 @@
 """What cannot be written is told, and the older checkpoint is whole; what is gone is not missed."""
 
-import resource
 import shutil
 import subprocess
 from contextlib import contextmanager
@@ -17,6 +16,7 @@ from let_titan.errors import ConfigError, RunError
 from let_titan.train import LetTrainer
 from tests.checkpoints import DAMAGE, LAST, steps_of
 from tests.resumed import STEPS, train
+from tests.support import files_up_to
 from tests.world import run_world
 
 
@@ -33,15 +33,8 @@ def small_disk(folder):
         subprocess.run(["umount", str(folder)], check=True)
 
 
-@contextmanager
-def small_files():
-    """No file may grow beyond 2 MiB, as under a quota: a checkpoint of the student is 3 MiB."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (2 << 20, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+SMALL = 2 << 20
+"""Bytes: a checkpoint of the student has 3 MiB."""
 
 
 @pytest.mark.parametrize("mode", ["disabled", "async"])
@@ -63,14 +56,15 @@ def test_a_full_disk_is_told_and_the_older_checkpoint_is_whole(mode, finished, l
 
 @pytest.mark.parametrize("mode", ["disabled", "async"])
 def test_a_save_that_fails_in_any_other_way_is_told(mode, lab):
-    with small_files(), pytest.raises(RunError, match=r"File too large.*there is no older one\."):
+    told = r"File too large.*there is no older one\."
+    with files_up_to(SMALL), pytest.raises(RunError, match=told):
         train(lab, checkpoint__async_mode=mode)
 
 
 def test_a_stops_save_that_fails_in_the_background_is_told(lab):
     trainer = LetTrainer(lab.config(checkpoint__enable=True, checkpoint__async_mode="async"))
     told = r"A checkpoint could not be written .*File too large.*there is no older one\."
-    with small_files(), pytest.raises(RunError, match=told):
+    with files_up_to(SMALL), pytest.raises(RunError, match=told):
         trainer.checkpointer.save_now(1)
     trainer.close()
 
@@ -130,26 +124,26 @@ def test_its_own_checkpoint_is_what_is_checked_beside_an_initial_one(finished, l
     trainer.close()
 
 
-def test_what_rank_0_alone_meets_ends_every_rank(tmp_path):
+def test_what_one_rank_alone_meets_ends_every_rank(tmp_path):
     told = run_world(2, meet, tmp_path)
     assert told == [
         "ConfigError: The checkpoints cannot be put in order (no room): mend the folder.",
         "ConfigError: The checkpoints cannot be put in order (no room): mend the folder.",
+        "RunError: Rank 1 failed (KeyError: 'a defect').",
         "KeyError: 'a defect'",
-        "RunError: Rank 0 failed (KeyError: 'a defect').",
     ]
 
 
 def meet():
-    """Returns what both ranks meet of an OSError and of a defect on rank 0."""
+    """Returns what both ranks meet of an OSError on rank 0 and of a defect on rank 1."""
     found = []
-    for error in (OSError("no room"), KeyError("a defect")):
+    for rank, error in enumerate((OSError("no room"), KeyError("a defect"))):
 
         def fail(error=error):
             raise error
 
         try:
-            do_where(dist.get_rank() == 0, in_order()(fail))
+            do_where(dist.get_rank() == rank, in_order()(fail))
         except (ConfigError, RunError, KeyError) as met:
             found += gathered(f"{type(met).__name__}: {met}")
     return found

@@ -24,29 +24,42 @@ def test_low_precision_needs_a_gpu_that_has_it(capability, lab, monkeypatch):
         assert len(mistakes) == 1 and converter in mistakes[0] and found in mistakes[0]
 
 
+@pytest.fixture
+def no_compiler_named(monkeypatch):
+    """Takes away what clusters' modules and conda set."""
+    for name in ("CC", "CXX", *compiler.SEARCHED):
+        monkeypatch.delenv(name, raising=False)
+
+
 @pytest.mark.parametrize(
     ("gpu", "programs", "cure"),
     [
-        (False, {"CXX": "no-such-compiler"}, "install gcc and g++, name another in CXX"),
+        (False, {"CXX": "ccache g++"}, "CXX = 'ccache g++' does not name: install gcc and g++"),
         (False, {"CXX": "sh"}, None),
-        (False, {"PATH": "/nowhere"}, "name another in CXX"),
-        (True, {"PATH": "/nowhere"}, "name another in CC,"),
-        (True, {"PATH": "/nowhere", "CC": "a-wrapper"}, None),  # Triton calls it without a look
+        (False, {"PATH": "/nowhere"}, "this machine lacks: install gcc and g++, name a program in"),
+        (True, {"PATH": "/nowhere"}, "name a program in CC,"),
+        (True, {"CC": "gcc -m64"}, "CC = 'gcc -m64' does not name"),  # nor does Triton split it
+        (True, {"CC": "sh"}, None),
     ],
 )
-def test_compile_needs_a_compiler(gpu, programs, cure, lab, monkeypatch):
+def test_compile_needs_a_compiler(gpu, programs, cure, lab, no_compiler_named, monkeypatch):
     monkeypatch.setattr(compiler, "HAS_ACCELERATOR", gpu)
     for name, value in programs.items():
         monkeypatch.setenv(name, value)
     told = [str(mistake) for mistake in find_mistakes(lab.parsed(None, "--compile.enable"))]
     assert len(told) == (cure is not None) and all(cure in sentence for sentence in told)
-    for keys in ([], ["--compile.enable", "--compile.backend", "eager"]):
-        assert find_mistakes(lab.parsed(None, *keys)) == []
+    for keys in (
+        {"enable": False},
+        {"enable": True, "backend": "eager"},
+        {"enable": True, "components": []},
+    ):
+        asked = {f"compile__{key}": value for key, value in keys.items()}
+        assert find_mistakes(lab.parsed(None, **asked, teacher__compile=False)) == []
     assert find_mistakes(lab.parsed(None, "--compile.enable"), elsewhere=True) == []
 
 
-def test_compile_needs_pythons_headers(lab, tmp_path, monkeypatch):
-    monkeypatch.setattr(compiler.sysconfig, "get_path", lambda _: str(tmp_path))
+def test_compile_needs_pythons_headers(lab, tmp_path, no_compiler_named, monkeypatch):
+    monkeypatch.setattr(compiler.sysconfig, "get_path", lambda *_: str(tmp_path))
     config = lab.parsed(None, "--compile.enable")
     (told,) = find_mistakes(config)
     assert f"{tmp_path} has no Python.h" in str(told) and "compile.enable = false" in str(told)

@@ -259,9 +259,14 @@ def test_an_initial_checkpoint(short_run, lab):
     (checkpoints / "abandoned-1").mkdir()
     (told,) = started(step)
     assert "would not be loaded" in told and "remove that folder" in told
-    for shared, key in (("", "job.dump_folder"), ("tb", "metrics.save_tb_folder")):
+    for shared, key in (
+        ("", "job.dump_folder"),
+        ("tb", "metrics.save_tb_folder"),
+        ("saved", "job.save_config_file"),
+    ):
         board = {"metrics__enable_tensorboard": True, "metrics__save_tb_folder": "tb/board"}
-        (told,) = started(step, checkpoint__folder=shared, **board)
+        saved = {"job__save_config_file": "saved/config.json"}
+        (told,) = started(step, checkpoint__folder=shared, **board, **saved)
         assert f"checkpoint.folder = {shared!r} holds {key}, too" in told
     assert started(step, checkpoint__folder="new") == []
 

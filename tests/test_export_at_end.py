@@ -171,12 +171,9 @@ def test_an_export_that_fails_is_a_sentence_and_is_made_up_for(
     assert "export.enable = true would write to" in str(mistake)
 
 
-@pytest.mark.parametrize("last_step", [True, False])
-def test_a_signal_before_the_export_leaves_it_to_the_next_start(
-    last_step, lab, capsys, monkeypatch
-):
-    """In the last step, which every rank learns of, or once its checkpoint is written."""
-    owner, name = (LetTrainer, "train_step") if last_step else (RunFolder, "end")
+@pytest.mark.parametrize("when", ["in the last step", "once it is saved", "another rank"])
+def test_a_signal_before_the_export_leaves_it_to_the_next_start(when, lab, capsys, monkeypatch):
+    owner, name = (LetTrainer, "train_step") if "step" in when else (RunFolder, "end")
     before = getattr(owner, name)
 
     def signalled(*args):
@@ -184,7 +181,10 @@ def test_a_signal_before_the_export_leaves_it_to_the_next_start(
         return before(*args)
 
     config, told = lab.config(None, **{**EXPORTED, "training__steps": 1}), []
-    monkeypatch.setattr(owner, name, signalled)
+    if when == "another rank":
+        monkeypatch.setattr("let_titan.train.gathered", lambda mine: [mine, True])
+    else:
+        monkeypatch.setattr(owner, name, signalled)
     monkeypatch.setattr("let_titan.train.logger", SimpleNamespace(info=told.append))
     assert again(lab.folder, capsys)[0] == 0
     monkeypatch.undo()

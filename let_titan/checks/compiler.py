@@ -10,7 +10,7 @@ import sysconfig
 from pathlib import Path
 
 from let_titan.checks.mistakes import Mistakes
-from let_titan.config import LetJobConfig
+from let_titan.config import LetJobConfig, compiles, compiles_teacher
 from let_titan.device import HAS_ACCELERATOR
 from let_titan.errors import LocalConfigError
 
@@ -22,27 +22,28 @@ def compiler_mistakes(config: LetJobConfig) -> Mistakes:
     """Looks where Triton looks (for a GPU) or Inductor (for a CPU), once it writes a kernel."""
     if config.data.document_attention:  # flex attention is compiled whatever [compile] says
         key = "data.document_attention"
-    elif config.compile.enable and config.compile.backend == "inductor":
+    elif compiles_anything(config) and config.compile.backend == "inductor":
         key = "compile.enable"
     else:
         return
-    if compiler() is None:
-        language, variable = ("C", "CC") if HAS_ACCELERATOR else ("C++", "CXX")
+    language, variable, programs = (
+        ("C", "CC", ["gcc", "clang"]) if HAS_ACCELERATOR else ("C++", "CXX", ["g++"])
+    )
+    named = os.environ.get(variable)
+    if not any(map(shutil.which, programs if named is None else [named])):
+        found = "this machine lacks" if named is None else f"{variable} = {named!r} does not name"
         yield LocalConfigError(
-            f"{key} = true needs a {language} compiler, which this machine lacks ({variable} = "
-            f"{os.environ.get(variable, '')!r}): install gcc and g++, name another in {variable}, "
-            f"or set {key} = false."
+            f"{key} = true needs a {language} compiler, which {found}: install gcc and g++, name "
+            f"a program in {variable}, without arguments, or set {key} = false."
         )
-    folder = sysconfig.get_path("include")
-    if not Path(folder, "Python.h").exists() and not any(map(os.environ.get, SEARCHED)):
+    folders = [sysconfig.get_path("include"), sysconfig.get_path("include", "posix_prefix")]
+    there = any(Path(folder, "Python.h").exists() for folder in folders)
+    if not there and not any(map(os.environ.get, SEARCHED)):
         yield LocalConfigError(
-            f"{key} = true needs Python's headers, and {folder} has no Python.h: install them "
+            f"{key} = true needs Python's headers, and {folders[0]} has no Python.h: install them "
             f"(python3-dev on Debian), or set {key} = false."
         )
 
 
-def compiler() -> str | None:
-    """Returns the compiler that will be called; None where there is none."""
-    if not HAS_ACCELERATOR:
-        return shutil.which(os.environ.get("CXX", "g++"))
-    return os.environ.get("CC") or shutil.which("gcc") or shutil.which("clang")
+def compiles_anything(config: LetJobConfig) -> bool:
+    return compiles(config, "model") or compiles(config, "loss") or compiles_teacher(config)

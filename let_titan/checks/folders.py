@@ -50,7 +50,10 @@ def shared_with(config: LetJobConfig) -> str | None:
     dump = Path(config.job.dump_folder)
     checkpoints = (dump / config.checkpoint.folder).resolve()
     late = ("checkpoint.folder", "export.folder")  # made by a save, and at the end
-    for key, name in {"job.dump_folder": "", **subfolders(config)}.items():
+    folders = {"job.dump_folder": "", **subfolders(config)}
+    if config.job.save_config_file is not None:
+        folders["job.save_config_file"] = str(Path(config.job.save_config_file).parent)
+    for key, name in folders.items():
         if key not in late and (dump / name).resolve().is_relative_to(checkpoints):
             return key
     return None

@@ -182,7 +182,11 @@ def summary_mistakes(config: LetJobConfig, plan: LetPlan | None, world_size: int
 
 
 def way_without_summary(config: LetJobConfig) -> str:
-    """Returns how the run goes on: one that is complete could end at once in the model alone."""
+    """Returns the cure.
+
+    Nothing can follow a last checkpoint that holds the model alone, and without its summary the run
+    no longer counts as complete.
+    """
     last = whole_checkpoints(checkpoint_folder(config)).get(resume_step(config))
     with suppress(ValueError):  # its .metadata is damaged, which the contents' check tells
         if last is not None and not goes_on(last):

@@ -6,6 +6,7 @@ from typing import Any
 
 from let_titan.build_data import IDENTITY
 from let_titan.checks.checkpoint import differs
+from let_titan.checks.layout import NOT_OF_DATA
 from let_titan.checks.mistakes import Mistakes
 from let_titan.config import LetJobConfig
 from let_titan.data.files import PILE, data_fingerprint
@@ -66,15 +67,14 @@ def position_mistakes(config: LetJobConfig, before: dict[str, Any], lanes: int) 
 def lanes_of(before: dict[str, Any], starts: Sequence[dict[str, Any]]) -> int:
     """Returns how many lanes the run so far read; 0 where that is not known.
 
-    If it was not told, then one for each data-parallel rank of its first start, whose layout is
-    that of the config as long as it was the only one.
+    A run that was not told has one for each data-parallel rank of its first start. The summary's
+    config has that start's layout only while there was no other start.
     """
     told: int = before.get("data", {}).get("lanes", 0)
     if told or [start["step"] for start in starts] != [0]:
         return told
-    kinds = ("tensor", "context", "pipeline")
-    others = math.prod(before["parallelism"][f"{kind}_parallel_degree"] for kind in kinds)
-    return int(starts[0]["world_size"]) // others
+    degrees = (before["parallelism"][f"{kind}_parallel_degree"] for kind in NOT_OF_DATA)
+    return int(starts[0]["world_size"]) // math.prod(degrees)
 
 
 def position_differs(config: LetJobConfig, key: str, value: Any) -> ConfigError:

@@ -29,7 +29,7 @@ PACKAGES = (
 
 
 def write_summary(path: Path, summary: dict[str, Any]) -> None:
-    """Writes it, or a config, as JSON; a reader sees the old file or the new one, never half."""
+    """Writes a summary, or a config, as JSON; a reader sees the old or the new one, never half."""
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
     replace_text(path, json.dumps(summary, indent=2, default=str) + "\n")

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import save_file
 
 from let_titan.checkpoint.checksums import checksum
@@ -67,10 +67,7 @@ class StateFiles:
         path = self.folder / f"{min(sequences):012d}-{self.rank:05d}.safetensors"
         scratch = path.with_suffix(f".{os.getpid()}.tmp")
         with writing(path):
-            try:
-                save_file(dict(states), scratch)
-            except SafetensorError as error:
-                raise OSError(str(error)) from error
+            save_file(dict(states), scratch)
             found = checksum(scratch)
             entry = {"file": path.name, "sequences": [*sequences], "xxh3_128": found}
             os.replace(scratch, path)

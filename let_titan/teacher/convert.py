@@ -14,7 +14,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from let_titan.disk import write_whole
-from let_titan.errors import ConfigError
+from let_titan.errors import ConfigError, writing
 from let_titan.teacher.gguf_file import tokenizer_of_gguf
 from let_titan.teacher.weights import check_weights
 
@@ -38,26 +38,29 @@ def convert_gguf(path: Path, out: Path) -> None:
     transformers dequantises on loading and then refuses to save until its quantiser is gone.
     """
 
-    def convert(folder: Path) -> None:
+    with torch.random.fork_rng(devices=[]):  # a model is built on the way
         model: Any = AutoModelForCausalLM.from_pretrained(
             path.parent, gguf_file=path.name, dtype=torch.float32
         )
-        model.hf_quantizer, model.is_quantized = None, False
-        if hasattr(model.config, "quantization_config"):
-            del model.config.quantization_config
-        model.save_pretrained(folder)
-        tokenizer_of_gguf(path).save_pretrained(folder)
+    model.hf_quantizer, model.is_quantized = None, False
+    if hasattr(model.config, "quantization_config"):
+        del model.config.quantization_config
+    tokenizer = tokenizer_of_gguf(path)
 
-    with torch.random.fork_rng(devices=[]):  # a model is built on the way
-        write_whole(out, convert)
+    def save(folder: Path) -> None:
+        model.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+
+    with writing(out):
+        write_whole(out, save)
 
 
 def convert_bin(source: Path, out: Path, trust_remote_code: bool = False) -> None:
     """Writes a folder of ``.bin`` weights, read as weights only, as safetensors."""
     check_weights(str(source))
 
-    def convert(folder: Path) -> None:
-        try:
+    try:
+        with torch.random.fork_rng(devices=[]):  # a model is built on the way
             model = AutoModelForCausalLM.from_pretrained(
                 source,
                 use_safetensors=False,
@@ -65,14 +68,16 @@ def convert_bin(source: Path, out: Path, trust_remote_code: bool = False) -> Non
                 dtype="auto",
                 trust_remote_code=trust_remote_code,
             )
-        except (pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
-            raise ConfigError(
-                f"The teacher's *.bin in {str(source)!r} cannot be read as weights only "
-                f"({str(error).strip().splitlines()[0]}): give a teacher with *.safetensors."
-            ) from error
+    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
+        raise ConfigError(
+            f"The teacher's *.bin in {str(source)!r} cannot be read as weights only "
+            f"({str(error).strip().splitlines()[0]}): give a teacher with *.safetensors."
+        ) from error
+
+    def save(folder: Path) -> None:
         model.save_pretrained(folder)
-        for file in source.glob("*token*"):
+        for file in filter(Path.is_file, source.glob("*token*")):
             shutil.copy(file, folder)
 
-    with torch.random.fork_rng(devices=[]):  # a model is built on the way
-        write_whole(out, convert)
+    with writing(out):
+        write_whole(out, save)

@@ -7,7 +7,6 @@ from pathlib import Path
 import torch.distributed as dist
 
 from let_titan.collectives import do_where, gathered, patient_group
-from let_titan.errors import writing
 
 Fetch = Callable[[Path], None]
 
@@ -19,22 +18,17 @@ def fetch_once(folder: Path, fetch: Fetch) -> None:
     group of their own: in the default one they would time out over a large teacher's download.
 
     Raises:
-        ConfigError, RunError: from ``do_where``; of a folder that cannot be written, too.
+        ConfigError, RunError: from ``fetch`` and ``do_where``.
     """
-
-    def bring() -> None:
-        with writing(folder):
-            fetch(folder)
-
     if not dist.is_initialized() or dist.get_world_size() == 1:
         if is_missing(folder):
-            bring()
+            fetch(folder)
         return
     if not any(gathered(is_missing(folder))):
         return
     with patient_group() as group:
         for fetches in (dist.get_rank() == 0, os.environ.get("LOCAL_RANK", "0") == "0"):
-            do_where(fetches and is_missing(folder), bring, group)
+            do_where(fetches and is_missing(folder), lambda: fetch(folder), group)
 
 
 def is_missing(folder: Path) -> bool:

@@ -5,7 +5,7 @@ import os
 import tempfile
 from pathlib import Path
 
-from let_titan.errors import ConfigError
+from let_titan.errors import ConfigError, writing
 from let_titan.teacher.convert import convert_bin
 
 TIMEOUT_S = 4.0
@@ -55,12 +55,13 @@ def download(checkpoint: str, out: Path, trust_remote_code: bool, revision: str)
         ) from error
     if converts:
         return convert_bin(folder, out, trust_remote_code)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    # Replaced in one move: other nodes may be making the same link, or an old one may dangle.
-    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as scratch:
-        link = Path(scratch) / out.name
-        link.symlink_to(folder, target_is_directory=True)
-        os.replace(link, out)
+    with writing(out):
+        out.parent.mkdir(parents=True, exist_ok=True)
+        # Replaced in one move: other nodes may be making the same link, or an old one may dangle.
+        with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as scratch:
+            link = Path(scratch) / out.name
+            link.symlink_to(folder, target_is_directory=True)
+            os.replace(link, out)
 
 
 def commit_of(folder: Path) -> str | None:
