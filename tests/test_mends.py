@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+from types import SimpleNamespace
 from unittest import mock
 
 import pytest
@@ -22,7 +23,7 @@ from let_titan.preflight.student import whole_student
 from let_titan.preflight.world import fake_world
 from let_titan.run.metrics import LetMetricsProcessor
 from let_titan.student import parallelize_student
-from let_titan.student.parallelize import separate_compile_caches
+from let_titan.student.parallelize import await_embeddings, separate_compile_caches
 from let_titan.student.pipeline import PipelineLoss, build_loss
 from let_titan.train import LetTrainer
 from tests.context_parallel import checked, stand_in
@@ -214,8 +215,12 @@ def compiled_backward(config, dims):
 def test_compiled_blocks_do_not_lose_the_embeddings_gradient(lab, monkeypatch):
     """pytorch pull request 179506, in torch 2.13, on any device."""
     config = lab.parsed(None, **TP, **GRAPHS, **WHOLE_LOGITS)
+    monkeypatch.setenv("TORCH_COMPILE_CACHE_KEY_TAG", "theirs")
+    monkeypatch.setattr(torch.compiler.config, "cache_key_tag", "")
     with outside_the_world(), fake_world(config, 2) as dims:
         assert compiled_backward(config, dims) is not None
+        assert torch.compiler.config.cache_key_tag == "theirstp0"  # as compiled_losses needs it
+        await_embeddings(SimpleNamespace(tok_embeddings=None))  # of a pipeline's later stage
         if BEFORE_2_13:
             return
         monkeypatch.setattr(let_titan.student.parallelize, "await_embeddings", lambda _: None)
