@@ -3,6 +3,7 @@
 import shutil
 import subprocess
 from contextlib import contextmanager
+from types import SimpleNamespace
 from unittest import mock
 
 import pytest
@@ -14,7 +15,7 @@ from let_titan.checkpoint.failures import in_order
 from let_titan.collectives import do_where, gathered
 from let_titan.errors import ConfigError, RunError
 from let_titan.train import LetTrainer
-from tests.checkpoints import DAMAGE, LAST, steps_of
+from tests.checkpoints import DAMAGE, LAST, make, steps_of
 from tests.resumed import STEPS, train
 from tests.support import files_up_to
 from tests.world import run_world
@@ -76,6 +77,15 @@ def test_what_fails_outside_of_dcps_own_steps_is_told(error, lab, monkeypatch):
     monkeypatch.setattr(manager.dcp, "save", mock.Mock(side_effect=error("no room")))
     with pytest.raises(RunError, match=rf"of step 9 could not be written .*\({error.__name__}: no"):
         trainer.checkpointer.save(9, last_step=True)
+    trainer.close()
+
+
+def test_the_last_good_checkpoint_may_be_on_its_way(lab):
+    trainer = LetTrainer(lab.config(checkpoint__enable=True, checkpoint__async_mode="async"))
+    checkpointer = trainer.checkpointer
+    written = mock.Mock(side_effect=lambda: make(checkpointer.path, "step-1/.metadata"))
+    checkpointer.save_future = SimpleNamespace(result=written)
+    assert checkpointer.last_good() == checkpointer.path / "step-1"
     trainer.close()
 
 
