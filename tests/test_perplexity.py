@@ -265,9 +265,9 @@ def test_a_sentencepiece_file_alone_is_told(stranger, corpus, tmp_path, capsys):
 
 def test_a_sets_name_is_no_markup(capsys):
     figures = {"per_token": 1.0, "per_byte": 1.0, "bits_per_byte": 1.0, "tokens": 1}
-    show("m", {"Wikipedia [en]": figures, "[/INST]": figures})
+    show("m [/it]", {"Wikipedia [en]": figures, "[/INST]": figures})
     told = capsys.readouterr().out
-    assert "[en]" in told and "[/INST]" in told
+    assert all(name in told for name in ("[/it]", "[en]", "[/INST]"))
 
 
 @pytest.mark.parametrize(

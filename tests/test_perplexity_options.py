@@ -50,7 +50,27 @@ def test_the_window_is_within_what_the_model_can_read(longest, taken, refused, m
             perplexity.context(model, asked)
 
 
-def test_a_model_is_read_in_the_dtype_and_the_batches_asked_for(assets, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    "content",
+    ["{", '{"model_type": "nothing"}', '{"model_type": "gpt2", "n_positions": "many"}'],
+    ids=["torn", "unknown", "of the wrong type"],
+)
+def test_a_config_json_that_cannot_be_read_is_told(content, tmp_path):
+    (tmp_path / "config.json").write_text(content)
+    with pytest.raises(ConfigError, match=r"has no config\.json that can be read \(\S"):
+        perplexity.longest_of(tmp_path)
+
+
+def test_a_model_of_images_and_text_reads_as_many_tokens_as_its_text_does(tmp_path):
+    text = {"model_type": "llama", "max_position_embeddings": 77}
+    config = {"model_type": "llava", "text_config": text}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert perplexity.longest_of(tmp_path) == 77
+
+
+def test_a_model_is_read_in_the_dtype_and_the_batches_asked_for(
+    assets, tmp_path, monkeypatch, capsys
+):
     seen, measure = [], perplexity.measure
 
     def noted(network, windows, batch_size, n_bytes):
@@ -62,7 +82,8 @@ def test_a_model_is_read_in_the_dtype_and_the_batches_asked_for(assets, tmp_path
     GPT2LMHeadModel(config).save_pretrained(tmp_path / "model")
     for file in (assets / "tokenizer").iterdir():
         (tmp_path / "model" / file.name).write_bytes(file.read_bytes())
-    (tmp_path / "corpus.jsonl").write_text(json.dumps({"text": TEXTS[0]}))
+    rows = [{"text": TEXTS[0]}, {"text": ""}]
+    (tmp_path / "corpus.jsonl").write_text("\n".join(map(json.dumps, rows)))
     options = [str(tmp_path / "model"), "--data", str(tmp_path / "corpus.jsonl"), "--device", "cpu"]
     options += ["--out", str(tmp_path / "out"), "--stride", "16"]
     for dtype in ("bfloat16", "float32"):
@@ -70,3 +91,6 @@ def test_a_model_is_read_in_the_dtype_and_the_batches_asked_for(assets, tmp_path
     assert seen == [(torch.bfloat16, False, 3), (torch.float32, False, 3)]
     (found,) = json.loads((tmp_path / "out" / "perplexity.json").read_text())["models"]
     assert list(found["perplexity"]) == ["overall", "(no name)"]
+    (tmp_path / "corpus.jsonl").write_text(json.dumps(rows[1]))
+    assert perplexity.main(options) == 2
+    assert "does not fill one window of 16 tokens (1 empty left out)" in capsys.readouterr().err
