@@ -2,6 +2,7 @@
 
 import bisect
 import functools
+import string
 from collections import Counter
 from pathlib import Path
 
@@ -166,7 +167,7 @@ def test_any_text_by_any_two_tokenizers(encoders, text, data):
     reader, raw = readers(ours, theirs), text.encode()
     [twin] = reader.twins([text], [ids])
     if twin is None:  # SmolLM2's vocabulary lacks some bytes, and drops them
-        assert "smollm2" in names and not text.isascii()
+        assert "smollm2" in names and not set(text) <= set(string.printable)
         return
     row = reader.row([Slice(twin, 0, len(ids))])
     own, pieces = pieces_of(ours), pieces_of(theirs)
