@@ -168,7 +168,9 @@ def test_what_follows_changes_no_state(lab, readers):
         assert relative_error(other_states[0][mask[0]], states[0][mask[0]]) > 1e-2
 
 
-def test_documents_are_kept_apart_in_the_teachers_row_too(lab, readers):
+@pytest.mark.parametrize("packed", [True, False], ids=["end to end", "side by side"])
+def test_documents_are_kept_apart_in_the_teachers_row_too(packed, lab, readers, monkeypatch):
+    monkeypatch.setattr("let_titan.teacher.rows.takes_pieces", lambda config: packed)
     keys = aligned(readers, "other", data__document_attention=True, training__seq_len=96)
     with on_a_cpu():
         trainer = LetTrainer(lab.parsed(LET, **keys))

@@ -148,8 +148,7 @@ def test_keep_latest_k_counts_whole_ones_and_purges_after_the_last_save(lab, mon
         rmtree(path, **options)
 
     monkeypatch.setattr("torchtitan.components.checkpoint.shutil.rmtree", noted)
-    trainer_lines = train(lab, checkpoint__keep_latest_k=2)
-    assert trainer_lines["lines"][-1]["step"] == STEPS
+    assert train(lab, checkpoint__keep_latest_k=2)["lines"][-1]["step"] == STEPS
     assert steps_of(checkpoints) == [STEPS - 1, STEPS]
     assert list(folders.step_folders(checkpoints)) == [STEPS - 1, STEPS]
     assert deleted == [False] * (STEPS - 2)
@@ -250,7 +249,8 @@ def on_two_ranks(assets, folder):
     results["resumed"] = train(lab, checkpoint__async_mode="async")["lines"]
     torch.distributed.barrier()
     if rank == 0:
-        DAMAGE["flipped byte"](folder / "run" / "checkpoint" / LAST / "__1_0.distcp")
+        for name in ("__0_0.distcp", "__1_0.distcp"):  # of which each rank reads one
+            DAMAGE["flipped byte"](folder / "run" / "checkpoint" / LAST / name)
     torch.distributed.barrier()
     try:
         train(lab)
@@ -265,7 +265,7 @@ def test_two_ranks_save_in_the_background_and_both_tell_of_damage(assets, tmp_pa
     results = run_world(2, on_two_ranks, tmp_path, assets, tmp_path)
     assert results["resumed"] == results["whole"]
     assert results["told"][0] == results["told"][1]
-    assert "__1_0.distcp is missing or not as written" in results["told"][0]
+    assert "damaged: __0_0.distcp, __1_0.distcp are missing" in results["told"][0]
 
 
 def see_late(assets, folder, for_good):
