@@ -222,7 +222,8 @@ def test_salt_is_plain_after_its_first_stage(lab):
     trainer = LetTrainer(rkd(lab, distill__method="salt", distill__n_kd=2, training__steps=4))
     try:
         trainer.train()
-        assert trainer.phase.slot.teacher is None and trainer.phase.distillation.head is None
+        slot = trainer.phase.slot
+        assert slot.teacher is slot.head is trainer.phase.distillation.head is None
     finally:
         trainer.close()
 
