@@ -8,8 +8,9 @@ import torch
 from let_titan.errors import ConfigError
 from let_titan.train import LetTrainer, run
 from tests.layouts import FSDP
+from tests.run_files import read_summary
 from tests.support import Lab
-from tests.test_run_folder import read_summary, validated
+from tests.test_run_folder import validated
 from tests.world import run_world
 
 
