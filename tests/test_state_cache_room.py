@@ -1,10 +1,10 @@
-"""A cache of the teacher's states is not begun on a disk that cannot hold it."""
+"""A cache of the teacher's states is not begun where it cannot be held."""
 
 import shutil
 
 import pytest
 
-from let_titan.errors import ConfigError
+from let_titan.errors import ConfigError, RunError
 from tests.test_state_cache import SEQ_LEN, WIDTH, told, train
 
 STEP = 4 * SEQ_LEN * WIDTH * 2
@@ -31,3 +31,10 @@ def test_a_resume_asks_for_what_is_missing_alone(lab, monkeypatch):
         train(lab, "run", **cache)
     leave_free(monkeypatch, STEP)
     assert train(lab, "run", **cache)[2] == ["WritingTeacher"]
+
+
+def test_a_node_that_cannot_make_the_folder_says_so(lab, monkeypatch):
+    monkeypatch.setattr("let_titan.let.cache.RunCache._open", lambda *_: None)  # rank 0's could
+    (lab.folder / "mount").touch()
+    with pytest.raises(RunError, match=r"mount/cache cannot be written \((Not a d|File ex)"):
+        train(lab, "run", let={"s_stop": 2}, teacher__cache=str(lab.folder / "mount" / "cache"))

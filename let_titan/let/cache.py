@@ -17,6 +17,7 @@ from let_titan.batch import Batch
 from let_titan.collectives import do_where, gathered, patient_group
 from let_titan.config import LetJobConfig
 from let_titan.data.loader import PileLoader
+from let_titan.errors import writing
 from let_titan.plan import LetPlan
 from let_titan.state_cache import (
     CachedTeacher,
@@ -79,9 +80,14 @@ class RunCache:
         wanted = range(first, first + (plan.s_stop - start) * self.per_step)
         with patient_group() as group:  # rank 0 reads the teacher's weights for their sum
             do_where(dist.get_rank() == 0, lambda: self._open(plan, teacher, wanted), group)
-        self.path.mkdir(parents=True, exist_ok=True)  # a node may not see rank 0's for some time
+        do_where(True, self._make_folder)
         self.files = StateFiles(self.path, dist.get_rank())
         return not any(gathered(self.files.missing(wanted)))
+
+    def _make_folder(self) -> None:
+        """Makes it on every rank, since a node may not see rank 0's for some time."""
+        with writing(self.path):
+            self.path.mkdir(parents=True, exist_ok=True)
 
     def _open(self, plan: LetPlan, teacher: Path, wanted: range) -> None:
         """Checks key and room, says what is needed, and makes the folder."""
