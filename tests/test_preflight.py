@@ -228,10 +228,22 @@ def test_nodes_of_unequal_size_are_refused_as_the_run_would(per_node, code, lab,
     assert (told in capsys.readouterr().err) == (code == 2)
 
 
-def test_as_a_module_without_traceback(lab):
-    command = [sys.executable, "-m", "let_titan.preflight", *write(lab, {}), "--let.k", "9"]
+def as_a_module(lab, *args):
+    command = [sys.executable, "-m", "let_titan.preflight", *write(lab, {}), *args]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    process = subprocess.run(command, capture_output=True, text=True, env=environment)
+    return subprocess.run(command, capture_output=True, text=True, env=environment)
+
+
+def test_as_a_module_without_traceback(lab):
+    process = as_a_module(lab, "--let.k", "9")
     assert process.returncode == 2
     assert "let.k = 9" in process.stderr
     assert "Traceback" not in process.stderr + process.stdout
+
+
+def test_no_library_speaks_beside_the_report(lab):
+    """Not of the enums and extensions of torchao, nor of a CPU's autocast."""
+    process = as_a_module(lab, "--world-size", "1")
+    (told,) = process.stderr.splitlines()  # our own word on the teacher
+    assert told.endswith("brings no tokenizer to compare the student's with.")
+    assert "debug on 1 x A100" in process.stdout and process.returncode == 0

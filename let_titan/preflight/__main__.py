@@ -6,6 +6,7 @@ Other flags are torchtitan's and win over the file: --let.k 4.
 import argparse
 import json
 import sys
+import warnings
 
 from let_titan.arguments import count, fraction
 from let_titan.config import LetConfigManager
@@ -14,6 +15,7 @@ from let_titan.preflight.examination import choose_gpu, examine
 from let_titan.preflight.findings import Findings
 from let_titan.preflight.gpus import GPUS, GPUS_PER_NODE
 from let_titan.preflight.table import show
+from let_titan.quiet import ENUMS, EXTENSIONS, silent
 from let_titan.upstream import check_version
 
 DEFAULT_WORLD_SIZE = 32
@@ -31,7 +33,9 @@ def main(args: list[str] | None = None) -> int:
     except ConfigError as error:
         return refuse(Findings(mistakes=[str(e) for e in (error, *error.others)]), own.json)
     gpu = choose_gpu(config, own.gpu)
-    report = examine(config, own.world_size, gpu, own.mfu, own.gpus_per_node)
+    # What libraries miss on this machine says nothing of the one that the report is about.
+    with silent(ENUMS, EXTENSIONS), warnings.catch_warnings(action="ignore"):
+        report = examine(config, own.world_size, gpu, own.mfu, own.gpus_per_node)
     if report.findings.mistakes:
         if not config.job.config_file:
             report.findings.mistakes.insert(0, NO_FILE)

@@ -1,7 +1,6 @@
 """Whether a teacher can be built, and from the weights that are there: no tensor is read."""
 
 import importlib
-import logging
 from collections.abc import Sequence
 from importlib.metadata import version
 from typing import Any
@@ -10,6 +9,7 @@ import torch
 from torch import nn
 
 from let_titan.errors import ConfigError
+from let_titan.quiet import ENUMS, silent
 from let_titan.ranges import Layer
 from let_titan.teacher.attention import is_eager, mixes_without_attention
 from let_titan.teacher.description import describe
@@ -99,13 +99,9 @@ def build_or_refuse(
 
 
 def import_models_quietly() -> None:
-    """Imports what models are built of, and torchao with it, of whose enums torch 2.13 warns.
+    """Imports what models are built of, and torchao with it.
 
     A run that is refused afterwards says one sentence and nothing else.
     """
-    warns = logging.getLogger("torch.utils._pytree")
-    before, warns.disabled = warns.disabled, True
-    try:
+    with silent(ENUMS):
         importlib.import_module("transformers.modeling_utils")
-    finally:
-        warns.disabled = before
