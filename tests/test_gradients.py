@@ -31,9 +31,9 @@ def eager(assets, tmp_path_factory):
     return one_step(lab.config(LET, training__local_batch_size=8))
 
 
-def float64_twin(assets, initial, *, k, lambda_0):
+def float64_twin(assets, initial, *, k, lambda_0, loss=reference, flavor="debug"):
     """NLL + lambda_0 * L_proj by plain autograd in float64, from the same weights."""
-    args = FLAVORS["debug"]
+    args = FLAVORS[flavor]
     args.vocab_size, args.max_seq_len = 320, 64
     model = LetTransformer(args)
     model.load_state_dict(initial)
@@ -53,7 +53,7 @@ def float64_twin(assets, initial, *, k, lambda_0):
     logits = model.output(model.norm(hidden))
     n_valid = mask.sum()
     nll = F.cross_entropy(logits[mask], labels[mask], reduction="sum") / n_valid
-    alignment = reference(aligned, target, mask) / n_valid
+    alignment = loss(aligned, target, mask) / n_valid
     (nll + lambda_0 * alignment).backward()
     return model, nll.item(), alignment.item()
 

@@ -7,7 +7,7 @@ from let_titan.alignment.fitted import Fitted
 from let_titan.alignment.gradient import AlignmentLoss, gradient_of
 from let_titan.alignment.inject import ALIGNMENT_ARGUMENTS, Alignment
 from let_titan.alignment.learned import LEARNED, LearnedMap, map_bytes, map_flops
-from let_titan.alignment.losses import alignment_loss
+from let_titan.alignment.losses import LOSSES, alignment_loss, of_tokens
 from let_titan.alignment.maps import BEFORE_THE_STUDENT, build_width_map
 from let_titan.alignment.meter import StepMeter
 from let_titan.alignment.moments import RunningMoments
@@ -25,6 +25,7 @@ __all__ = [
     "ALIGNMENT_ARGUMENTS",
     "BEFORE_THE_STUDENT",
     "LEARNED",
+    "LOSSES",
     "Alignment",
     "AlignmentLoss",
     "Cca",
@@ -44,6 +45,7 @@ __all__ = [
     "interpolate_width",
     "map_bytes",
     "map_flops",
+    "of_tokens",
     "rows_of_this_rank",
     "share_of_batch",
     "sharing_axes",

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 
 from let_titan.alignment.cca import cca
 from let_titan.alignment.cosine import cosine_alignment
+from let_titan.alignment.gradient import AlignmentLoss
 from let_titan.alignment.width import interpolate_width
 
 # (h, t), [B, S, d_M] each, fp32 -> [B, S]
@@ -24,7 +25,7 @@ TINY = 1e-12
 """Keeps log and division finite where both sides are equal or zero."""
 
 
-def logsum(state: torch.Tensor, target: torch.Tensor, alpha: float) -> torch.Tensor:
+def logsum(state: torch.Tensor, target: torch.Tensor, alpha: float = 4.0) -> torch.Tensor:
     """log sum_i |h_i / |h| - t_i / |t||^alpha, [B, S].
 
     From "Understanding the Role of the Projector in Knowledge Distillation" (Miles and Mikolajczyk,
@@ -50,10 +51,15 @@ def mse(state: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
     return (state - target).square().mean(-1)
 
 
+def of_tokens(loss: TokenLoss) -> AlignmentLoss:
+    """Returns the ``AlignmentLoss`` that is ``loss`` of each valid token, as ``over_tokens``."""
+    return partial(over_tokens, loss)
+
+
 def over_tokens(
     loss: TokenLoss, hidden: torch.Tensor, teacher: torch.Tensor, mask: torch.Tensor
 ) -> Sums:
-    """Sums ``loss`` over the valid tokens, an ``AlignmentLoss`` once ``loss`` is given.
+    """Sums ``loss`` over the valid tokens.
 
     Args:
         loss: one number a token.
@@ -107,17 +113,17 @@ def gram(states: torch.Tensor) -> torch.Tensor:
     return states @ states.transpose(-1, -2) / scale
 
 
-def alignment_loss(name: str, alpha: float) -> Callable[..., Sums]:
+LOSSES: dict[str, AlignmentLoss] = {
+    "cosine": cosine_alignment,
+    "logsum": of_tokens(logsum),
+    "smooth_l1": of_tokens(smooth_l1),
+    "mse": of_tokens(mse),
+    "cka": cka,
+    "cca": cca,
+}
+"""What ``let.loss`` may name; a module of the user's adds to it (docs/extend.md)."""
+
+
+def alignment_loss(name: str, alpha: float) -> AlignmentLoss:
     """Returns the loss of ``let.loss`` = ``name``; ``alpha`` is let.alpha, for logsum."""
-    if name in WHOLE:
-        return WHOLE[name]
-    by_token: dict[str, TokenLoss] = {
-        "logsum": partial(logsum, alpha=alpha),
-        "smooth_l1": smooth_l1,
-        "mse": mse,
-    }
-    return partial(over_tokens, by_token[name])
-
-
-WHOLE: dict[str, Callable[..., Sums]] = {"cosine": cosine_alignment, "cka": cka, "cca": cca}
-"""Losses that take states as they are, and cca what ``Cca`` has found."""
+    return of_tokens(partial(logsum, alpha=alpha)) if name == "logsum" else LOSSES[name]

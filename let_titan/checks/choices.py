@@ -1,13 +1,17 @@
-"""Keys for which torchtitan accepts any string, and keys that can have one value only."""
+"""Keys that are any string to the parser, and keys that can have one value only."""
 
-from collections.abc import Iterable
+from collections.abc import Collection
 
+from let_titan.alignment import LOSSES
 from let_titan.checks.mistakes import Mistakes
 from let_titan.checks.ranges import value_at
 from let_titan.config import LetJobConfig
 from let_titan.errors import ConfigError
+from let_titan.schedule import SHAPES
 
-CHOICES = {
+CHOICES: dict[str, Collection[str]] = {
+    "let.loss": LOSSES,
+    "let.schedule": SHAPES,
     "optimizer.name": ("AdamW", "Adam"),
     "activation_checkpoint.determinism_check": ("default", "none"),
     "compile.components": ("model", "loss"),
@@ -55,7 +59,7 @@ def choice_mistakes(config: LetJobConfig) -> Mistakes:
             yield ConfigError(f"{path} = {value!r} cannot be used: {reason}; leave the key out.")
 
 
-def not_among(path: str, value: str | list[str], choices: Iterable[str]) -> Mistakes:
+def not_among(path: str, value: str | list[str], choices: Collection[str]) -> Mistakes:
     for word in [value] if isinstance(value, str) else value:
         if word not in choices:
             verb = "=" if isinstance(value, str) else "has"

@@ -1,8 +1,8 @@
-"""experimental.custom_import: a module that adds to torchtitan's converters or data sets."""
+"""experimental.custom_import: a module of the user's, which adds to what the config may name."""
 
 import importlib
 
-from let_titan.checks.mistakes import Mistakes
+from let_titan.checks.mistakes import Mistakes, raised_by
 from let_titan.config import LetJobConfig
 from let_titan.errors import LocalConfigError, one_line
 
@@ -10,12 +10,20 @@ from let_titan.errors import LocalConfigError, one_line
 def import_mistakes(config: LetJobConfig) -> Mistakes:
     """Imports it before torchtitan's Trainer does: the checks that follow ask for what it adds."""
     module = config.experimental.custom_import
-    if not module:
-        return
+    if module:
+        yield from raised_by(import_users, module)
+
+
+def import_users(module: str) -> None:
+    """Imports a module of the user's.
+
+    Raises:
+        LocalConfigError: it is not found, or raises.
+    """
     try:
         importlib.import_module(module)
     except Exception as error:  # its code may raise anything
-        yield LocalConfigError(
+        raise LocalConfigError(
             f"experimental.custom_import = {module!r} cannot be imported ({one_line(error)}): put "
             "it on PYTHONPATH, mend it, or leave the key out."
-        )
+        ) from error

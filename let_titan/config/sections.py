@@ -79,14 +79,15 @@ class Let:
     By how much the aligned block's smoothed cosine to the teacher must rise in ten looks, >= 0
     """
 
-    schedule: Literal["linear", "constant", "cosine", "step"] = "linear"
-    """Shape of the weight before s_stop (paper: linear)"""
+    schedule: str = "linear"
+    """Shape of the weight before s_stop: "linear" (paper), "constant", "cosine", or "step" """
 
-    loss: Literal["cosine", "logsum", "smooth_l1", "mse", "cka", "cca"] = "cosine"
+    loss: str = "cosine"
     """
-    Alignment loss. "cosine": minus the mean cosine over valid tokens (paper, section 3); the others
-    are defined in let_titan/alignment/losses.py. "cka" compares sequences; "cca" maximises the
-    canonical correlations of running covariances (let_titan/alignment/cca.py); both take any widths
+    Alignment loss. "cosine": minus the mean cosine over valid tokens (paper, section 3). "logsum",
+    "smooth_l1", "mse": as defined in let_titan/alignment/losses.py. "cka" compares sequences; "cca"
+    maximises the canonical correlations of running covariances (let_titan/alignment/cca.py); both
+    take any widths. Schedules and losses of your own: docs/extend.md
     """
 
     cca_ridge: float = 1e-3

@@ -14,6 +14,7 @@ from let_titan.checkpoint.folders import (
     whole_checkpoints,
 )
 from let_titan.checks import MODEL_NAME
+from let_titan.checks.imported import import_users
 from let_titan.errors import ConfigError
 from let_titan.runs import read_summary
 from let_titan.student import FLAVORS, LetModelArgs
@@ -57,9 +58,12 @@ class Source:
         """Returns the student's arguments, for a tokenizer of ``vocabulary`` ids.
 
         Raises:
-            ConfigError: the run trained no student of ours.
+            ConfigError: the run trained no student of ours, or one of a module that is not found.
         """
         model = self.config["model"]
+        named = self.config.get("experimental", {}).get("custom_import", "")
+        if named and model["flavor"] not in FLAVORS:
+            import_users(named)  # it adds the flavor, as it did to the run
         if model.get("name", MODEL_NAME) != MODEL_NAME or model["flavor"] not in FLAVORS:
             raise ConfigError(
                 f"{self.run / 'summary.json'} names the model {model.get('name')!r}, flavor "
