@@ -17,6 +17,7 @@ from let_titan.export.__main__ import main as export
 from let_titan.export.folder import export as export_source
 from let_titan.export.source import find_source
 from let_titan.preflight.__main__ import main as preflight
+from let_titan.probe.__main__ import main as probe
 from let_titan.schedule import SHAPES
 from let_titan.student import FLAVORS
 from tests.conftest import VOCAB
@@ -94,6 +95,12 @@ def test_preflight_prices_it(mine, lab, no_world, capsys):
     assert preflight(["--job.config_file", str(file), "--world-size", "1", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)["price"]["student"]
     assert found["parameters"] == sum(p.numel() for p in student("small").parameters())
+
+
+def test_a_probe_knows_how_many_blocks_it_has(mine, lab, no_world, capsys):
+    file = write_toml(lab.folder / "mine.toml", lab.sections(CONFIG["let"], **KEYS))
+    assert probe(["--job.config_file", str(file), "--blocks", "4"]) == 2
+    assert "must lie between 1 and 3, the blocks of 'small'" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("key", "words"), [("loss", "cosine, logsum"), ("schedule", "linear, ")])

@@ -264,6 +264,8 @@ def test_candidates_are_shares_of_the_student(lab):
         ({}, ["--nproc", "0"], "must be at least 1"),
         ({}, ["--blocks", "one"], "must be numbers with commas"),
         ({}, ["--blocks", "5"], "--blocks 5 must lie between 1 and 4"),
+        ({}, ["--model.flavor", "bug"], "model.flavor = 'bug' is unknown: choose one of debug"),
+        ({}, ["--experimental.custom_import", "none.such"], "'none.such' cannot be imported"),
         ({"lambda_0": 0.0}, [], "has no alignment"),
         ({}, GOES_ON, "goes on at the checkpoint's step"),
         ({"pairs": ["last:2:1"]}, [], "fixes the blocks"),

@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from let_titan.checks import find_mistakes
+from let_titan.checks.imported import import_mistakes
+from let_titan.checks.model import flavor_mistakes
 from let_titan.config import LetConfigManager, LetJobConfig
 from let_titan.config.manager import without_keys
 from let_titan.errors import ConfigError, exit_code, writing
@@ -31,6 +33,7 @@ from let_titan.probe.trials import (
     in_processes,
     run_trial,
 )
+from let_titan.quiet import EXTENSIONS, silent
 
 FAILED = "failed"
 """In the folder of a probe that did not come to its end: why."""
@@ -81,9 +84,10 @@ def probe(own: argparse.Namespace, rest: list[str], train: Train) -> None:
         block: [*shared, *arguments(config, own.steps, block, out / name_of(block))]
         for block in (0, *blocks)
     }
-    for args in runs.values():
-        for mistake in find_mistakes(LetConfigManager().parse_args(args), own.nproc):
-            raise mistake
+    with silent(EXTENSIONS):  # the runs' logs have it
+        for args in runs.values():
+            for mistake in find_mistakes(LetConfigManager().parse_args(args), own.nproc):
+                raise mistake
     set_failed_aside(out)
     out.mkdir(parents=True)
     with marking(out):
@@ -160,6 +164,8 @@ def check(own: argparse.Namespace, config: LetJobConfig) -> None:
     Raises:
         ConfigError: names the value and the cure.
     """
+    for mistake in [*import_mistakes(config), *flavor_mistakes(config)]:
+        raise mistake  # before anything asks how many blocks the student has
     if own.steps < 2 or own.nproc < 1 or not own.target_ratio > 0:
         raise ConfigError(
             "--nproc must be at least 1, --steps 2 (of one look no error can be told), and "
