@@ -1,13 +1,19 @@
 """The README's figures are those of the committed results."""
 
 import json
+import re
+import shlex
 from pathlib import Path
 
 import pytest
 
+from let_titan.preflight.__main__ import main as preflight
+from tests.support import write_toml
+
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "recipes" / "results"
-README = " ".join((ROOT / "README.md").read_text().split())
+README_TEXT = (ROOT / "README.md").read_text()
+README = " ".join(README_TEXT.split())
 
 
 @pytest.mark.parametrize("recipe", ["compare_methods", "compare_methods_outgrown"])
@@ -60,3 +66,24 @@ def test_the_cost():
         f"shorter rounds on earlier days | {others[0]:.3f}, {others[1]:.3f} |",
     ):
         assert words in README, words
+
+
+def test_the_flags_that_make_a_torchtitan_config_ours(lab, no_world, capsys):
+    """The config has torchtitan's names for a model, a size and data."""
+    command = re.search(r"--job\.config_file llama3_8b\.toml \\\n(.*?)```", README_TEXT, flags=re.S)
+    assert command is not None
+    flags = shlex.split(command[1].replace("\\\n", " "))
+    theirs = {
+        "model": {"name": "llama3", "flavor": "8B", "hf_assets_path": "assets/hf/Llama-3.1-8B"},
+        "training": {"dataset": "c4", "seq_len": 8192, "local_batch_size": 1, "steps": 1000},
+        "activation_checkpoint": {"mode": "selective", "selective_ac_option": "op"},
+        "validation": {"enable": False, "dataset": "c4_validation", "steps": 1200},
+    }
+    file = ["--job.config_file", str(write_toml(lab.folder / "llama3_8b.toml", theirs))]
+    wide = ["--world-size", "64", "--gpu", "h100", "--json"]
+    assert preflight([*file, *flags, *wide]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["mistakes"] == [] and found["price"]["student"]["parameters"] == 8_030_261_248
+    assert found["price"]["let"]["s_stop"] == 150
+    assert preflight([*file, *wide]) == 2
+    assert "write 'let_llama'" in capsys.readouterr().err

@@ -82,6 +82,22 @@ def test_a_llama_that_no_flavor_computes_is_refused(changes, tmp_path, capsys):
     assert not (tmp_path / "dcp").exists()
 
 
+def test_a_users_flavor_is_taken(tmp_path, monkeypatch, capsys):
+    hugging_face_llama(tmp_path / "hf", rms_norm_eps=1e-6)
+    (tmp_path / "other_epsilon.py").write_text(
+        "from dataclasses import replace\n"
+        "from let_titan.student import FLAVORS\n"
+        "FLAVORS['other'] = replace(FLAVORS['debug'], norm_eps=1e-6)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setitem(FLAVORS, "other", FLAVORS["demo"])  # which is taken out after the test
+    arguments = [str(tmp_path / "hf"), str(tmp_path / "dcp")]
+    assert main([*arguments, "--custom-import", "other_epsilon"]) == 0
+    assert 'model.flavor = "other"' in capsys.readouterr().out
+    assert main([*arguments, "--custom-import", "none.such"]) == 2
+    assert "'none.such' cannot be imported" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [

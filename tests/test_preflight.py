@@ -52,7 +52,7 @@ def test_all_wrong_names_and_types_at_once(lab, capsys):
         assert sum(part in line for line in told) == 1, part
 
 
-def test_what_is_not_here_is_named_and_no_mistake(lab, capsys):
+def test_what_is_not_here_is_named_and_no_mistake(lab, capsys, monkeypatch):
     away = {
         "training__dataset_path": "none/*.zst",
         "model__hf_assets_path": "none/SmolLM-135M",
@@ -68,6 +68,11 @@ def test_what_is_not_here_is_named_and_no_mistake(lab, capsys):
         assert any(part in sentence for sentence in told["unchecked"]), part
     assert main([*arguments, "--training.seq_len", "4096"]) == 2
     assert "longer than the teacher's context of 2048" in capsys.readouterr().err
+    monkeypatch.setattr("let_titan.teacher.hub.answers", lambda: False)
+    on_hub = ["--training.dataset", "c4", "--training.dataset_path", "allenai/c4", "--json"]
+    assert main([*arguments, *on_hub]) == 0
+    told = json.loads(capsys.readouterr().out)["unchecked"]
+    assert any("'allenai/c4', which is no folder here and no data set of a hub" in x for x in told)
 
 
 @pytest.mark.parametrize(

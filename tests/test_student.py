@@ -1,8 +1,10 @@
 """The student: sizes, initial weights, and Llama's function without RoPE scaling."""
 
+from dataclasses import replace
+
 import pytest
 import torch
-from torchtitan.models.llama3 import Transformer
+from torchtitan.models.llama3 import Transformer, llama3_args
 from torchtitan.models.llama3.model.state_dict_adapter import Llama3StateDictAdapter
 from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -43,6 +45,7 @@ def count(dim, n_layers, kv_share, ffn, vocab_size):
         ("1.4B_gqa", (2048, 24, 0.25, 5632)),
         ("3B", (2560, 32, 1, 6912)),
         ("7B", (4096, 32, 1, 11008)),
+        ("8B", (4096, 32, 0.25, 14336)),
         ("70B", (8192, 80, 0.125, 28672)),
     ],
 )
@@ -58,6 +61,17 @@ def test_7b_has_llamas_size(vocab_size, billions):
     total = sum(p.numel() for p in build("7B", vocab_size).parameters())
     assert round(total / 1e9, 2) == billions
     assert vocab_size != 32_000 or total == 6_738_415_616
+
+
+@pytest.mark.parametrize("flavor", ["8B", "70B"])
+def test_llama_3s_shapes_are_torchtitans(flavor):
+    theirs = replace(llama3_args[flavor], vocab_size=128_256)
+    with torch.device("meta"):
+        twin = Transformer(theirs)
+    shapes = [{n: p.shape for n, p in m.named_parameters()} for m in (build(flavor, 128_256), twin)]
+    assert shapes[0] == shapes[1]
+    if flavor == "8B":  # as Meta counts it
+        assert sum(p.numel() for p in twin.parameters()) == 8_030_261_248
 
 
 def test_the_demos_blocks_hold_four_to_six_million():

@@ -9,7 +9,7 @@ from let_titan.build_data import check_dataset
 from let_titan.checks.mistakes import Mistakes, raised_by
 from let_titan.config import LetJobConfig, Training
 from let_titan.data.files import PILE
-from let_titan.errors import ConfigError
+from let_titan.errors import ConfigError, NotFoundHere
 from let_titan.teacher import hub
 from let_titan.teacher.sources import looks_like_a_path
 
@@ -45,7 +45,7 @@ def dataset_mistakes(config: LetJobConfig, part: Training | Validation, section:
     source = path or DATASETS[name].path
     here = Path(source).is_dir() or (name not in OF_THE_HUB and Path(source).exists())
     if not here and (looks_like_a_path(source) or not hub.answers()):
-        yield ConfigError(
+        yield NotFoundHere(
             f"{section}.dataset = {name!r} is read from {source!r}, which is no folder here and "
             f"no data set of a hub within reach: give {section}.dataset_path, or local files with "
             f'{section}.dataset = "{PILE}".'

@@ -18,6 +18,7 @@ from torchtitan.models.llama3.model.state_dict_adapter import Llama3StateDictAda
 from transformers import AutoConfig, LlamaConfig
 
 from let_titan.checkpoint.checksums import ChecksumWriter
+from let_titan.checks.imported import import_users
 from let_titan.disk import write_whole
 from let_titan.errors import ConfigError, exit_code, writing
 from let_titan.export.folder import check_free
@@ -110,8 +111,8 @@ def matching_flavor(config: LlamaConfig, model: Path) -> tuple[str, LetModelArgs
             return name, args
     wanted = ", ".join(f"{name} {value}" for name, value in described(config).items())
     raise ConfigError(
-        f"No flavor computes what {str(model)!r} does ({wanted}): add one to FLAVORS in "
-        "let_titan/student/flavors.py."
+        f"No flavor computes what {str(model)!r} does ({wanted}): add one to FLAVORS in a module "
+        "that --custom-import names (docs/extend.md)."
     )
 
 
@@ -201,9 +202,16 @@ def main(args: list[str] | None = None) -> int:
     )
     parser.add_argument("model", type=Path, help="folder of a Hugging Face Llama")
     parser.add_argument("out", type=Path, help="folder to write; must not exist yet")
+    parser.add_argument(
+        "--custom-import",
+        metavar="MODULE",
+        help="that adds a flavor, as experimental.custom_import",
+    )
     options = parser.parse_args(args)
 
     def run() -> None:
+        if options.custom_import:
+            import_users(options.custom_import)
         keys = import_llama(options.model, options.out)
         print(
             f'Start from it with model.flavor = "{keys["flavor"]}", '

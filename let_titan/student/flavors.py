@@ -34,6 +34,15 @@ FLAVORS = Flavors(
         "1.4B_gqa": LetModelArgs(dim=2048, n_layers=24, n_heads=16, n_kv_heads=4),
         "3B": LetModelArgs(dim=2560, n_layers=32, n_heads=20),
         "7B": LetModelArgs(dim=4096, n_layers=32, n_heads=32),
+        # Llama 3's shapes, by torchtitan's names
+        "8B": LetModelArgs(
+            dim=4096,
+            n_layers=32,
+            n_heads=32,
+            n_kv_heads=8,
+            ffn_dim_multiplier=1.3,
+            multiple_of=1024,
+        ),
         "70B": LetModelArgs(
             dim=8192,
             n_layers=80,
