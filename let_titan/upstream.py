@@ -9,7 +9,7 @@ here, in ``device.py`` and in ``student/stage.py``, those of transformers in
 
 import importlib.metadata
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from functools import partial
 from typing import Any, NamedTuple
 from unittest import mock
@@ -28,7 +28,9 @@ from torch.distributed.fsdp import FSDPModule
 from torch.distributed.pipelining import PipelineStage
 from torch.distributed.pipelining.schedules import PipelineScheduleSingle
 from torch.distributed.tensor import DTensor
+from torch.distributed.tensor._sharding_prop import ShardingPropagator
 from torch.distributed.tensor.parallel import ColwiseParallel
+from torch.utils._python_dispatch import _disable_current_modes
 from torchtitan.components.checkpoint import CheckpointManager
 from torchtitan.distributed import utils as dist_utils
 
@@ -189,11 +191,27 @@ def metrics_from_rank_0() -> Iterator[None]:
         yield
 
 
-def fake_tensors() -> AbstractContextManager[Any]:
-    """While active, tensors have shapes and dtypes but no storage."""
+@contextmanager
+def fake_tensors() -> Iterator[None]:
+    """While active, tensors have shapes and dtypes but no storage.
+
+    To learn the shape of an op's result, DTensor tries the op on tensors of the global shape. They
+    are on no rank, so that who counts a rank's tensors is not shown them.
+    """
     from torch._subclasses.fake_tensor import FakeTensorMode
 
-    return FakeTensorMode(allow_non_fake_inputs=True)
+    tried = ShardingPropagator._propagate_tensor_meta_non_cached
+
+    def unseen(self: ShardingPropagator, op_schema: Any) -> Any:
+        with _disable_current_modes():
+            return tried(self, op_schema)
+
+    name = "_propagate_tensor_meta_non_cached"
+    with (
+        mock.patch.object(ShardingPropagator, name, unseen),
+        FakeTensorMode(allow_non_fake_inputs=True),
+    ):
+        yield
 
 
 def memory_tracker(model: nn.Module, inputs: list[torch.Tensor]) -> Any:

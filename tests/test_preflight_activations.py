@@ -11,6 +11,7 @@ from torch import nn
 from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import CheckpointWrapper
 from torchtitan.components.loss import cross_entropy_loss
 from torchtitan.distributed import ParallelDims
+from torchtitan.distributed.utils import get_train_context
 from torchtitan.tools import utils as titan_utils
 
 from let_titan.alignment import Alignment, cosine_alignment
@@ -126,6 +127,31 @@ def test_activations_are_what_a_cpu_allocates(mode, method, lab):
     config = lab.config(let, **keys, **checkpointing(mode), **sizes)
     found = told(config, "cpu", nullcontext(), flash=False)
     assert found == pytest.approx(taken(config, nullcontext()), rel=0.1)
+
+
+@pytest.mark.parametrize("loss_parallel", [True, False])
+@pytest.mark.parametrize("mode", ["none", "full"])
+def test_a_tensor_parallel_ranks_activations_are_what_a_cpu_allocates(mode, loss_parallel, lab):
+    """Most is the LM head's: what no rank holds whole must not be counted whole."""
+    layout = {
+        "parallelism__tensor_parallel_degree": 4,
+        "parallelism__disable_loss_parallel": not loss_parallel,
+        "model__pad_vocab_to_multiple_of": 4096,
+        "training__seq_len": 128,
+        "training__local_batch_size": 8,
+    }
+    config = lab.parsed(None, **checkpointing(mode), **layout)
+    step_context = get_train_context(loss_parallel)
+    with fake_world(config, 4) as dims:
+        one, other = (build_student(config, vocabulary_of(config), dims).model for _ in range(2))
+        with fake_tensors(), step_context():
+            one.to_empty(device=titan_utils.device_type)
+            found = measure_activations(one, batch_of(config, LetPlan(), 0, dims), nullcontext())
+        other.to_empty(device=titan_utils.device_type)
+        batch = batch_of(config, LetPlan(), 0, dims)
+        with step_context():
+            wanted = allocated_peak(other, batch, nullcontext()) + local_bytes(tensors_in(batch))
+    assert found == pytest.approx(wanted, rel=0.1)
 
 
 @pytest.mark.gpu
