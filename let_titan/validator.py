@@ -34,8 +34,10 @@ class LetValidator(Validator):
     def __init__(self, job_config: LetJobConfig, **kwargs: Any) -> None:
         super().__init__(job_config=job_config, **kwargs)
         loader = build_validation_dataloader(kwargs["tokenizer"], job_config)
-        # A pipeline's stages take batches of training's shape only.
-        section = job_config.training if self.pp_schedule else job_config.validation
+        # A pipeline's stages take batches of training's shape only; and what documents' attention
+        # is compiled for before the first step should be that, or kernels for any shape would come.
+        as_training = self.pp_schedule or job_config.data.document_attention
+        section = job_config.training if as_training else job_config.validation
         self.always = {0, resolve_plan(job_config).s_stop, job_config.training.steps}
         # Read once, kept on the CPU: 16 bytes a token.
         self._batches = share(

@@ -244,6 +244,27 @@ def test_fsdp2_validation_and_accumulation_equal_one_process(assets, tmp_path):
     assert found[4] == pytest.approx(wanted[4], rel=1e-6)
 
 
+def test_the_same_set_is_validated_in_batches_of_trainings_size(lab):
+    """The blocks are compiled by the validation at step 0 first, and only once for one shape."""
+    keys = {
+        "validation__enable": True,
+        "validation__dataset": "pile",
+        "validation__dataset_path": str(lab.assets / "validation.jsonl"),
+        "validation__seq_len": 96,
+        "validation__local_batch_size": 4,
+        "validation__steps": 1,
+        "training__local_batch_size": 2,
+    }
+    found = {}
+    for name, apart in {"apart": KEPT_APART, "plain": {"training__seq_len": 96}}.items():
+        trainer = LetTrainer(lab.parsed(None, **keys, **apart))
+        found[name] = [labels for _, labels in trainer.validator._batches]
+        trainer.close()
+    assert [len(labels) for labels in found["apart"]] == [2, 2]
+    assert [len(labels) for labels in found["plain"]] == [4]
+    assert torch.cat(found["apart"]).equal(torch.cat(found["plain"]))
+
+
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_resumed_loader_gives_the_same_positions(workers, tmp_path):
     write_corpus(tmp_path / "c")

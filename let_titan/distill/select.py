@@ -38,8 +38,18 @@ def sequence_scores(
         learnable = (logits > own).sum(-1) < top_k
         loss = torch.where(learnable, logits.logsumexp(-1) - own.squeeze(-1), 0.0)
         parts.append(torch.where(valid, loss, float("nan")))
-    medians = torch.cat(parts).view(labels.shape).nanmedian(-1).values
-    return medians.nan_to_num(nan=-torch.inf)
+    return medians(torch.cat(parts).view(labels.shape))
+
+
+def medians(losses: torch.Tensor) -> torch.Tensor:
+    """Returns the lower median of each row of [B, S] without its NaN, [B]; -inf of NaN alone.
+
+    As ``nanmedian``, which on a GPU has no deterministic kernel and so fails where
+    debug.deterministic asks for one.
+    """
+    ordered = losses.sort(-1).values  # NaN last
+    middle = ((~losses.isnan()).sum(-1, keepdim=True) - 1).clamp_min(0) // 2
+    return ordered.gather(-1, middle).squeeze(-1).nan_to_num(nan=-torch.inf)
 
 
 def times_read(pool: int) -> int:
