@@ -1,9 +1,12 @@
 """How the processes of a run find each other: by torchrun's variables, or one without any."""
 
+import ipaddress
 import os
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import psutil
 from torch.distributed import DistNetworkError
 from torchtitan.tools.logging import logger
 
@@ -11,6 +14,10 @@ from let_titan.errors import ConfigError
 
 PLACE = ("RANK", "LOCAL_RANK", "WORLD_SIZE")
 MEETING = ("MASTER_ADDR", "MASTER_PORT")
+INTERFACE = "GLOO_SOCKET_IFNAME"
+ANYWHERE = "192.0.2.1"
+"""Nobody's address (RFC 5737), to which the way is the default one."""
+
 CURE = "start it with torchrun --nproc_per_node N -m let_titan.train, which sets them all"
 
 
@@ -35,6 +42,54 @@ def complete_environment() -> None:
     missing = [name for name in MEETING if name not in os.environ]
     if missing:
         raise ConfigError(f"{', '.join(missing)} must be set for several processes: {CURE}.")
+    world_size = os.environ["WORLD_SIZE"]
+    if world_size != "1" and os.environ.get("LOCAL_WORLD_SIZE") != world_size:
+        name_interface(os.environ["MASTER_ADDR"])
+
+
+def name_interface(master: str) -> None:
+    """Names the interface by which gloo connects nodes, where it would take the loopback.
+
+    gloo listens where the machine's own name leads. On many nodes that is 127.0.1.1, as Debian's
+    /etc/hosts has it, and other nodes are refused there. NCCL, which chooses by itself, runs, but
+    ranks wait for each other's files and downloads in groups of gloo, and torch's checkpoint
+    process makes another.
+
+    Args:
+        master: the address of rank 0.
+    """
+    if INTERFACE in os.environ or not own_name_is_loopback():
+        return
+    found = filter(None, (interface_towards(address) for address in (master, ANYWHERE)))
+    interface = next(found, None)
+    if interface is not None:
+        os.environ[INTERFACE] = interface
+        logger.info(
+            f"This machine's own name leads to its loopback: {INTERFACE}={interface}, the way to "
+            f"{master}. Set it if nodes are connected by another interface."
+        )
+
+
+def own_name_is_loopback() -> bool:
+    """Whether the machine's name leads to itself alone, or nowhere, which gloo takes for that."""
+    try:
+        return ipaddress.ip_address(socket.gethostbyname(socket.gethostname())).is_loopback
+    except OSError:
+        return True
+
+
+def interface_towards(address: str) -> str | None:
+    """Returns the interface by which a packet to ``address`` would leave; None: by none."""
+    try:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as unsent:
+            unsent.connect((address, 9))
+            own = unsent.getsockname()[0]
+    except OSError:
+        return None
+    if ipaddress.ip_address(own).is_loopback:
+        return None
+    interfaces = psutil.net_if_addrs().items()
+    return next((name for name, has in interfaces if own in {each.address for each in has}), None)
 
 
 @contextmanager
