@@ -104,6 +104,18 @@ def test_every_process_needs_a_gpu_of_its_own(rank, per_node, refused, lab, monk
     assert sentence not in " ".join(map(str, find_mistakes(config, 2, elsewhere=True)))
 
 
+def test_a_ring_on_a_gpu_needs_a_kernel(lab, monkeypatch):
+    """On a CPU it is refused in any precision."""
+    monkeypatch.setattr(machine, "HAS_ACCELERATOR", True)
+    monkeypatch.setattr(machine, "device_module", SimpleNamespace(device_count=lambda: 2))
+    ring = {"parallelism__context_parallel_degree": 2}
+    told = "where fp32 attention has no kernel for torch's ring"
+    for precision, refused in (("float32", True), ("bfloat16", False)):
+        keys = {**ring, "training__mixed_precision_param": precision}
+        assert (told in " ".join(map(str, find_mistakes(lab.parsed(None, **keys), 2)))) == refused
+    assert find_mistakes(lab.parsed(None, training__mixed_precision_param="float32"), 2) == []
+
+
 def test_emulated_float8(lab):
     emulated, compiled = "--quantize.linear.float8.emulate", "--compile.enable"
     student = ["--model.converters=quantize.linear.float8"]

@@ -7,6 +7,7 @@ from unittest import mock
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import CheckpointWrapper
 from torchtitan.components.loss import cross_entropy_loss
@@ -21,6 +22,7 @@ from let_titan.preflight import examine
 from let_titan.preflight.findings import vocabulary_of
 from let_titan.preflight.memory import (
     batch_of,
+    gpu_attention,
     local_bytes,
     measure_activations,
     teacher_head,
@@ -203,6 +205,72 @@ def test_a_norm_whose_weight_has_another_dtype_is_fused_nowhere():
     wanted = norm(states)
     use_gpu_kernels(norm)
     assert torch.equal(norm(states), wanted)
+
+
+@pytest.mark.parametrize("kv_heads", [4, 2])
+def test_attention_in_fp32_is_priced_by_one_that_computes_it(kv_heads):
+    q, k, v = (torch.randn(2, heads, 64, 16) for heads in (4, kv_heads, kv_heads))
+    wanted = F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True)
+    torch.testing.assert_close(gpu_attention(q, k, v, enable_gqa=True), wanted)
+
+
+@pytest.mark.parametrize(("dtype", "kept"), [(torch.float32, True), (torch.bfloat16, False)])
+def test_only_fp32_keeps_the_scores(dtype, kept):
+    shapes = []
+    with (
+        fake_tensors(),
+        torch.autograd.graph.saved_tensors_hooks(
+            lambda x: shapes.append(x.shape) or x, lambda x: x
+        ),
+    ):
+        shape = (2, 4, 64, 16)
+        states = [torch.empty(shape, dtype=dtype, requires_grad=True) for _ in range(3)]
+        assert gpu_attention(*states).shape == shape
+    assert ((2, 4, 64, 64) in shapes) == kept
+
+
+def by_length(lab, length, **keys):
+    """What preflight says of a tensor-parallel rank: 4,096 tokens in rows of ``length``."""
+    layout = {
+        "parallelism__tensor_parallel_degree": 4,
+        "training__seq_len": length,
+        "training__local_batch_size": 4096 // length,
+    }
+    return examine(lab.parsed(None, **layout, **keys), 4, A100)
+
+
+def test_tensor_parallelism_alone_computes_in_fp32_and_keeps_the_scores(lab):
+    """torchtitan's mixed precision is FSDP2's."""
+    bf16 = {"training__mixed_precision_param": "bfloat16"}
+    found = {n: by_length(lab, n, **bf16) for n in (64, 512)}
+    taken = {n: told.price["memory_bytes_per_gpu"]["activations"] for n, told in found.items()}
+    scores = 4096 * 512 * 4  # of this rank's one head, in fp32, in each block
+    assert taken[512] - taken[64] > 4 * scores
+    for told in found.values():
+        assert any("compute in training.dtype = 'float32'" in x for x in told.findings.warnings)
+        assert told.price["cost"]["mfu_source"].endswith("of the fp32 peak, 19.5 TFLOP/s")
+    other = {n: by_length(lab, n, training__dtype="bfloat16") for n in (64, 512)}
+    taken = {n: told.price["memory_bytes_per_gpu"]["activations"] for n, told in other.items()}
+    assert taken[512] == pytest.approx(taken[64], rel=0.02)
+    assert other[64].findings.warnings == []
+    ratio = other[64].price["cost"]["gpu_hours"] / found[64].price["cost"]["gpu_hours"]
+    assert ratio == pytest.approx(19.5 / 312)
+
+
+def test_with_fsdp2_too_it_computes_in_mixed_precision(lab):
+    layout = {
+        "parallelism__tensor_parallel_degree": 2,
+        "parallelism__data_parallel_shard_degree": 2,
+    }
+    keys = {**layout, "training__mixed_precision_param": "bfloat16", "training__seq_len": 64}
+    told = examine(lab.parsed(None, **keys), 4, A100)
+    assert told.findings.warnings == [] and "fp32" not in told.price["cost"]["mfu_source"]
+
+
+def test_a_ring_needs_a_kernel(lab):
+    config = lab.parsed(None, parallelism__context_parallel_degree=2)
+    (told,) = examine(config, 4, A100).findings.mistakes
+    assert "training.mixed_precision_param = 'float32' on a GPU" in told
 
 
 def test_checkpointing_costs_less_memory_than_none(lab):

@@ -11,7 +11,7 @@ from torch import nn
 from let_titan.collectives import gathered
 from let_titan.config import LetConfigManager
 from let_titan.preflight import examine
-from let_titan.preflight.memory import local_bytes
+from let_titan.preflight.memory import flash_attention, local_bytes
 from let_titan.student import parallelize
 from let_titan.train import LetTrainer
 from tests import context_parallel
@@ -27,6 +27,9 @@ PP = {
     "parallelism__pipeline_parallel_microbatch_size": 16,
     "parallelism__pipeline_parallel_degree": 2,
 }
+BF16 = {"training__mixed_precision_param": "bfloat16"}
+"""For a ring around attention, as on a GPU."""
+
 LAYOUTS = {
     "fsdp": {**MICRO, "teacher__placement": "shard"},
     "hsdp": {
@@ -35,9 +38,10 @@ LAYOUTS = {
         "teacher__placement": "replicate",
     },
     "ddp": {**MICRO, "parallelism__data_parallel_replicate_degree": 4},
-    "cp x fsdp": {**MICRO, "parallelism__context_parallel_degree": 2},
+    "cp x fsdp": {**MICRO, **BF16, "parallelism__context_parallel_degree": 2},
     "cp x replicas": {
         **MICRO,
+        **BF16,
         "parallelism__context_parallel_degree": 2,
         "parallelism__data_parallel_replicate_degree": 2,
     },
@@ -205,7 +209,10 @@ def test_what_stands_beside_the_student_is_priced(let, more, lab):
 
 @pytest.mark.parametrize(("name", "layout"), PIPELINES.items())
 def test_each_rank_of_a_pipeline_holds_what_a_real_one_does(name, layout, real, lab):
-    with mock.patch("let_titan.preflight.memory.fused_norm", nn.RMSNorm.forward):  # a CPU's, as run
+    with (  # a CPU's, as run: its flash attention takes fp32, too
+        mock.patch("let_titan.preflight.memory.fused_norm", nn.RMSNorm.forward),
+        mock.patch("let_titan.preflight.memory.gpu_attention", flash_attention),
+    ):
         price = priced(lab, layout)
     told = price["memory_bytes_by_pipeline_rank"]
     assert len(told) == len(real[name])
@@ -259,16 +266,17 @@ def test_context_parallelism_adds_its_ring_to_the_price_of_a_shorter_sequence(la
     for degree, length in ((2, SEQ_LEN), (1, SEQ_LEN // 2)):
         keys = {
             **MICRO,
+            **BF16,
             "training__seq_len": length,
             "parallelism__context_parallel_degree": degree,
         }
         price[degree] = priced(lab, keys)
     ring, short = (price[degree]["memory_bytes_per_gpu"] for degree in (2, 1))
     rows = 2 * (SEQ_LEN // 2)  # of this rank, in each of its two sequences
-    gathered_keys_and_values = 2 * 2 * rows * 64 * 4
-    others = 2 * rows * 64 * 4 + 2 * rows * 8  # a partial output, a sum of it, positions
+    gathered_keys_and_values = 2 * 2 * rows * 64 * 2
+    others = 2 * rows * 64 * 4 + 2 * rows * 8  # a partial output, a sum of it (fp32), positions
     ring_bytes = ring["activations"] - short["activations"]
-    assert gathered_keys_and_values < ring_bytes < 2 * (gathered_keys_and_values + others)
+    assert gathered_keys_and_values < ring_bytes < 2 * gathered_keys_and_values + 4 * others
     assert price[2]["batch"]["tokens_per_step"] == 2 * 2 * SEQ_LEN  # two groups of two ranks
     assert price[2]["cost"]["overhead_in_let_phase"] > price[1]["cost"]["overhead_in_let_phase"]
 
@@ -278,6 +286,7 @@ def test_context_parallelism_adds_its_ring_to_the_price_of_a_shorter_sequence(la
 )
 def test_the_teacher_costs_as_often_as_ranks_read_the_same_rows(rows, tp, cp, times, lab):
     keys = {
+        **BF16,
         "training__local_batch_size": rows,
         "training__seq_len": 2 * tp * cp * 8,
         "parallelism__tensor_parallel_degree": tp,

@@ -87,6 +87,18 @@ def tensor_parallel_mistakes(config: LetJobConfig) -> Mistakes:
         )
 
 
+def ring_mistakes(config: LetJobConfig) -> Mistakes:
+    """torch's ring is around kernels; for fp32 torchtitan 0.2.2 leaves SDPA none on a GPU."""
+    degree = config.parallelism.context_parallel_degree
+    precision = config.training.mixed_precision_param
+    if degree > 1 and precision == "float32":
+        yield ConfigError(
+            f"parallelism.context_parallel_degree = {degree} cannot be used with "
+            f"training.mixed_precision_param = {precision!r} on a GPU, where fp32 attention has no "
+            "kernel for torch's ring: set it to 'bfloat16', or the degree to 1."
+        )
+
+
 def started_processes() -> int:
     return int(os.environ.get("WORLD_SIZE", 1))
 

@@ -13,7 +13,7 @@ from let_titan.checks.float8 import (
     TEACHER,
     teacher_in_float8,
 )
-from let_titan.checks.layout import started_processes
+from let_titan.checks.layout import ring_mistakes, started_processes
 from let_titan.checks.mistakes import Mistakes
 from let_titan.config import LetJobConfig, compiles
 from let_titan.device import HAS_ACCELERATOR
@@ -32,6 +32,7 @@ def machine_mistakes(config: LetJobConfig) -> Mistakes:
         yield from compiled_tensor_parallel_mistakes(config)
     yield from node_mistakes(config)
     if HAS_ACCELERATOR:
+        yield from ring_mistakes(config)
         return
     if config.data.document_attention:
         yield ConfigError(

@@ -12,6 +12,7 @@ from let_titan.plan import LetPlan
 from let_titan.preflight.gpus import Gpu
 from let_titan.preflight.memory import StepMemory
 from let_titan.preflight.units import gib
+from let_titan.preflight.world import lacks_mixed_precision
 
 LOCAL_BATCH = "training.local_batch_size"
 
@@ -84,6 +85,18 @@ def offload_note(n_bytes: int) -> str:
         "at most, lie in the memory of its host, which was not checked, and not in the sum; the "
         "tokens/s and GPU-hours do not count their way to the GPU and back."
     )
+
+
+def precision_advice(config: LetJobConfig, world_size: int) -> Iterator[str]:
+    """torchtitan says so itself, in a line of the run's log."""
+    training = config.training
+    if lacks_mixed_precision(config, world_size) and training.dtype == "float32":
+        yield (
+            "Tensor and pipeline parallelism without FSDP2 compute in training.dtype = 'float32', "
+            "whatever training.mixed_precision_param says, and in fp32 attention keeps its scores "
+            "whole: shard, too (parallelism.data_parallel_shard_degree above 1), or set "
+            "training.dtype = 'bfloat16'."
+        )
 
 
 def checkpointing_advice(config: LetJobConfig) -> Iterator[str]:

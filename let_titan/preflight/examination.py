@@ -15,6 +15,7 @@ from let_titan.preflight.advice import (
     disk_advice,
     memory_advice,
     offload_note,
+    precision_advice,
     s_stop_advice,
     too_large,
     uneven_nodes,
@@ -25,7 +26,6 @@ from let_titan.preflight.gpus import GPUS, GPUS_PER_NODE, Gpu
 from let_titan.preflight.memory import StepMemory, measure_step, offloaded
 from let_titan.preflight.pipeline import measure_pipeline
 from let_titan.preflight.price import (
-    assumed_mfu,
     batch_facts,
     checkpoint_facts,
     cost_facts,
@@ -85,6 +85,7 @@ def examine(
     findings.mistakes += uneven_nodes(config, world_size, per_node)
     if findings.mistakes:
         return Report(run, findings, None)
+    findings.warnings += precision_advice(config, world_size)
     plan = resolve_plan(config)
     reading = reading_of(config, plan, findings)
     student, teacher, steps = measure(config, world_size, plan, per_node)
@@ -108,7 +109,7 @@ def examine(
         "batch": batch_facts(config, world_size),
         "memory_bytes_per_gpu": memory_facts(memory, gpu),
         "memory_bytes_by_pipeline_rank": [memory_facts(rank, gpu) for rank in ranks],
-        "cost": cost_facts(cost, assumed_mfu(config, gpu, mfu), mfu, gpu),
+        "cost": cost_facts(cost, config, world_size, mfu, gpu),
         "checkpoints": checkpoint_facts(config, student),
     }
     return Report(run, findings, None if findings.mistakes else price)

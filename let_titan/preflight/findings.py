@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 from let_titan.checks import find_mistakes
 from let_titan.checks.float8 import FLOAT8_CAPABILITY, TEACHER, teacher_in_float8
+from let_titan.checks.layout import ring_mistakes
 from let_titan.checks.mistakes import Mistakes, raised_by
 from let_titan.checks.teacher import needs_teacher
 from let_titan.config import LetJobConfig
@@ -100,7 +101,8 @@ def shape_mistakes(config: LetJobConfig) -> Mistakes:
 
 
 def gpu_mistakes(config: LetJobConfig, gpu: Gpu) -> Mistakes:
-    """float8 needs a GPU that has it, or is emulated; the checks refuse to compile that."""
+    """What a GPU cannot do. float8 may be emulated, too; the checks refuse to compile that."""
+    yield from ring_mistakes(config)
     if config.quantize.linear.float8.emulate or gpu.capability >= FLOAT8_CAPABILITY:
         return
     have, need = (".".join(map(str, pair)) for pair in (gpu.capability, FLOAT8_CAPABILITY))

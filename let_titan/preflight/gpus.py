@@ -11,6 +11,7 @@ class Gpu:
         memory_bytes: the vendor's figure in decimal GB; the few GiB by which the device holds more
             are left to the CUDA context, NCCL and fragmentation.
         peak_flops: bf16, dense.
+        peak_flops_fp32: without tensor cores, as torch multiplies unless TF32 is allowed.
         capability: CUDA's; float8 needs 8.9.
         mfu: model FLOPs utilisation assumed for bf16, from ``mfu_source``.
         mfu_float8: likewise with float8, still in terms of the bf16 peak; None without float8.
@@ -20,6 +21,7 @@ class Gpu:
     name: str
     memory_bytes: int
     peak_flops: float
+    peak_flops_fp32: float
     capability: tuple[int, int]
     mfu: float
     mfu_float8: float | None
@@ -31,6 +33,7 @@ GPUS = {
         name="A100 SXM 80 GB",
         memory_bytes=80 * 10**9,
         peak_flops=312e12,  # NVIDIA's data sheet, without sparsity
+        peak_flops_fp32=19.5e12,
         capability=(8, 0),
         mfu=0.58,
         mfu_float8=None,
@@ -40,6 +43,7 @@ GPUS = {
         name="H100 SXM 80 GB",
         memory_bytes=80 * 10**9,
         peak_flops=989e12,  # NVIDIA's data sheet, without sparsity
+        peak_flops_fp32=67e12,
         capability=(9, 0),
         mfu=0.39,
         mfu_float8=0.39 * 8532 / 6667,

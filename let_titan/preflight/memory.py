@@ -88,6 +88,26 @@ def flash_attention(
     return flash(q, k, v, 0.0, is_causal, scale=scale)[0]
 
 
+def gpu_attention(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    *,
+    scale: float | None = None,
+    enable_gqa: bool = False,
+    is_causal: bool = True,
+) -> torch.Tensor:
+    """The attention that a GPU would choose of those that torchtitan 0.2.2 allows.
+
+    For fp32 neither cuDNN nor flash has a kernel: there the scores, [B, H, S, S], are kept whole.
+    """
+    if q.dtype in (torch.bfloat16, torch.float16):
+        return flash_attention(q, k, v, scale=scale, enable_gqa=enable_gqa, is_causal=is_causal)
+    math = torch.ops.aten._scaled_dot_product_attention_math
+    options = {"scale": scale, "enable_gqa": enable_gqa}
+    return math(q, k, v, None, 0.0, is_causal, **options)[0]
+
+
 class _FusedNorm(torch.autograd.Function):
     """A GPU's RMS norm by its shapes: nothing as large as its input is kept but the input itself.
 
@@ -117,7 +137,7 @@ def use_gpu_kernels(model: nn.Module) -> None:
     """Leaves context parallelism's hooks in place: they hand the kernel's call to torch's ring."""
     for module in model.modules():
         if isinstance(module, ScaledDotProductAttentionWrapper):
-            module.forward = flash_attention  # type: ignore[method-assign]
+            module.forward = gpu_attention  # type: ignore[method-assign]
         elif isinstance(module, nn.RMSNorm):
             module.forward = partial(fused_norm, module)  # type: ignore[method-assign]
 

@@ -16,11 +16,20 @@ from let_titan.preflight.findings import uses_float8, vocabulary_of
 from let_titan.preflight.gpus import Gpu
 from let_titan.preflight.memory import StepMemory
 from let_titan.preflight.student import Student
+from let_titan.preflight.world import computes_in_fp32
 from let_titan.student.flavors import FLAVORS
 
 
 def assumed_mfu(config: LetJobConfig, gpu: Gpu, mfu: float | None) -> float:
     return mfu or (gpu.mfu_float8 if uses_float8(config) else None) or gpu.mfu
+
+
+def peak_of(config: LetJobConfig, world_size: int, gpu: Gpu) -> tuple[float, str]:
+    """Returns the FLOP/s of which the MFU is a share, and what a reader should know of that."""
+    if uses_float8(config) or not computes_in_fp32(config, world_size):
+        return gpu.peak_flops, ""
+    peak = gpu.peak_flops_fp32
+    return peak, f"; here the same share of the fp32 peak, {peak / 1e12:g} TFLOP/s"
 
 
 def cost_of(
@@ -38,12 +47,13 @@ def cost_of(
     times = math.prod(size for axis, size in sizes.items() if axis not in shared)
     if "pp" not in sizes:  # the other ranks of the pipeline wait for the owner
         times *= config.parallelism.pipeline_parallel_degree
+    peak, _ = peak_of(config, world_size, gpu)
     return Cost(
         student_flops=student.flops_per_token,
         teacher_flops=teacher_flops,
         tokens=batch_facts(config, world_size)["tokens"],
         let_share=plan.s_stop / config.training.steps,
-        flops_per_s=world_size * gpu.peak_flops * assumed_mfu(config, gpu, mfu),
+        flops_per_s=world_size * peak * assumed_mfu(config, gpu, mfu),
         n_gpus=world_size,
         teacher_times=times,
         busy=pipeline_busy(config),
@@ -97,7 +107,10 @@ def memory_facts(memory: StepMemory, gpu: Gpu) -> dict[str, Any]:
     }
 
 
-def cost_facts(cost: Cost, assumed: float, mfu: float | None, gpu: Gpu) -> dict[str, Any]:
+def cost_facts(
+    cost: Cost, config: LetJobConfig, world_size: int, mfu: float | None, gpu: Gpu
+) -> dict[str, Any]:
+    source = gpu.mfu_source if mfu is None else "--mfu"
     return {
         "flops_per_token_after": cost.student_flops,
         "flops_per_token_in_let_phase": cost.student_flops + cost.teacher_flops,
@@ -106,8 +119,8 @@ def cost_facts(cost: Cost, assumed: float, mfu: float | None, gpu: Gpu) -> dict[
         "teacher_times": cost.teacher_times,
         "pipeline_bubble": 1 - cost.busy,
         "flops": cost.flops,
-        "mfu_assumed": assumed,
-        "mfu_source": gpu.mfu_source if mfu is None else "--mfu",
+        "mfu_assumed": assumed_mfu(config, gpu, mfu),
+        "mfu_source": source + peak_of(config, world_size, gpu)[1],
         "tokens_per_s_in_let_phase": cost.tokens_per_s_in_let_phase,
         "tokens_per_s_after": cost.tokens_per_s_after,
         "gpu_hours": cost.gpu_hours,

@@ -16,6 +16,24 @@ def is_replicated(config: LetJobConfig, world_size: int) -> bool:
     return replicate > 1 and shard == config.parallelism.context_parallel_degree == 1
 
 
+def lacks_mixed_precision(config: LetJobConfig, world_size: int) -> bool:
+    """Whether torchtitan 0.2.2 computes in training.dtype, whatever mixed_precision_param says.
+
+    So it does under tensor or pipeline parallelism without FSDP2 (distributed/utils.py).
+    """
+    parallelism = config.parallelism
+    shards = data_parallel_degrees(config, world_size)[1] * parallelism.context_parallel_degree
+    divides = parallelism.tensor_parallel_degree * parallelism.pipeline_parallel_degree
+    return shards == 1 and divides > 1
+
+
+def computes_in_fp32(config: LetJobConfig, world_size: int) -> bool:
+    """Whether matrices are multiplied in fp32."""
+    training = config.training
+    mixed = not lacks_mixed_precision(config, world_size)
+    return (training.mixed_precision_param if mixed else training.dtype) == "float32"
+
+
 @contextmanager
 def fake_world(
     config: LetJobConfig, world_size: int, pipeline_rank: int = 0, for_ddp: bool = True
