@@ -15,7 +15,7 @@ from let_titan.preflight.__main__ import main
 from let_titan.preflight.advice import memory_advice
 from let_titan.preflight.findings import Findings
 from let_titan.preflight.gpus import GPUS
-from let_titan.preflight.memory import StepMemory
+from let_titan.preflight.memory import RESERVED_OVER_PREDICTED, StepMemory
 from let_titan.preflight.table import sections, show
 from tests.preflighted import A100, METHODS, keys_of, write
 from tests.support import write_toml
@@ -211,6 +211,18 @@ def test_only_what_helps_is_advised(changes, cure):
     memory = StepMemory(2**30, 2**30, 2**30, 0, A100.memory_bytes)
     (told,) = memory_advice(config, A100, memory)
     assert f"activations: {cure}" in told
+
+
+def test_a_sum_that_may_not_fit_once_it_is_reserved(lab):
+    """As much more as torchtitan's published runs took than is predicted for them."""
+    config = lab.parsed(None)
+    most = RESERVED_OVER_PREDICTED[1]
+    fits = int(A100.memory_bytes / most) - 2**20
+    assert list(memory_advice(config, A100, StepMemory(0, 0, 0, 0, fits))) == []
+    (told,) = memory_advice(config, A100, StepMemory(0, 0, 0, 0, fits + 2**21))
+    assert "activations, and up to 1.24 times as much may be reserved: lower training.loc" in told
+    (told,) = memory_advice(config, A100, StepMemory(0, 0, 0, 0, A100.memory_bytes + 2**20))
+    assert "activations: lower training.local_batch_size" in told
 
 
 def test_each_rank_of_a_pipeline_must_hold_what_lasts(lab, capsys, monkeypatch):

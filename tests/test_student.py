@@ -47,6 +47,7 @@ def count(dim, n_layers, kv_share, ffn, vocab_size):
         ("7B", (4096, 32, 1, 11008)),
         ("8B", (4096, 32, 0.25, 14336)),
         ("70B", (8192, 80, 0.125, 28672)),
+        ("405B", (16384, 126, 0.0625, 53248)),
     ],
 )
 def test_parameters_are_exact(flavor, shape, vocab_size):
@@ -63,7 +64,7 @@ def test_7b_has_llamas_size(vocab_size, billions):
     assert vocab_size != 32_000 or total == 6_738_415_616
 
 
-@pytest.mark.parametrize("flavor", ["8B", "70B"])
+@pytest.mark.parametrize("flavor", ["8B", "70B", "405B"])
 def test_llama_3s_shapes_are_torchtitans(flavor):
     theirs = replace(llama3_args[flavor], vocab_size=128_256)
     with torch.device("meta"):

@@ -10,7 +10,7 @@ from let_titan.config import LetJobConfig, distills
 from let_titan.disk import existing_parent
 from let_titan.plan import LetPlan
 from let_titan.preflight.gpus import Gpu
-from let_titan.preflight.memory import StepMemory
+from let_titan.preflight.memory import RESERVED_OVER_PREDICTED, StepMemory
 from let_titan.preflight.units import gib
 from let_titan.preflight.world import lacks_mixed_precision
 
@@ -33,11 +33,14 @@ def s_stop_advice(config: LetJobConfig, plan: LetPlan) -> Iterator[str]:
 
 
 def memory_advice(config: LetJobConfig, gpu: Gpu, memory: StepMemory) -> Iterator[str]:
-    """Compares the sum with the GPU; the activations' part is an estimate."""
-    if memory.lasting <= gpu.memory_bytes < memory.total:
+    """Compares the sum, and the most that may be reserved for it, with the GPU."""
+    most = RESERVED_OVER_PREDICTED[1]
+    if memory.lasting <= gpu.memory_bytes < most * memory.total:
+        fits = memory.total <= gpu.memory_bytes
+        but = f", and up to {most:g} times as much may be reserved" if fits else ""
         yield (
             f"About {gib(memory.total)} are predicted for {gpu.name} ({gib(gpu.memory_bytes)}), "
-            f"{gib(memory.activations)} of them activations: {cures(config)}."
+            f"{gib(memory.activations)} of them activations{but}: {cures(config)}."
         )
 
 

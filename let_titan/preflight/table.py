@@ -136,9 +136,10 @@ def batch_rows(batch: dict[str, int]) -> list[tuple[str, str]]:
 
 def memory_rows(memory: dict[str, Any], ranks: list[dict[str, Any]]) -> list[tuple[str, str]]:
     rows = []
+    least, most = memory["reserved_over_predicted"]
     notes = {
-        "activations": f" ({memory['activations_are']})",
-        "total": f" of {gib(memory['of'])}",
+        "activations": " (estimated)",
+        "total": f" of {gib(memory['of'])}; published runs reserved {least:g} to {most:g} times it",
     }
     if len(ranks) > 1:
         totals = ", ".join(gib(rank["total"]) for rank in ranks)

@@ -51,5 +51,13 @@ FLAVORS = Flavors(
             ffn_dim_multiplier=1.3,
             multiple_of=4096,
         ),
+        "405B": LetModelArgs(
+            dim=16384,
+            n_layers=126,
+            n_heads=128,
+            n_kv_heads=8,
+            ffn_dim_multiplier=1.2,
+            multiple_of=4096,
+        ),
     }
 )
