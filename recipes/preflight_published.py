@@ -163,7 +163,8 @@ def report(runs: list[dict[str, Any]]) -> list[str]:
         "# Preflight beside torchtitan's published runs",
         "",
         f"The reserved peak is {min(ratios):.2f} to {max(ratios):.2f} times what preflight",
-        f"predicts in all; tokens/s are {min(speeds):.2f} to {max(speeds):.2f} times the predicted.",
+        f"predicts in all; tokens/s are {min(speeds):.2f} to {max(speeds):.2f} times the "
+        "predicted.",
         "",
         "Published: torchtitan's benchmarks of 2024-12 (Llama 3.1 on H100 with 96 GB), measured by",
         "its authors with the torch of that time; reserved memory counts fragmentation and, in the",
