@@ -14,7 +14,7 @@ from let_titan.preflight.advice import checkpoint_bytes
 from let_titan.preflight.cost import Cost, busy_share
 from let_titan.preflight.findings import uses_float8, vocabulary_of
 from let_titan.preflight.gpus import Gpu
-from let_titan.preflight.memory import RESERVED_OVER_PREDICTED, StepMemory
+from let_titan.preflight.memory import StepMemory
 from let_titan.preflight.student import Student
 from let_titan.preflight.world import computes_in_fp32
 from let_titan.student.flavors import FLAVORS
@@ -103,7 +103,6 @@ def memory_facts(memory: StepMemory, gpu: Gpu) -> dict[str, Any]:
         **asdict(memory),
         "total": memory.total,
         "of": gpu.memory_bytes,
-        "reserved_over_predicted": list(RESERVED_OVER_PREDICTED),
     }
 
 

@@ -6,6 +6,7 @@ from rich.console import Console
 from rich.table import Table
 
 from let_titan.preflight.examination import Report
+from let_titan.preflight.memory import RESERVED_OVER_PREDICTED
 from let_titan.preflight.units import gflop, gib
 
 MEMORY_PARTS = (
@@ -136,10 +137,11 @@ def batch_rows(batch: dict[str, int]) -> list[tuple[str, str]]:
 
 def memory_rows(memory: dict[str, Any], ranks: list[dict[str, Any]]) -> list[tuple[str, str]]:
     rows = []
-    least, most = memory["reserved_over_predicted"]
+    least, most = RESERVED_OVER_PREDICTED
     notes = {
         "activations": " (estimated)",
-        "total": f" of {gib(memory['of'])}; published runs reserved {least:g} to {most:g} times it",
+        "total": f" of {gib(memory['of'])}; published runs reserved {least:.2f} to {most:.2f} "
+        "times it",
     }
     if len(ranks) > 1:
         totals = ", ".join(gib(rank["total"]) for rank in ranks)
