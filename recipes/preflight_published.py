@@ -186,7 +186,8 @@ def report(runs: list[dict[str, Any]]) -> list[str]:
         "Published: torchtitan's benchmarks of 2024-12 (Llama 3.1 on H100 with 96 GB), measured by",
         "its authors with the torch of that time; reserved memory counts fragmentation and, in all",
         "but the eager runs, other kernels than those that preflight reckons with. Predicted: by",
-        "this version, without a GPU. tokens/s are at an assumed MFU, which table 1's compiled runs",
+        "this version, without a GPU. tokens/s are at an assumed MFU, which table 1's compiled "
+        "runs",
         "gave, so that their ratio is 1; it knows neither that full checkpointing repeats a",
         "forward, nor that a ring is waited for. Pipelines are taken to have had 8 microbatches,",
         "that time's default. Made by `python recipes/preflight_published.py`.",
