@@ -170,6 +170,16 @@ def test_a_checkpoint_has_the_size_of_its_dtype(lab, capsys):
     assert sizes == {"float32": 12, "bfloat16": 6}
 
 
+def test_what_the_compiler_overlaps_takes_the_eager_runs_memory(lab, capsys):
+    """Asynchronous tensor parallelism is a pass of the compiler's, and nothing is compiled here."""
+    arguments = [*write(lab, {}), "--parallelism.tensor_parallel_degree", "2", "--compile.enable"]
+    eager, overlapped = (
+        priced(capsys, *arguments, *more)
+        for more in ([], ["--parallelism.enable_async_tensor_parallel"])
+    )
+    assert overlapped[0] == 0 and overlapped[1]["price"] == eager[1]["price"]
+
+
 def test_a_memory_budget_is_said_to_be_priced_without(lab, capsys):
     budget = ["--activation_checkpoint.mode", "memory_budget", "--compile.enable"]
     _, told = priced(capsys, *write(lab), *budget)

@@ -87,6 +87,7 @@ def eager(config: LetJobConfig) -> LetJobConfig:
     """
     config = deepcopy(config)
     config.compile.enable = False
+    config.parallelism.enable_async_tensor_parallel = False  # the compiler's
     config.training.enable_cpu_offload = False
     if config.activation_checkpoint.mode == "memory_budget":
         config.activation_checkpoint.mode = "none"
