@@ -27,10 +27,9 @@ def node(monkeypatch):
 
     def start(own="127.0.1.1", ways=WAYS, **changes):
         for name, value in {**TWO_NODES, INTERFACE: None, **changes}.items():
+            monkeypatch.setenv(name, value or "")  # noted, so that what launch sets goes with it
             if value is None:
-                monkeypatch.delenv(name, raising=False)
-            else:
-                monkeypatch.setenv(name, value)
+                monkeypatch.delenv(name)
 
         def by_name(_):
             if own is None:
