@@ -127,8 +127,8 @@ def test_another_student(resumed):
     flavor, sizes = resumed(model__flavor="demo")
     assert "its student is a 'debug': set model.flavor = 'debug'" in flavor
     assert "checkpoint of another model: tok_embeddings.weight has shape [320, 64] there" in sizes
-    (unknown,) = resumed(model__flavor="8B")  # whose sizes nobody knows
-    assert "model.flavor = '8B' is unknown" in unknown
+    (unknown,) = resumed(model__flavor="9B")  # whose sizes nobody knows
+    assert "model.flavor = '9B' is unknown" in unknown
 
 
 def test_another_theta(resumed):

@@ -36,7 +36,7 @@ from tests.test_fuzz import KEYS
         ({"lamda": 0.1}, [], "lamda"),
         ({}, ["--teacher.checkpoint", ""], "needs teacher.checkpoint"),
         ({}, ["--teacher.checkpoint", "./nowhere"], "'./nowhere' does not exist"),
-        ({}, ["--model.flavor", "8B"], "model.flavor = '8B' is unknown"),
+        ({}, ["--model.flavor", "9B"], "model.flavor = '9B' is unknown"),
         ({}, ["--model.name", "llama3"], "model.name = 'llama3'"),
         ({}, ["--model.converters", "float8"], "model.converters has 'float8'"),
         ({}, ["--model.hf_assets_path", "nowhere"], "holds no tokenizer.json"),
@@ -232,9 +232,9 @@ def test_every_number_has_a_range():
 
 
 def test_what_makes_no_sense_after_a_mistake_is_left_out(lab):
-    unclear = lab.parsed({"lambda_0": -1.0, "k": 9, "pairs": ["x"]}, "--model.flavor", "8B")
+    unclear = lab.parsed({"lambda_0": -1.0, "k": 9, "pairs": ["x"]}, "--model.flavor", "9B")
     mistakes = [str(mistake) for mistake in find_mistakes(unclear)]
-    wanted = ["'8B' is unknown", "lambda_0 = -1.0", "let.pairs has 'x'"]
+    wanted = ["'9B' is unknown", "lambda_0 = -1.0", "let.pairs has 'x'"]
     assert all(part in mistake for part, mistake in zip(wanted, mistakes, strict=True))
 
 
