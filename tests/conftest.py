@@ -44,6 +44,8 @@ def single_process_world():
     gc.freeze()  # a CPU's memory figures collect at every log step: spare them what imports left
     do_not_linger()
     os.environ["HF_HUB_OFFLINE"] = "1"
+    if not torch.cuda.is_available():  # beside GPUs that torch cannot use, a run is refused
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
     set_rank(0, 1, free_port())
     dist.init_process_group(BACKEND)
     yield

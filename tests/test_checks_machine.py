@@ -5,7 +5,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from let_titan.checks import compiler, find_mistakes, machine
+from let_titan.checks import compiler, find_mistakes, gpus, machine
+from let_titan.errors import LocalConfigError
 
 
 @pytest.mark.parametrize("capability", [None, (8, 0), (8, 9), (10, 0)])
@@ -82,6 +83,12 @@ def test_a_teacher_within_nodes_needs_to_know_them(per_node, refused, lab, monke
     assert find_mistakes(config, 4, elsewhere=True) == []
 
 
+def two_gpus(monkeypatch):
+    for module in (gpus, machine):
+        monkeypatch.setattr(module, "HAS_ACCELERATOR", True)
+    monkeypatch.setattr(gpus, "device_module", SimpleNamespace(device_count=lambda: 2))
+
+
 @pytest.mark.parametrize(
     ("rank", "per_node", "refused"),
     [("0", "3", True), ("2", None, True), ("1", "2", False), ("0", None, False)],
@@ -89,8 +96,7 @@ def test_a_teacher_within_nodes_needs_to_know_them(per_node, refused, lab, monke
 )
 def test_every_process_needs_a_gpu_of_its_own(rank, per_node, refused, lab, monkeypatch):
     """Rank 0 says so, which has one; and no rank goes on to try what only a GPU can tell."""
-    monkeypatch.setattr(machine, "HAS_ACCELERATOR", True)
-    monkeypatch.setattr(machine, "device_module", SimpleNamespace(device_count=lambda: 2))
+    two_gpus(monkeypatch)
     tried = []
     monkeypatch.setattr(machine, "compiled_tensor_parallel_error", lambda _: tried.append(1))
     monkeypatch.setenv("LOCAL_RANK", rank)
@@ -104,10 +110,39 @@ def test_every_process_needs_a_gpu_of_its_own(rank, per_node, refused, lab, monk
     assert sentence not in " ".join(map(str, find_mistakes(config, 2, elsewhere=True)))
 
 
+@pytest.mark.skipif(gpus.HAS_ACCELERATOR, reason="here torch can use the GPUs")
+def test_a_run_does_not_take_the_cpu_beside_gpus_that_torch_cannot_use(lab, tmp_path, monkeypatch):
+    monkeypatch.setattr(gpus, "DEVICES", tmp_path)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+    config = lab.parsed()
+    assert find_mistakes(config) == []
+    for name in ("nvidia0", "nvidia1", "nvidiactl", "nvidia-uvm"):
+        (tmp_path / name).touch()
+    (told,) = find_mistakes(config)
+    assert isinstance(told, LocalConfigError)
+    for part in ("GPUs (2) cannot", torch.__version__, "TORCH_INDEX=", "CUDA_VISIBLE_DEVICES= to"):
+        assert part in str(told)
+    assert find_mistakes(config, elsewhere=True) == []
+    for value, refused in (("0,1", True), ("GPU-8f2", True), ("", False), ("-1", False)):
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", value)
+        assert bool(find_mistakes(config)) == refused
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    monkeypatch.setattr(gpus.os, "access", lambda path, mode: path.name != "nvidia0")
+    (told,) = find_mistakes(config)
+    assert "GPUs (1) cannot" in str(told)
+
+
+def test_torch_says_why_it_has_no_gpu(monkeypatch):
+    def init():
+        raise RuntimeError("The driver is too old (found version 12040). Please update it. Or not.")
+
+    monkeypatch.setattr(torch.cuda, "init", init)
+    assert gpus.why_no_gpu() == "The driver is too old (found version 12040)"
+
+
 def test_a_ring_on_a_gpu_needs_a_kernel(lab, monkeypatch):
     """On a CPU it is refused in any precision."""
-    monkeypatch.setattr(machine, "HAS_ACCELERATOR", True)
-    monkeypatch.setattr(machine, "device_module", SimpleNamespace(device_count=lambda: 2))
+    two_gpus(monkeypatch)
     ring = {"parallelism__context_parallel_degree": 2}
     told = "where fp32 attention has no kernel for torch's ring"
     for precision, refused in (("float32", True), ("bfloat16", False)):

@@ -75,3 +75,45 @@ def test_setup_leaves_what_a_link_leads_to(tmp_path):
     assert done.returncode == 2
     assert f"setup: .venv is a link to {theirs}, which may be another checkout's" in done.stderr
     assert [path.name for path in theirs.iterdir()] == ["let_titan.stamp"]
+
+
+INTERPRETER = """#!/bin/sh
+case "$1 $2" in
+    "-m venv") mkdir -p .venv/bin && cp "$0" .venv/bin/python ;;
+    "-m pip") shift 2 && echo "$@" >> pip.log ;;
+    *"import sys, torch"*) exit 1 ;; # no GPU that torch can use
+esac
+"""
+
+
+def test_torch_comes_from_the_index_that_was_named(tmp_path):
+    """Once named, also after pyproject.toml has changed; GPUs that torch cannot use are told of."""
+    repository, programs = checkout(tmp_path / "repository"), tmp_path / "programs"
+    programs.mkdir()
+    for name, text in (("python", INTERPRETER), ("nvidia-smi", "#!/bin/sh\n")):
+        (programs / name).write_text(text)
+        (programs / name).chmod(0o755)
+    path = f"{programs}{os.pathsep}{os.environ['PATH']}"
+    here = {"PATH": path, "PYTHON": str(programs / "python"), "TORCH_INDEX": ""}
+
+    def installed(**environment):
+        (repository / "pip.log").write_text("")
+        done = set_up(repository, **{**here, **environment})
+        assert done.returncode == 0, done.stderr
+        lines = (repository / "pip.log").read_text().splitlines()
+        return [line for line in lines if line.startswith("install")], done
+
+    everything = "install -e .[dev]"
+    pypi, done = installed()
+    assert pypi == [everything] and "torch cannot use this machine's GPUs" in done.stderr
+    assert "TORCH_INDEX=https://" in done.stderr
+    assert installed()[0] == []
+
+    index = "https://wheels/cu126"
+    torch, rest = installed(TORCH_INDEX=index)[0]
+    assert torch.startswith(f"install --no-deps --force-reinstall --index-url {index} torch>=")
+    assert rest == everything
+    assert installed(TORCH_INDEX=index)[0] == installed()[0] == []
+    with (repository / "pyproject.toml").open("a") as file:
+        file.write("# another dependency\n")
+    assert installed()[0] == [torch, rest]

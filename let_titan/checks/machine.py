@@ -3,7 +3,7 @@
 import os
 
 import torch
-from torchtitan.tools.utils import device_module, device_type
+from torchtitan.tools.utils import device_type
 
 from let_titan.checks.compiler import compiler_mistakes
 from let_titan.checks.float8 import (
@@ -13,22 +13,23 @@ from let_titan.checks.float8 import (
     TEACHER,
     teacher_in_float8,
 )
+from let_titan.checks.gpus import gpu_mistakes
 from let_titan.checks.layout import ring_mistakes, started_processes
 from let_titan.checks.mistakes import Mistakes
 from let_titan.config import LetJobConfig, compiles
 from let_titan.device import HAS_ACCELERATOR
-from let_titan.errors import ConfigError, LocalConfigError
+from let_titan.errors import ConfigError
 from let_titan.student.probe import compiled_tensor_parallel_error
 
 MXFP8_CAPABILITY = (10, 0)
 
 
 def machine_mistakes(config: LetJobConfig) -> Mistakes:
+    no_gpu = list(gpu_mistakes())
+    yield from no_gpu
     yield from precision_mistakes(config)
-    too_few = list(device_mistakes())
-    yield from too_few
     yield from compiler_mistakes(config)
-    if not too_few:  # a rank without a GPU has nowhere to try it
+    if not no_gpu:  # a rank without a GPU has nowhere to try it
         yield from compiled_tensor_parallel_mistakes(config)
     yield from node_mistakes(config)
     if HAS_ACCELERATOR:
@@ -80,21 +81,6 @@ def precision_mistakes(config: LetJobConfig) -> Mistakes:
         yield ConfigError(
             f"model.converters has {MXFP8!r}, which needs a GPU of compute capability 10.0 or "
             f"later ({here}): leave it out."
-        )
-
-
-def device_mistakes() -> Mistakes:
-    """Whether this node has a GPU for each process that was started on it."""
-    if not HAS_ACCELERATOR:
-        return
-    rank, per_node = (os.environ.get(name, "") for name in ("LOCAL_RANK", "LOCAL_WORLD_SIZE"))
-    processes = max(int(rank or 0) + 1, int(per_node) if per_node.isdecimal() else 1)
-    gpus = device_module.device_count()
-    if processes > gpus:
-        yield LocalConfigError(
-            f"{processes} processes were started on this node (LOCAL_RANK = {rank or 0!r}, "
-            f"LOCAL_WORLD_SIZE = {per_node!r}), where torch finds GPUs for {gpus}: give torchrun "
-            f"--nproc_per_node {gpus}, or show it more (CUDA_VISIBLE_DEVICES)."
         )
 
 
