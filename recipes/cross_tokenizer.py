@@ -45,6 +45,7 @@ from let_titan.run.summary import surroundings, write_summary
 
 RESULTS = Path(__file__).parent / "results" / "cross_tokenizer"
 STUDENT = "1.4B"
+TRAINED_ON = {name: GPUS[name] for name in ("a100", "h100")}
 
 
 def measure(
@@ -61,7 +62,7 @@ def measure(
     figures = batches | of_documents(text, corpus, tokens)
     return figures | {
         f"map_of_step_{name}": figures["map_ns"] * 1e-9 * fastest(ours.get_vocab_size(), gpu)
-        for name, gpu in GPUS.items()
+        for name, gpu in TRAINED_ON.items()
     }
 
 
@@ -160,7 +161,7 @@ COLUMNS = {
     "map_ns": ("the map", "{:,.0f}"),
     **{
         f"map_of_step_{name}": (f"the map, of a step on an {name.upper()}", "{:.2%}")
-        for name in GPUS
+        for name in TRAINED_ON
     },
 }
 
@@ -180,7 +181,7 @@ def report(
 ) -> str:
     later = " Shares and padding were measured again, by themselves, later." if again else ""
     tokens = min(found["tokens"] for found in pairs.values())
-    assumed = " and ".join(f"{gpu.mfu:.0%} MFU on an {gpu.name}" for gpu in GPUS.values())
+    assumed = " and ".join(f"{gpu.mfu:.0%} MFU on an {gpu.name}" for gpu in TRAINED_ON.values())
     return (
         "# A teacher with another tokenizer: what it reaches\n\n"
         f"Teacher's tokenizer: {teacher}. Text: {', '.join(corpus)}; {tokens:,} tokens of each "

@@ -142,6 +142,18 @@ def priced(capsys, *arguments):
     return code, told
 
 
+@pytest.mark.parametrize(("kind", "like"), [("a100-40gb", "a100"), ("h200", "h100")])
+def test_a_kind_with_another_memory_is_as_fast(kind, like, lab, capsys):
+    arguments = write(lab)
+    (_, ours), (_, theirs) = (priced(capsys, *arguments, "--gpu", name) for name in (kind, like))
+    assert ours["run"]["gpu"] != theirs["run"]["gpu"]
+    rooms = [told["price"]["memory_bytes_per_gpu"]["of"] for told in (ours, theirs)]
+    assert rooms == {"a100": [40e9, 80e9], "h100": [141e9, 80e9]}[like]
+    sources = [told["price"]["cost"].pop("mfu_source") for told in (ours, theirs)]
+    assert sources[0].endswith(sources[1]) and sources[0] != sources[1]
+    assert ours["price"]["cost"] == theirs["price"]["cost"]
+
+
 def test_what_is_offloaded_does_not_fill_the_gpu(lab, capsys, monkeypatch):
     arguments = write(lab)
     _, told = priced(capsys, *arguments)
