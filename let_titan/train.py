@@ -17,6 +17,7 @@ from let_titan.data.loader import PileLoader
 from let_titan.errors import ConfigError, LocalConfigError, RunError
 from let_titan.export.at_end import export_at_end
 from let_titan.launch import complete_environment, rendezvous_errors
+from let_titan.out_of_memory import memory_errors
 from let_titan.runs import COMPLETED
 from let_titan.stop import exit_on_sigterm
 from let_titan.trainer import LetTrainer
@@ -69,14 +70,15 @@ def run(config: LetJobConfig) -> bool:
     trainer: LetTrainer | None = None
     with ExitStack() as stack:
         try:
-            with rendezvous_errors():
+            with rendezvous_errors(), memory_errors(config):
                 trainer = LetTrainer(config)
             if config.checkpoint.create_seed_checkpoint:
                 trainer.checkpointer.save(curr_step=0, last_step=True)
             else:
                 # Until the folder is complete: a launcher may repeat its signal at any time.
                 stack.enter_context(trainer.stop_request.listening())
-                trainer.train()
+                with memory_errors(config):
+                    trainer.train()
                 note_skipped_lines(trainer)
             exit_state = exit_state_of(trainer)
             stopped = any(gathered(trainer.guard.stop or trainer.stop_request()))

@@ -8,13 +8,12 @@ from torchtitan.config import TORCH_DTYPE_MAP
 
 from let_titan.config import LetJobConfig, distills
 from let_titan.disk import existing_parent
+from let_titan.out_of_memory import memory_cures
 from let_titan.plan import LetPlan
 from let_titan.preflight.gpus import Gpu
 from let_titan.preflight.memory import RESERVED_OVER_PREDICTED, StepMemory
 from let_titan.preflight.units import gib
 from let_titan.preflight.world import lacks_mixed_precision
-
-LOCAL_BATCH = "training.local_batch_size"
 
 
 def s_stop_advice(config: LetJobConfig, plan: LetPlan) -> Iterator[str]:
@@ -40,20 +39,8 @@ def memory_advice(config: LetJobConfig, gpu: Gpu, memory: StepMemory) -> Iterato
         but = f", and up to {most:g} times as much may be reserved" if fits else ""
         yield (
             f"About {gib(memory.total)} are predicted for {gpu.name} ({gib(gpu.memory_bytes)}), "
-            f"{gib(memory.activations)} of them activations{but}: {cures(config)}."
+            f"{gib(memory.activations)} of them activations{but}: {memory_cures(config)}."
         )
-
-
-def cures(config: LetJobConfig) -> str:
-    """Says what would lower the memory of the activations."""
-    found, (key, size) = [], batch_size(config)
-    if size > 1:
-        # Microbatches of a pipeline are parts of the local batch, whose number sets the global one.
-        stays = key != LOCAL_BATCH or config.training.global_batch_size > 0
-        found.append(f"lower {key} = {size}" + (" (the global batch stays)" if stays else ""))
-    if config.activation_checkpoint.mode != "full":
-        found.append('set activation_checkpoint.mode = "full"')
-    return ", or ".join(found or ["shard over more GPUs"])
 
 
 def too_large(config: LetJobConfig, gpu: Gpu, memory: StepMemory) -> Iterator[str]:
@@ -109,15 +96,6 @@ def checkpointing_advice(config: LetJobConfig) -> Iterator[str]:
             'activation_checkpoint.mode = "memory_budget" is priced as "none": the activations '
             "will be fewer, by as much as the compiler decides."
         )
-
-
-def batch_size(config: LetJobConfig) -> tuple[str, int]:
-    """Returns key and value of what activations grow with: in a pipeline it is the microbatch."""
-    parallelism = config.parallelism
-    if parallelism.pipeline_parallel_degree > 1:
-        key = "parallelism.pipeline_parallel_microbatch_size"
-        return key, parallelism.pipeline_parallel_microbatch_size
-    return LOCAL_BATCH, config.training.local_batch_size
 
 
 def checkpoint_bytes(config: LetJobConfig, parameters: int) -> tuple[int, int]:
