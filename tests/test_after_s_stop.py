@@ -111,6 +111,15 @@ def test_what_is_compiled_is_the_baselines(lab):
     assert any("Compiled" in name for name in wanted)
 
 
+def test_a_profile_shows_what_let_takes(lab):
+    """The teacher's forward and the alignment's backward, in each microbatch."""
+    of_let = {"let_titan::teacher", "_InjectBackward"}
+    changes = CASES["accumulation, full AC"]
+    found = profiled_third_step(lab.config({"s_stop": 4}, **changes))
+    assert all(found[name] == 4 for name in of_let)
+    assert not of_let & profiled_third_step(lab.config(LET, **changes)).keys()
+
+
 def allocated_by_third_step(config):
     """Returns the GPU's bytes after the third step and at its peak, beyond those before the run."""
     gc.collect()

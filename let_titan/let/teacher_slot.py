@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch.distributed.device_mesh import DeviceMesh
+from torch.profiler import record_function
 from torchtitan.distributed import ParallelDims
 
 from let_titan.alignment import share_of_batch
@@ -22,6 +23,9 @@ from let_titan.plan import LetPlan
 from let_titan.state_cache import CachedTeacher, WritingTeacher
 from let_titan.teacher import Teacher, TeacherDescription
 from let_titan.teacher.placement import leave, processes_per_node, shard_mesh
+
+RANGE = "let_titan::teacher"
+"""What a profile shows of the teacher's forward; of the alignment's backward, _InjectBackward."""
 
 
 class TeacherSlot:
@@ -148,12 +152,13 @@ class TeacherSlot:
         if self._pipeline is not None:
             mine = self._pipeline.part_of(mine)
         states: Sequence[torch.Tensor]
-        if own is None:
-            states = self.teacher(**{name: values[mine] for name, values in batch.items()})
-        else:
-            assert isinstance(self.teacher, Teacher)  # a cache is refused beside a tokenizer
-            alone = self.config.data.document_attention
-            states = states_at(self.teacher, own.of_rows(mine), alone)
+        with record_function(RANGE):
+            if own is None:
+                states = self.teacher(**{name: values[mine] for name, values in batch.items()})
+            else:
+                assert isinstance(self.teacher, Teacher)  # a cache is refused beside a tokenizer
+                alone = self.config.data.document_attention
+                states = states_at(self.teacher, own.of_rows(mine), alone)
         if self._pipeline is not None:
             states = self._pipeline.handed_over(states)
         return states if self._owns_block else None
