@@ -33,17 +33,23 @@ CDPATH='' cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." # a CDPATH could lead els
 limit=${SECONDS_LEFT:-570}
 
 state=0
-"$python" - << 'EOF' || state=$?
+why=$(
+    "$python" - << 'EOF'
 import importlib.util, sys
 if importlib.util.find_spec("torch") is None:
     sys.exit(3)
 import torch
-sys.exit(0 if torch.cuda.is_available() else 4)
+try:
+    torch.cuda.init()
+except (AssertionError, RuntimeError) as error:
+    print(str(error).split(". ")[0])
+    sys.exit(4)
 EOF
+) || state=$?
 case $state in
     0) ;;
     3) refuse "'$python' has no torch: name an interpreter that has, as in PYTHON=/opt/bin/python3." ;;
-    4) refuse "torch finds no CUDA GPU here: run it on a machine that has one." ;;
+    4) refuse "torch finds no CUDA GPU here ($why): run it on a machine that has one." ;;
     *) refuse "'$python' cannot be run: name an interpreter, as in PYTHON=/opt/bin/python3." ;;
 esac
 
