@@ -3,6 +3,8 @@
 import math
 from collections.abc import Callable
 
+from let_titan.names import Names
+
 
 def lambda_at(s: int, lambda_0: float, s_stop: int, shape: str = "linear") -> float:
     """Returns the weight of the alignment loss.
@@ -25,10 +27,12 @@ def lambda_at(s: int, lambda_0: float, s_stop: int, shape: str = "linear") -> fl
     return lambda_0 * SHAPES[shape](s / s_stop)
 
 
-SHAPES: dict[str, Callable[[float], float]] = {
-    "linear": lambda progress: 1.0 - progress,
-    "constant": lambda progress: 1.0,
-    "cosine": lambda progress: 0.5 * (1.0 + math.cos(math.pi * progress)),
-    "step": lambda progress: 1.0 if progress < 0.5 else 0.5,
-}
+SHAPES: Names[Callable[[float], float]] = Names(
+    {
+        "linear": lambda progress: 1.0 - progress,
+        "constant": lambda progress: 1.0,
+        "cosine": lambda progress: 0.5 * (1.0 + math.cos(math.pi * progress)),
+        "step": lambda progress: 1.0 if progress < 0.5 else 0.5,
+    }
+)
 """lambda / lambda_0 by s / s_stop in [0, 1); a module of the user's adds to it (docs/extend.md)."""

@@ -44,7 +44,7 @@ def shrunk(flavor):
 
 @pytest.mark.parametrize("flavor", FLAVORS)
 def test_logits_are_the_students_for_every_flavors_shape(flavor, assets, tmp_path, monkeypatch):
-    monkeypatch.setitem(FLAVORS, flavor, shrunk(flavor))
+    monkeypatch.setitem(FLAVORS.data, flavor, shrunk(flavor))
     model = student(flavor)
     write_run(tmp_path / "run", model, flavor, assets / "tokenizer")
     assert main([str(tmp_path / "run"), str(tmp_path / "hf")]) == 0
@@ -81,7 +81,7 @@ def test_the_runs_theta_is_trained_and_written(lab, assets, tmp_path):
 def test_scaled_rope_is_written_as_it_was_trained(assets, tmp_path, monkeypatch):
     scaling = RoPEScalingArgs(scaling_factor=4.0, original_max_position_embeddings=16)
     scaled = replace(shrunk("debug"), rope_scaling_args=scaling, rope_theta=500)
-    monkeypatch.setitem(FLAVORS, "debug", scaled)
+    monkeypatch.setitem(FLAVORS.data, "debug", scaled)
     model = student("debug")
     write_run(tmp_path / "run", model, "debug", assets / "tokenizer")
     export(find_source(tmp_path / "run"), tmp_path / "hf")
@@ -194,14 +194,15 @@ def tear(run):
     (run / "checkpoint" / LAST / ".metadata").unlink()
 
 
+FLAVOR = ("config", "model", "flavor")
 MISTAKES = {
     "torn": (tear, "was cut short"),
-    "another flavor": (
-        lambda run: change(run, "config", "model", "flavor", "demo"),
+    "another student": (
+        lambda run: change(run, "architecture", "dim", 256),
         "must be [320, 256]",
     ),
-    "unknown flavor": (
-        lambda run: change(run, "config", "model", "flavor", "9B"),
+    "unknown flavor of an earlier version's run": (
+        lambda run: (change(run, "architecture", None), change(run, *FLAVOR, "9B")),
         "no student of this let_titan",
     ),
     "tokenizer gone": (

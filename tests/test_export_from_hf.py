@@ -90,7 +90,7 @@ def test_a_users_flavor_is_taken(tmp_path, monkeypatch, capsys):
         "FLAVORS['other'] = replace(FLAVORS['debug'], norm_eps=1e-6)\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setitem(FLAVORS, "other", FLAVORS["demo"])  # which is taken out after the test
+    monkeypatch.setattr(FLAVORS, "data", dict(FLAVORS.data))  # "other" is taken out after the test
     arguments = [str(tmp_path / "hf"), str(tmp_path / "dcp")]
     assert main([*arguments, "--custom-import", "other_epsilon"]) == 0
     assert 'model.flavor = "other"' in capsys.readouterr().out

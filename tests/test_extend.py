@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from transformers import AutoModel, LlamaConfig, LlamaForCausalLM
 
-from let_titan.alignment import LOSSES
+from let_titan.alignment import LOSSES, of_tokens
 from let_titan.errors import ConfigError
 from let_titan.export.__main__ import main as export
 from let_titan.export.folder import export as export_source
@@ -72,22 +72,62 @@ def test_its_loss_and_its_student_give_float64s_gradient(mine, assets, lab):
 
 def test_its_schedule_and_its_student_in_a_run_and_an_export(mine, lab, tmp_path):
     model = trained(lab, CONFIG["let"], **KEYS).model_parts[0]
+    twin = student("small")
     lines = (lab.folder / "run" / "metrics.jsonl").read_text().splitlines()
     found = [line["lambda"] for line in map(json.loads, lines) if "loss" in line]
     assert found == pytest.approx([0.5 * (1 - s / 4) ** 2 for s in range(4)])
-    forget()
     assert export([str(lab.folder / "run"), str(tmp_path / "hf")]) == 0
-    twin = student("small")
     twin.load_state_dict(weights(model))
     assert same_logits(twin, tmp_path / "hf")
 
 
-def test_an_export_says_which_module_it_lacks(mine, lab, tmp_path):
-    trained(lab, CONFIG["let"], **KEYS)
+def test_an_export_asks_for_no_module(mine, lab, tmp_path):
+    """The run's summary.json says what its flavor was, whatever the module has become."""
+    model = trained(lab, CONFIG["let"], **KEYS).model_parts[0]
+    twin = student("small")
     forget()
     (tmp_path / "mine.py").unlink()
-    with pytest.raises(ConfigError, match=r"custom_import = 'mine' cannot be imported"):
-        export_source(find_source(lab.folder / "run"), tmp_path / "hf")
+    export_source(find_source(lab.folder / "run"), tmp_path / "hf")
+    twin.load_state_dict(weights(model))
+    assert same_logits(twin, tmp_path / "hf")
+
+
+def test_a_resume_notices_another_student_of_the_same_name(mine, lab, tmp_path):
+    steps = {"checkpoint__enable": True, "checkpoint__interval": 2, **KEYS}
+    trained(lab, CONFIG["let"], **steps)
+    forget()
+    changed = MODULE.replace("multiple_of=32", "multiple_of=32, norm_eps=0.1")
+    assert changed != MODULE
+    (tmp_path / "mine.py").write_text(changed)
+    told = r"student had norm_eps = 1e-05, where 'small' now has 0.1: set the flavor to what it"
+    with pytest.raises(ConfigError, match=told):
+        lab.config(CONFIG["let"], **steps, training__steps=8)
+
+
+@pytest.mark.parametrize("table", [LOSSES, SHAPES, FLAVORS], ids=["loss", "schedule", "flavor"])
+def test_no_name_is_given_twice(table):
+    """Else a run's summary.json, its export and its resume would mean different things by it."""
+    name, thing = next(iter(table.items()))
+    with pytest.raises(ValueError, match=f"'{name}' is taken by .*: choose another name"):
+        table[name] = thing
+    with pytest.raises(ValueError, match="is taken"):
+        table.update({name: thing})
+
+
+def whole(state, target):
+    return (state - target).square().mean()
+
+
+def rows(state, target):
+    return (state - target).square().mean((-1, -2))
+
+
+@pytest.mark.parametrize("loss", [whole, rows])
+def test_a_loss_that_is_no_number_a_token_is_refused(loss):
+    """Broadcast, it would count once a token."""
+    states = torch.randn(4, 4, 8)
+    with pytest.raises(ValueError, match=r"makes \[4, 4\] of states \[4, 4, 8\]"):
+        of_tokens(loss)(states, states + 1, torch.ones(4, 4, dtype=torch.bool))
 
 
 def test_preflight_prices_it(mine, lab, no_world, capsys):

@@ -16,6 +16,7 @@ from let_titan.alignment.cca import cca
 from let_titan.alignment.cosine import cosine_alignment
 from let_titan.alignment.gradient import AlignmentLoss
 from let_titan.alignment.width import interpolate_width
+from let_titan.names import Names
 
 # (h, t), [B, S, d_M] each, fp32 -> [B, S]
 TokenLoss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
@@ -52,7 +53,10 @@ def mse(state: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
 
 
 def of_tokens(loss: TokenLoss) -> AlignmentLoss:
-    """Returns the ``AlignmentLoss`` that is ``loss`` of each valid token, as ``over_tokens``."""
+    """Returns the ``AlignmentLoss`` that is ``loss`` of each valid token, as ``over_tokens``.
+
+    Of a masked token ``loss`` sees zeros on both sides, and what it says there is left out.
+    """
     return partial(over_tokens, loss)
 
 
@@ -69,14 +73,22 @@ def over_tokens(
 
     Returns:
         (loss sum, cosine sum), two fp32 scalars; the cosine is logged beside any loss.
+
+    Raises:
+        ValueError: ``loss`` gives another shape, which might be broadcast.
     """
     valid = mask.unsqueeze(-1)
     # Masked tokens may hold anything: they must be gone before anything is computed, or backward
     # would multiply their NaN by zero.
     state = torch.where(valid, hidden.float(), 0.0)
     target = torch.where(valid, interpolate_width(teacher.float(), hidden.shape[-1]), 0.0)
-    total = torch.where(mask, loss(state, target), 0.0).sum()
-    return total, cosine_alignment(state.detach(), target, mask)[1]
+    each = loss(state, target)
+    if each.shape != mask.shape:
+        raise ValueError(
+            f"A loss of tokens makes {list(mask.shape)} of states {list(state.shape)}, a number a "
+            f"token, and this one made {list(each.shape)}: reduce the last axis alone."
+        )
+    return torch.where(mask, each, 0.0).sum(), cosine_alignment(state.detach(), target, mask)[1]
 
 
 def cka(hidden: torch.Tensor, teacher: torch.Tensor, mask: torch.Tensor) -> Sums:
@@ -113,14 +125,16 @@ def gram(states: torch.Tensor) -> torch.Tensor:
     return states @ states.transpose(-1, -2) / scale
 
 
-LOSSES: dict[str, AlignmentLoss] = {
-    "cosine": cosine_alignment,
-    "logsum": of_tokens(logsum),
-    "smooth_l1": of_tokens(smooth_l1),
-    "mse": of_tokens(mse),
-    "cka": cka,
-    "cca": cca,
-}
+LOSSES: Names[AlignmentLoss] = Names(
+    {
+        "cosine": cosine_alignment,
+        "logsum": of_tokens(logsum),
+        "smooth_l1": of_tokens(smooth_l1),
+        "mse": of_tokens(mse),
+        "cka": cka,
+        "cca": cca,
+    }
+)
 """What ``let.loss`` may name; a module of the user's adds to it (docs/extend.md)."""
 
 

@@ -22,6 +22,7 @@ from let_titan.config import LetJobConfig
 from let_titan.errors import ConfigError
 from let_titan.plan import LetPlan
 from let_titan.runs import EVALUATIONS, is_complete, read_lines
+from let_titan.student.flavors import FLAVORS
 from let_titan.tokenizer.build import fingerprint, load_tokenizer
 
 
@@ -161,6 +162,8 @@ def summary_mistakes(config: LetJobConfig, plan: LetPlan | None, world_size: int
         return
     if flavor != config.model.flavor:
         yield differs(config, f"student is a {flavor!r}", f"model.flavor = {flavor!r}")
+    elif flavor in FLAVORS:
+        yield from architecture_mistakes(config, before.get("architecture"))
     theta = before["config"]["model"].get("rope_theta", 10_000.0)
     if theta != config.model.rope_theta:
         yield differs(config, f"student's RoPE has theta {theta}", f"model.rope_theta = {theta}")
@@ -179,6 +182,16 @@ def summary_mistakes(config: LetJobConfig, plan: LetPlan | None, world_size: int
         yield differs(config, f"student {did}", f"data.document_attention = {str(apart).lower()}")
     if plan is not None:
         yield from resumed_teacher_mistakes(config, plan, let_plan, before["config"])
+
+
+def architecture_mistakes(config: LetJobConfig, before: dict[str, Any] | None) -> Mistakes:
+    """A user's module may have changed what its flavor is; earlier versions only named it."""
+    flavor = config.model.flavor
+    now = FLAVORS[flavor].architecture()
+    for name, value in (before or {}).items():
+        if value != now.get(name):
+            what = f"student had {name} = {value}, where {flavor!r} now has {now.get(name)}"
+            yield differs(config, what, "the flavor to what it was")
 
 
 def way_without_summary(config: LetJobConfig) -> str:

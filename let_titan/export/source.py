@@ -14,7 +14,6 @@ from let_titan.checkpoint.folders import (
     whole_checkpoints,
 )
 from let_titan.checks import MODEL_NAME
-from let_titan.checks.imported import import_users
 from let_titan.errors import ConfigError
 from let_titan.runs import read_summary
 from let_titan.student import FLAVORS, LetModelArgs
@@ -58,19 +57,20 @@ class Source:
         """Returns the student's arguments, for a tokenizer of ``vocabulary`` ids.
 
         Raises:
-            ConfigError: the run trained no student of ours, or one of a module that is not found.
+            ConfigError: the run trained no student of ours.
         """
-        model = self.config["model"]
-        named = self.config.get("experimental", {}).get("custom_import", "")
-        if named and model["flavor"] not in FLAVORS:
-            import_users(named)  # it adds the flavor, as it did to the run
-        if model.get("name", MODEL_NAME) != MODEL_NAME or model["flavor"] not in FLAVORS:
+        model, recorded = self.config["model"], self.summary.get("architecture")
+        known = recorded is not None or model["flavor"] in FLAVORS  # earlier versions only named it
+        if model.get("name", MODEL_NAME) != MODEL_NAME or not known:
             raise ConfigError(
                 f"{self.run / 'summary.json'} names the model {model.get('name')!r}, flavor "
                 f"{model['flavor']!r}, which is no student of this let_titan: export it with the "
                 "version that trained it."
             )
-        args = FLAVORS[model["flavor"]]
+        if recorded is None:
+            args = FLAVORS[model["flavor"]]
+        else:
+            args = LetModelArgs.from_architecture(recorded)
         args.pad_vocabulary(vocabulary, model.get("pad_vocab_to_multiple_of", 1))
         args.rope_theta = model.get("rope_theta", args.rope_theta)
         args.max_seq_len = self.config["training"]["seq_len"]

@@ -12,6 +12,7 @@ from let_titan.config import LetJobConfig
 from let_titan.data.files import data_fingerprint
 from let_titan.plan import LetPlan
 from let_titan.run.summary import surroundings
+from let_titan.student.flavors import FLAVORS
 from let_titan.tokenizer.build import fingerprint
 
 
@@ -33,6 +34,7 @@ def describe_run(
     return {
         "config": config.to_dict(),
         **surroundings(),
+        "architecture": FLAVORS[config.model.flavor].architecture(),
         "parameters": parameter_counts(model_parts),
         "let_plan": dataclasses.asdict(plan) if plan.pairs else None,
         "teacher": None,

@@ -1,7 +1,7 @@
 """The student's arguments: torchtitan's, with the vocabulary of the run's tokenizer."""
 
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import asdict, dataclass, field
+from typing import Any, Self
 
 from torchtitan.config import JobConfig
 from torchtitan.models.llama3 import TransformerModelArgs
@@ -9,6 +9,18 @@ from torchtitan.models.llama3.model.args import RoPEScalingArgs
 
 from let_titan.config import LetJobConfig
 from let_titan.tokenizer.build import vocab_size
+
+ARCHITECTURE = (
+    "dim",
+    "n_layers",
+    "n_heads",
+    "n_kv_heads",
+    "multiple_of",
+    "ffn_dim_multiplier",
+    "norm_eps",
+    "rope_scaling_args",
+)
+"""What a flavor says of the function; the config and the tokenizer say the rest."""
 
 
 @dataclass
@@ -21,6 +33,17 @@ class LetModelArgs(TransformerModelArgs):
     init_scheme: str = "torchtitan"
     vocabulary: int | None = None
     """Ids of the tokenizer where ``vocab_size`` is padded; None where it is not"""
+
+    def architecture(self) -> dict[str, Any]:
+        """Returns what is a flavor's, as JSON has it."""
+        values = asdict(self)
+        return {name: values[name] for name in ARCHITECTURE}
+
+    @classmethod
+    def from_architecture(cls, values: dict[str, Any]) -> Self:
+        """Returns the arguments of a flavor, from what ``architecture`` gave."""
+        scaling = RoPEScalingArgs(**values["rope_scaling_args"])
+        return cls(**{**values, "rope_scaling_args": scaling})
 
     def update_from_config(self, job_config: JobConfig, **kwargs: Any) -> None:
         """Takes seq_len, [model]'s keys and the tokenizer's vocabulary from the config."""

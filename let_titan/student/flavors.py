@@ -2,10 +2,11 @@
 
 from copy import deepcopy
 
+from let_titan.names import Names
 from let_titan.student.args import LetModelArgs
 
 
-class Flavors(dict[str, LetModelArgs]):
+class Flavors(Names[LetModelArgs]):
     """Hands out copies: torchtitan writes a run's settings into the arguments it looks up."""
 
     def __getitem__(self, name: str) -> LetModelArgs:
