@@ -15,8 +15,8 @@ from let_titan.errors import ConfigError
 PLACE = ("RANK", "LOCAL_RANK", "WORLD_SIZE")
 MEETING = ("MASTER_ADDR", "MASTER_PORT")
 INTERFACE = "GLOO_SOCKET_IFNAME"
-ANYWHERE = "192.0.2.1"
-"""Nobody's address (RFC 5737), to which the way is the default one."""
+ANYWHERE = ("192.0.2.1", "2001:db8::1")
+"""Addresses for documentation (RFC 5737, 3849), to which the way is the default one."""
 
 CURE = "start it with torchrun --nproc_per_node N -m let_titan.train, which sets them all"
 
@@ -58,38 +58,58 @@ def name_interface(master: str) -> None:
     Args:
         master: the address of rank 0.
     """
-    if INTERFACE in os.environ or not own_name_is_loopback():
+    if INTERFACE in os.environ or not gloo_takes_loopback():
         return
-    found = filter(None, (interface_towards(address) for address in (master, ANYWHERE)))
-    interface = next(found, None)
-    if interface is not None:
-        os.environ[INTERFACE] = interface
-        logger.info(
-            f"This machine's own name leads to its loopback: {INTERFACE}={interface}, the way to "
-            f"{master}. Set it if nodes are connected by another interface."
-        )
+    ways = {f"the way to {master}": (master,), "the default way": ANYWHERE}
+    for way, addresses in ways.items():
+        interface = next(filter(None, map(interface_towards, addresses)), None)
+        if interface is not None:
+            os.environ[INTERFACE] = interface
+            logger.info(
+                f"This machine's own name leads to no address that others reach: {INTERFACE}="
+                f"{interface}, {way}. Set it if nodes are connected by another interface."
+            )
+            return
 
 
-def own_name_is_loopback() -> bool:
-    """Whether the machine's name leads to itself alone, or nowhere, which gloo takes for that."""
+def gloo_takes_loopback() -> bool:
+    """Whether gloo would listen where this machine alone can connect.
+
+    It takes the first of the addresses of the machine's name that is one of its own, and the
+    loopback if there is none (torch's ProcessGroupGloo.cpp).
+    """
     try:
-        return ipaddress.ip_address(socket.gethostbyname(socket.gethostname())).is_loopback
-    except OSError:
+        found = socket.getaddrinfo(socket.gethostname(), None, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError):  # the latter where a part of the name is too long for a DNS
         return True
+    for family, kind, protocol, _, address in found:
+        try:
+            with socket.socket(family, kind, protocol) as tried:
+                tried.bind(address)
+        except OSError:
+            continue
+        return ipaddress.ip_address(bare(address[0])).is_loopback
+    return True
 
 
 def interface_towards(address: str) -> str | None:
     """Returns the interface by which a packet to ``address`` would leave; None: by none."""
     try:
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as unsent:
-            unsent.connect((address, 9))
-            own = unsent.getsockname()[0]
-    except OSError:
+        family, kind, protocol, _, to = socket.getaddrinfo(address, 9, type=socket.SOCK_DGRAM)[0]
+        with socket.socket(family, kind, protocol) as unsent:
+            unsent.connect(to)
+            own = bare(unsent.getsockname()[0])
+    except (OSError, UnicodeError):
         return None
     if ipaddress.ip_address(own).is_loopback:
         return None
     interfaces = psutil.net_if_addrs().items()
-    return next((name for name, has in interfaces if own in {each.address for each in has}), None)
+    return next((name for name, has in interfaces if own in {bare(a.address) for a in has}), None)
+
+
+def bare(address: str | int) -> str:
+    """Returns an IPv6 address without its zone, any other as it is."""
+    return str(address).partition("%")[0]
 
 
 @contextmanager
