@@ -95,7 +95,7 @@ def test_a_users_flavor_is_taken(tmp_path, monkeypatch, capsys):
     assert main([*arguments, "--custom-import", "other_epsilon"]) == 0
     assert 'model.flavor = "other"' in capsys.readouterr().out
     assert main([*arguments, "--custom-import", "none.such"]) == 2
-    assert "'none.such' cannot be imported" in capsys.readouterr().err
+    assert "--custom-import = 'none.such' cannot be imported" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,7 @@ from tests.test_alignment import reference
 from tests.test_gradients import float64_twin
 from tests.whole_runs import trained
 
-PAGE = Path("docs/extend.md").read_text()
+PAGE = (Path(__file__).parents[1] / "docs" / "extend.md").read_text()
 MODULE, TRAINER = re.findall(r"```python\n(.*?)```", PAGE, flags=re.S)
 (CONFIG,) = map(tomllib.loads, re.findall(r"```toml\n(.*?)```", PAGE, flags=re.S))
 KEYS = {

@@ -255,6 +255,26 @@ def test_tensor_parallelism_alone_computes_in_fp32_and_keeps_the_scores(lab):
     assert other[64].findings.warnings == []
     ratio = other[64].price["cost"]["gpu_hours"] / found[64].price["cost"]["gpu_hours"]
     assert ratio == pytest.approx(19.5 / 312)
+    asked = by_length(lab, 64).findings.warnings  # the lab's mixed precision is fp32
+    assert not any("compute in training.dtype" in warning for warning in asked)
+
+
+def test_flex_attention_keeps_no_scores_in_fp32(lab):
+    taken = {}
+    for flex in (False, True):
+        keys = {"training__local_batch_size": 8, "training__seq_len": 512}
+        told = examine(lab.parsed(None, **keys, data__document_attention=flex), 1, A100)
+        taken[flex] = told.price["memory_bytes_per_gpu"]["activations"]
+    scores = 4 * 8 * 4 * 512 * 512 * 4  # blocks, rows, heads
+    assert taken[False] - taken[True] > scores
+
+
+@pytest.mark.parametrize(("dtype", "times"), [("float32", 1), ("bfloat16", 19.5 / 312)])
+def test_a_bf16_teacher_is_faster_than_its_fp32_student(dtype, times, lab):
+    """On a GPU: its FLOPs are a share of another peak."""
+    found = examine(lab.parsed({}, teacher__dtype=dtype), 1, A100).price["cost"]
+    share = found["flops_per_token_in_let_phase"] / found["flops_per_token_after"] - 1
+    assert found["overhead_in_let_phase"] == pytest.approx(share * times)
 
 
 def test_with_fsdp2_too_it_computes_in_mixed_precision(lab):

@@ -14,8 +14,8 @@ def import_mistakes(config: LetJobConfig) -> Mistakes:
         yield from raised_by(import_users, module)
 
 
-def import_users(module: str) -> None:
-    """Imports a module of the user's.
+def import_users(module: str, key: str = "experimental.custom_import") -> None:
+    """Imports a module of the user's, which ``key`` names.
 
     Raises:
         LocalConfigError: it is not found, or raises.
@@ -24,6 +24,6 @@ def import_users(module: str) -> None:
         importlib.import_module(module)
     except Exception as error:  # its code may raise anything
         raise LocalConfigError(
-            f"experimental.custom_import = {module!r} cannot be imported ({one_line(error)}): put "
-            "it on PYTHONPATH, mend it, or leave the key out."
+            f"{key} = {module!r} cannot be imported ({one_line(error)}): put it on PYTHONPATH, "
+            f"mend it, or leave {key} out."
         ) from error

@@ -211,7 +211,7 @@ def main(args: list[str] | None = None) -> int:
 
     def run() -> None:
         if options.custom_import:
-            import_users(options.custom_import)
+            import_users(options.custom_import, "--custom-import")
         keys = import_llama(options.model, options.out)
         print(
             f'Start from it with model.flavor = "{keys["flavor"]}", '

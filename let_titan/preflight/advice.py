@@ -13,7 +13,7 @@ from let_titan.plan import LetPlan
 from let_titan.preflight.gpus import Gpu
 from let_titan.preflight.memory import RESERVED_OVER_PREDICTED, StepMemory
 from let_titan.preflight.units import gib
-from let_titan.preflight.world import lacks_mixed_precision
+from let_titan.preflight.world import computes_in_fp32
 
 
 def s_stop_advice(config: LetJobConfig, plan: LetPlan) -> Iterator[str]:
@@ -78,15 +78,18 @@ def offload_note(n_bytes: int) -> str:
 
 
 def precision_advice(config: LetJobConfig, world_size: int) -> Iterator[str]:
-    """torchtitan says so itself, in a line of the run's log."""
+    """Where fp32 was not asked for. torchtitan says so itself, in a line of the run's log."""
     training = config.training
-    if lacks_mixed_precision(config, world_size) and training.dtype == "float32":
-        yield (
-            "Tensor and pipeline parallelism without FSDP2 compute in training.dtype = 'float32', "
-            "whatever training.mixed_precision_param says, and in fp32 attention keeps its scores "
-            "whole: shard, too (parallelism.data_parallel_shard_degree above 1), or set "
-            "training.dtype = 'bfloat16'."
-        )
+    asked = training.mixed_precision_param == "float32"
+    if asked or not computes_in_fp32(config, world_size):
+        return
+    flex = config.data.document_attention
+    scores = "" if flex else ", and in fp32 attention keeps its scores whole"
+    yield (
+        "Tensor and pipeline parallelism without FSDP2 compute in training.dtype = 'float32', "
+        f"whatever training.mixed_precision_param says{scores}: shard, too "
+        "(parallelism.data_parallel_shard_degree above 1), or set training.dtype = 'bfloat16'."
+    )
 
 
 def checkpointing_advice(config: LetJobConfig) -> Iterator[str]:

@@ -21,6 +21,7 @@ class Cost:
             pipeline's other stages wait for the one that has it, and tensor-parallel ranks each
             compute all of it where the local batch cannot be divided evenly among them.
         busy: the share of a step in which a rank of the pipeline has work.
+        teacher_speed: the peak in the teacher's dtype, as a multiple of that in the student's.
     """
 
     student_flops: int
@@ -31,11 +32,13 @@ class Cost:
     n_gpus: int
     teacher_times: int = 1
     busy: float = 1.0
+    teacher_speed: float = 1.0
 
     @property
     def overhead_in_let_phase(self) -> float:
         """The teacher's time as a fraction of the student's, while it is there."""
-        return self.teacher_flops * self.teacher_times * self.busy / self.student_flops
+        alone = self.teacher_flops * self.teacher_times / self.teacher_speed
+        return alone * self.busy / self.student_flops
 
     @property
     def overhead_over_run(self) -> float:

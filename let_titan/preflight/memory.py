@@ -137,11 +137,16 @@ def fused_norm(norm: nn.RMSNorm, states: torch.Tensor) -> torch.Tensor:
     return _FusedNorm.apply(states, norm.weight)  # type: ignore[no-untyped-call]
 
 
-def use_gpu_kernels(model: nn.Module) -> None:
-    """Leaves context parallelism's hooks in place: they hand the kernel's call to torch's ring."""
+def use_gpu_kernels(model: nn.Module, flex: bool = False) -> None:
+    """Leaves context parallelism's hooks in place: they hand the kernel's call to torch's ring.
+
+    Args:
+        model: its modules' forwards are replaced.
+        flex: whether attention is flex attention, which keeps what flash does in any dtype.
+    """
     for module in model.modules():
         if isinstance(module, ScaledDotProductAttentionWrapper):
-            module.forward = gpu_attention  # type: ignore[method-assign]
+            module.forward = flash_attention if flex else gpu_attention  # type: ignore[method-assign]
         elif isinstance(module, nn.RMSNorm):
             module.forward = partial(fused_norm, module)  # type: ignore[method-assign]
 
@@ -186,7 +191,7 @@ def without_storage(
     Returns:
         what ``forward_backward`` returned, and the bytes of the tensors that last, by part.
     """
-    use_gpu_kernels(model)
+    use_gpu_kernels(model, config.data.document_attention)
     with fake_tensors():
         model.to_empty(device=titan_utils.device_type)
         optimizers = build_optimizers([model], config.optimizer, dims)

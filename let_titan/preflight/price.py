@@ -28,8 +28,12 @@ def peak_of(config: LetJobConfig, world_size: int, gpu: Gpu) -> tuple[float, str
     """Returns the FLOP/s of which the MFU is a share, and what a reader should know of that."""
     if uses_float8(config) or not computes_in_fp32(config, world_size):
         return gpu.peak_flops, ""
-    peak = gpu.peak_flops_fp32
+    peak = peak_in("float32", gpu)
     return peak, f"; here the same share of the fp32 peak, {peak / 1e12:g} TFLOP/s"
+
+
+def peak_in(dtype: str, gpu: Gpu) -> float:
+    return gpu.peak_flops_fp32 if dtype == "float32" else gpu.peak_flops
 
 
 def cost_of(
@@ -56,6 +60,7 @@ def cost_of(
         flops_per_s=world_size * peak * assumed_mfu(config, gpu, mfu),
         n_gpus=world_size,
         teacher_times=times,
+        teacher_speed=peak_in(config.teacher.dtype, gpu) / peak,
         busy=pipeline_busy(config),
     )
 
