@@ -216,8 +216,10 @@ def test_compiled_blocks_do_not_lose_the_embeddings_gradient(lab, monkeypatch):
     """pytorch pull request 179506, in torch 2.13, on any device."""
     config = lab.parsed(None, **TP, **GRAPHS, **WHOLE_LOGITS)
     monkeypatch.setenv("TORCH_COMPILE_CACHE_KEY_TAG", "theirs")
-    monkeypatch.setattr(torch.compiler.config, "cache_key_tag", "")
-    with outside_the_world(), fake_world(config, 2) as dims:
+    own_tag = torch.compiler.config.patch(
+        cache_key_tag=""
+    )  # whose attributes no monkeypatch resets
+    with own_tag, outside_the_world(), fake_world(config, 2) as dims:
         assert compiled_backward(config, dims) is not None
         assert torch.compiler.config.cache_key_tag == "theirstp0"  # as compiled_losses needs it
         await_embeddings(SimpleNamespace(tok_embeddings=None))  # of a pipeline's later stage
